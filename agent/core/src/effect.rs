@@ -1,0 +1,70 @@
+//! What the core asks of the hands. Each may be asked again after a restart: doing it twice does no harm.
+
+use protocol::{Profile, Report, StreamName, Verdict};
+use std::collections::BTreeSet;
+use trust::Digest;
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Get the bundle onto the disk; ends in `BundleStored` or `BundleRefused`.
+    Fetch {
+        /// The bundle.
+        bundle: Digest,
+        /// Its size in bytes, from the signed assignment.
+        total_size: u64,
+    },
+    /// Stop getting it; what is there may stay.
+    StopFetching {
+        /// The bundle.
+        bundle: Digest,
+    },
+    /// Check signatures and every byte of the bundle on disk; ends in `BundleVerified` or `BundleRefused`.
+    Verify {
+        /// The bundle.
+        bundle: Digest,
+    },
+    /// Run the golden vectors; ends in `ProbePassed` or `ProbeFailed`.
+    Probe {
+        /// The bundle.
+        bundle: Digest,
+    },
+    /// Check the bundle on disk again, load it, and let it answer; `fallback` stays loaded and
+    /// answers whatever `bundle` cannot. Ends in `Served` or `ServeFailed`.
+    Serve {
+        /// The stream.
+        stream: StreamName,
+        /// What answers.
+        bundle: Digest,
+        /// What answers in its place when it fails.
+        fallback: Option<Digest>,
+    },
+    /// The stream answers no more.
+    StopServing {
+        /// The stream.
+        stream: StreamName,
+    },
+    /// Remove the bundle from the disk: it is damaged or refused.
+    Discard {
+        /// The bundle.
+        bundle: Digest,
+    },
+    /// Every bundle on disk but these may go.
+    Keep {
+        /// What must stay.
+        bundles: BTreeSet<Digest>,
+    },
+    /// Tell land who is here.
+    SayHello {
+        /// Boot counter.
+        boot: u64,
+        /// Grows within a boot.
+        seq: u64,
+        /// What the agent runs on.
+        profile: Profile,
+    },
+    /// Publish the state, signed and retained.
+    PublishReport(Report),
+    /// Publish a verdict, signed; ends in `VerdictDelivered`.
+    DeliverVerdict(Verdict),
+}

@@ -1,0 +1,218 @@
+//! The life of a release on its way to serve: a phase for each stream, and what each event makes of it.
+//!
+//! A phase is kept in memory only. What must outlive a power cut (the trial, the verdict) is in the
+//! ledger, and a restart finds its way back from there: a bundle that is on disk is stored again at
+//! once, and checked again before it is believed.
+
+use crate::step::Millis;
+use crate::{Event, Installed};
+use trust::{Digest, Manifest, Refusal, Verified};
+
+/// The first pause after an operating failure; it doubles.
+const FIRST_PAUSE: Millis = 5_000;
+/// The longest pause after an operating failure.
+const LONGEST_PAUSE: Millis = 300_000;
+
+/// Where a stream is on the way to what land wants.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Phase {
+    /// Nothing is under way.
+    #[default]
+    Settled,
+    /// Chunks arrive.
+    Fetching {
+        /// The bundle.
+        target: Installed,
+        /// Operating failures so far.
+        failures: u32,
+    },
+    /// An operating failure; tried again at `until`.
+    Pausing {
+        /// The bundle.
+        target: Installed,
+        /// Operating failures so far.
+        failures: u32,
+        /// When to go on.
+        until: Millis,
+    },
+    /// Signatures and bytes are checked.
+    Verifying {
+        /// The bundle.
+        target: Installed,
+        /// Operating failures so far.
+        failures: u32,
+    },
+    /// The golden vectors run.
+    Probing {
+        /// The bundle.
+        target: Installed,
+        /// Operating failures so far.
+        failures: u32,
+        /// What its manifest promises.
+        manifest: Box<Verified<Manifest>>,
+    },
+    /// The ledger says `trial`; the hands load it.
+    Starting {
+        /// The bundle.
+        target: Installed,
+    },
+    /// It serves and is counted.
+    OnTrial {
+        /// The bundle.
+        target: Installed,
+        /// Answers so far.
+        answers: u64,
+        /// Requests that it could not answer.
+        errors: u64,
+        /// When what was seen decides.
+        until: Millis,
+    },
+}
+
+/// What an event makes of a phase.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Turn {
+    /// Nothing: the event is about another bundle, or late.
+    Stay,
+    /// All is on disk.
+    Stored,
+    /// It is what was signed.
+    Verified(Box<Verified<Manifest>>),
+    /// It runs here.
+    Passed(Box<Verified<Manifest>>),
+    /// It serves.
+    Began,
+    /// It was counted; the trial's terms decide.
+    Counted,
+    /// It will not do.
+    Refused(Refusal),
+    /// An operating failure.
+    Failed,
+}
+
+impl Phase {
+    /// The bundle under way.
+    pub fn target(&self) -> Option<Installed> {
+        match self {
+            Phase::Settled => None,
+            Phase::Fetching { target, .. }
+            | Phase::Pausing { target, .. }
+            | Phase::Verifying { target, .. }
+            | Phase::Probing { target, .. }
+            | Phase::Starting { target }
+            | Phase::OnTrial { target, .. } => Some(*target),
+        }
+    }
+
+    /// Whether the release under way is the one that answers.
+    pub(crate) fn serves(&self) -> bool {
+        match self {
+            Phase::Starting { .. } | Phase::OnTrial { .. } => true,
+            Phase::Settled
+            | Phase::Fetching { .. }
+            | Phase::Pausing { .. }
+            | Phase::Verifying { .. }
+            | Phase::Probing { .. } => false,
+        }
+    }
+
+    /// The phase in a word, for logs and status.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Phase::Settled => "settled",
+            Phase::Fetching { .. } => "fetching",
+            Phase::Pausing { .. } => "pausing",
+            Phase::Verifying { .. } => "verifying",
+            Phase::Probing { .. } => "probing",
+            Phase::Starting { .. } => "starting",
+            Phase::OnTrial { .. } => "on trial",
+        }
+    }
+
+    /// When something must happen without an event.
+    pub(crate) fn deadline(&self) -> Option<Millis> {
+        match self {
+            Phase::Pausing { until, .. } | Phase::OnTrial { until, .. } => Some(*until),
+            Phase::Settled
+            | Phase::Fetching { .. }
+            | Phase::Verifying { .. }
+            | Phase::Probing { .. }
+            | Phase::Starting { .. } => None,
+        }
+    }
+
+    /// The pause after an operating failure at `mono`.
+    pub(crate) fn pause(&self, mono: Millis) -> Phase {
+        let (target, failures) = match self {
+            Phase::Fetching { target, failures }
+            | Phase::Verifying { target, failures }
+            | Phase::Probing { target, failures, .. }
+            | Phase::Pausing { target, failures, .. } => (*target, *failures),
+            Phase::Starting { target } | Phase::OnTrial { target, .. } => (*target, 0),
+            Phase::Settled => return Phase::Settled,
+        };
+        let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+        Phase::Pausing { target, failures: failures + 1, until: mono + pause }
+    }
+
+    /// What `event` makes of this phase. Total: each phase names the events that move it, and says
+    /// `Stay` to the rest because they are late news of something given up.
+    pub(crate) fn turn(&mut self, event: Event) -> Turn {
+        let about = |target: &Installed, bundle: &Digest| target.bundle == *bundle;
+        match (self, event) {
+            (Phase::Fetching { target, .. }, Event::BundleStored { bundle }) if about(target, &bundle) => Turn::Stored,
+            (Phase::Verifying { target, .. }, Event::BundleVerified { bundle, manifest }) if about(target, &bundle) => {
+                Turn::Verified(manifest)
+            }
+            (Phase::Probing { target, manifest, .. }, Event::ProbePassed { bundle }) if about(target, &bundle) => {
+                Turn::Passed(manifest.clone())
+            }
+            (
+                Phase::Fetching { target, .. } | Phase::Verifying { target, .. },
+                Event::BundleRefused { bundle, refusal },
+            )
+            | (Phase::Probing { target, .. }, Event::ProbeFailed { bundle, refusal })
+            | (
+                Phase::Starting { target } | Phase::OnTrial { target, .. },
+                Event::ServeFailed { bundle, refusal, .. },
+            ) if about(target, &bundle) => Turn::Refused(refusal),
+            (Phase::Starting { target }, Event::Served { bundle, .. }) if about(target, &bundle) => Turn::Began,
+            (
+                Phase::OnTrial { target, answers, errors, .. },
+                Event::Observed { bundle, answers: more, errors: worse, .. },
+            ) if about(target, &bundle) => {
+                *answers = answers.saturating_add(more);
+                *errors = errors.saturating_add(worse);
+                Turn::Counted
+            }
+            (
+                Phase::Fetching { target, .. } | Phase::Verifying { target, .. } | Phase::Probing { target, .. },
+                Event::Stumbled { bundle },
+            ) if about(target, &bundle) => Turn::Failed,
+            (
+                Phase::Settled
+                | Phase::Fetching { .. }
+                | Phase::Pausing { .. }
+                | Phase::Verifying { .. }
+                | Phase::Probing { .. }
+                | Phase::Starting { .. }
+                | Phase::OnTrial { .. },
+                Event::Connected
+                | Event::Disconnected
+                | Event::AssignmentArrived(_)
+                | Event::DocumentRefused(_)
+                | Event::BundleStored { .. }
+                | Event::BundleVerified { .. }
+                | Event::BundleRefused { .. }
+                | Event::ProbePassed { .. }
+                | Event::ProbeFailed { .. }
+                | Event::Served { .. }
+                | Event::ServeFailed { .. }
+                | Event::Observed { .. }
+                | Event::Stumbled { .. }
+                | Event::VerdictDelivered { .. }
+                | Event::DeadlineReached,
+            ) => Turn::Stay,
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Land as a whole: devices, releases, rollouts, and one `step`.
+
+use crate::rollout::{Evidence, MAX_WAVES, entry_order};
+use crate::{
+    Answer, Device, DeviceResult, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout, RolloutRequest,
+    Status, Step, Targets, UnixMillis,
+};
+use protocol::{DeviceId, Profile, Report, StreamName, Verdict};
+use std::collections::{BTreeMap, BTreeSet};
+use trust::{Digest, Intent, Trial};
+
+/// The most devices that may wait for a person's decision: hello costs an attacker nothing.
+const MAX_PENDING: usize = 1_000;
+
+/// The decisions of land.
+#[derive(Debug, Default)]
+pub struct Bridge {
+    devices: BTreeMap<DeviceId, Device>,
+    releases: BTreeMap<Digest, Release>,
+    rollouts: BTreeMap<u64, Rollout>,
+    // What the step under way has gathered.
+    changed_devices: BTreeSet<DeviceId>,
+    changed_rollouts: BTreeSet<u64>,
+    records: Vec<Record>,
+    effects: Vec<Effect>,
+}
+
+impl Bridge {
+    /// Land as it was remembered.
+    pub fn restore(records: impl IntoIterator<Item = Record>) -> Self {
+        let mut bridge = Self::default();
+        for record in records {
+            match record {
+                Record::Device(device) => drop(bridge.devices.insert(device.id.clone(), *device)),
+                Record::NoDevice { id } => drop(bridge.devices.remove(&id)),
+                Record::Release(release) => drop(bridge.releases.insert(release.bundle, *release)),
+                Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
+            }
+        }
+        bridge
+    }
+
+    /// Every device.
+    pub fn devices(&self) -> &BTreeMap<DeviceId, Device> {
+        &self.devices
+    }
+
+    /// Every release by its bundle.
+    pub fn releases(&self) -> &BTreeMap<Digest, Release> {
+        &self.releases
+    }
+
+    /// Every rollout.
+    pub fn rollouts(&self) -> &BTreeMap<u64, Rollout> {
+        &self.rollouts
+    }
+
+    /// When [`Event::DeadlineReached`] is due.
+    pub fn deadline(&self) -> Option<UnixMillis> {
+        self.rollouts.values().filter_map(Rollout::deadline).min()
+    }
+
+    /// Takes one event and decides.
+    pub fn step(&mut self, now: Now, event: Event) -> Step {
+        let answer = match event {
+            Event::BrokerConnected { remembered } => self.say_all(remembered),
+            Event::HelloReceived { device, boot, seq, key, profile } => {
+                self.greet(now, device, (boot, seq), key, profile)
+            }
+            Event::ReportReceived(report) => self.take_report(now, *report),
+            Event::VerdictReceived(verdict) => self.take_verdict(now, verdict),
+            Event::PresenceReceived { device, online } => self.take_presence(now, &device, online),
+            Event::ChunksNeeded { device, bundle, documents, chunks } => self.help(&device, bundle, documents, chunks),
+            Event::DeviceApproved { device } => self.approve(&device),
+            Event::DeviceRejected { device } => self.reject(&device),
+            Event::ReleasePushed(release) => self.learn(release),
+            Event::RolloutRequested(request) => self.start(now, &request),
+            Event::DeadlineReached => self.reach_deadlines(now),
+        };
+        self.finish(answer)
+    }
+
+    fn finish(&mut self, answer: Result<Answer, Rejection>) -> Step {
+        let mut records = std::mem::take(&mut self.records);
+        for id in std::mem::take(&mut self.changed_devices) {
+            records.extend(self.devices.get(&id).map(|d| Record::Device(Box::new(d.clone()))));
+        }
+        for id in std::mem::take(&mut self.changed_rollouts) {
+            records.extend(self.rollouts.get(&id).map(|r| Record::Rollout(Box::new(r.clone()))));
+        }
+        Step { records, effects: std::mem::take(&mut self.effects), answer }
+    }
+
+    /// After a connection every assignment is said again; bundles only when the broker forgot.
+    fn say_all(&mut self, remembered: bool) -> Result<Answer, Rejection> {
+        if !remembered {
+            let live: BTreeSet<Digest> =
+                self.rollouts.values().filter(|r| r.wave().is_some()).map(|r| r.bundle).collect();
+            self.effects.extend(live.into_iter().map(|bundle| Effect::PublishBundle { bundle }));
+        }
+        let approved = self.devices.values().filter(|d| d.status == Status::Approved);
+        self.effects.extend(approved.map(|d| Effect::PublishAssignment(d.assignment())));
+        Ok(Answer::Done)
+    }
+
+    fn greet(
+        &mut self,
+        now: Now,
+        id: DeviceId,
+        heard: (u64, u64),
+        key: Vec<u8>,
+        profile: Profile,
+    ) -> Result<Answer, Rejection> {
+        if !self.devices.contains_key(&id) {
+            let pending = self.devices.values().filter(|d| d.status == Status::Pending).count();
+            if pending >= MAX_PENDING {
+                return Err(Rejection::Conflict(format!("{MAX_PENDING} devices already wait for approval")));
+            }
+            self.devices.insert(id.clone(), Device::new(id.clone(), key.clone(), profile.clone()));
+        }
+        let Some(device) = self.devices.get_mut(&id) else { return Ok(Answer::Done) };
+        if device.key != key {
+            return Err(Rejection::Conflict(format!("{id} said hello with another key")));
+        }
+        if heard <= device.heard.hello {
+            return Ok(Answer::Done);
+        }
+        device.heard.hello = heard;
+        device.profile = profile;
+        device.online = true;
+        device.last_seen = now.unix;
+        if device.status == Status::Approved {
+            self.effects.push(Effect::PublishAssignment(device.assignment()));
+        }
+        self.changed_devices.insert(id);
+        Ok(Answer::Done)
+    }
+
+    fn take_report(&mut self, now: Now, report: Report) -> Result<Answer, Rejection> {
+        let Some(device) = self.devices.get_mut(&report.device_id) else { return Ok(Answer::Done) };
+        let heard = (report.boot, report.seq);
+        if heard > device.heard.report {
+            device.heard.report = heard;
+            device.last_seen = now.unix;
+            self.changed_devices.insert(device.id.clone());
+            device.report = Some(report);
+        }
+        Ok(Answer::Done)
+    }
+
+    fn take_presence(&mut self, now: Now, id: &DeviceId, online: bool) -> Result<Answer, Rejection> {
+        if let Some(device) = self.devices.get_mut(id).filter(|d| d.online != online) {
+            device.online = online;
+            device.last_seen = now.unix;
+            self.changed_devices.insert(id.clone());
+        }
+        Ok(Answer::Done)
+    }
+
+    fn help(
+        &mut self,
+        id: &DeviceId,
+        bundle: Digest,
+        documents: bool,
+        chunks: Vec<[u8; 32]>,
+    ) -> Result<Answer, Rejection> {
+        let wants = |d: &Device| d.status == Status::Approved && d.desired.values().any(|w| w.bundle == bundle);
+        if self.devices.get(id).is_some_and(wants) {
+            self.effects.push(Effect::PublishParts { bundle, documents, chunks });
+        }
+        Ok(Answer::Done)
+    }
+
+    fn approve(&mut self, id: &DeviceId) -> Result<Answer, Rejection> {
+        let device = self.devices.get_mut(id).ok_or_else(|| no_device(id))?;
+        if device.status == Status::Pending {
+            device.status = Status::Approved;
+            device.generation += 1;
+            self.effects.push(Effect::PublishAssignment(device.assignment()));
+            self.changed_devices.insert(id.clone());
+        }
+        Ok(Answer::Done)
+    }
+
+    fn reject(&mut self, id: &DeviceId) -> Result<Answer, Rejection> {
+        let device = self.devices.get(id).ok_or_else(|| no_device(id))?;
+        if device.status == Status::Approved {
+            return Err(Rejection::Conflict(format!("device `{id}` is approved already")));
+        }
+        self.devices.remove(id);
+        self.records.push(Record::NoDevice { id: id.clone() });
+        Ok(Answer::Done)
+    }
+
+    fn learn(&mut self, release: Release) -> Result<Answer, Rejection> {
+        let answer = Answer::Known { stream: release.stream.clone(), bundle: release.bundle };
+        if self.releases.contains_key(&release.bundle) {
+            return Ok(answer);
+        }
+        let taken =
+            |r: &&Release| r.stream == release.stream && (r.release == release.release || r.version == release.version);
+        if let Some(other) = self.releases.values().find(taken) {
+            return Err(Rejection::Conflict(format!(
+                "{} {} (release {}) exists with other content ({}): give the new bundle a new version",
+                other.stream,
+                other.version,
+                other.release,
+                other.bundle.short()
+            )));
+        }
+        self.records.push(Record::Release(Box::new(release.clone())));
+        self.releases.insert(release.bundle, release);
+        Ok(answer)
+    }
+
+    fn start(&mut self, now: Now, request: &RolloutRequest) -> Result<Answer, Rejection> {
+        let named = |r: &&Release| r.stream == request.stream && r.version == request.version;
+        let missing = || Rejection::NotFound(format!("release {}@{}", request.stream, request.version));
+        let release = self.releases.values().find(named).ok_or_else(missing)?.clone();
+        if request.waves.len() > MAX_WAVES {
+            return Err(Rejection::Invalid(format!("a rollout has at most {MAX_WAVES} waves")));
+        }
+        let busy = |r: &&Rollout| r.stream == request.stream && r.wave().is_some();
+        if let Some(other) = self.rollouts.values().find(busy) {
+            let why = format!("rollout {} of {} is under way: wait for its end", other.id, other.stream);
+            return Err(Rejection::Conflict(why));
+        }
+        let devices = self.targets(request, &release)?;
+        let id = self.rollouts.keys().next_back().map_or(1, |last| last + 1);
+        let mut rollout = Rollout::plan(id, request, release.release, release.bundle, &devices);
+        rollout.started = now.unix;
+        self.rollouts.insert(id, rollout);
+        self.effects.push(Effect::PublishBundle { bundle: release.bundle });
+        self.begin_wave(now, id);
+        Ok(Answer::Started { rollout: id })
+    }
+
+    /// The devices that the request names and that lack the release, in the order in which they enter.
+    fn targets(&self, request: &RolloutRequest, release: &Release) -> Result<Vec<DeviceId>, Rejection> {
+        let named: Vec<&Device> = match &request.to {
+            Targets::All => self.devices.values().filter(|d| d.status == Status::Approved).collect(),
+            Targets::Devices(ids) => {
+                let find = |id: &DeviceId| {
+                    let approved = self.devices.get(id).filter(|d| d.status == Status::Approved);
+                    approved.ok_or_else(|| Rejection::NotFound(format!("approved device `{id}`")))
+                };
+                ids.iter().map(find).collect::<Result<_, _>>()?
+            }
+        };
+        let lacks = |d: &&Device| d.desired.get(&release.stream).is_none_or(|w| w.bundle != release.bundle);
+        let mut devices: Vec<DeviceId> = named.into_iter().filter(lacks).map(|d| d.id.clone()).collect();
+        if devices.is_empty() {
+            return Err(Rejection::Invalid("no approved device is left that lacks this release".into()));
+        }
+        devices.sort_by_key(|d| (entry_order(&release.stream, d), d.clone()));
+        Ok(devices)
+    }
+
+    /// Assigns the release to the devices of the wave under way.
+    fn begin_wave(&mut self, now: Now, id: u64) {
+        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
+        let Some(wave) = rollout.wave() else { return };
+        let Some(release) = self.releases.get(&rollout.bundle) else { return };
+        rollout.wave_started = now.unix;
+        for name in &rollout.waves[wave] {
+            let Some(device) = self.devices.get_mut(name) else { continue };
+            let before = device.desired.get(&release.stream);
+            rollout.before.insert(name.clone(), before.map(|d| d.bundle));
+            let older = before.is_some_and(|d| release.release < d.release);
+            let intent = if older { Intent::Rollback } else { Intent::Install };
+            device.want(release, intent, id, rollout.trial);
+            self.effects.push(Effect::PublishAssignment(device.assignment()));
+            self.changed_devices.insert(name.clone());
+        }
+        self.changed_rollouts.insert(id);
+    }
+
+    fn take_verdict(&mut self, now: Now, verdict: Verdict) -> Result<Answer, Rejection> {
+        let Some(device) = self.devices.get_mut(&verdict.device_id) else { return Ok(Answer::Done) };
+        if verdict.seq <= device.heard.verdict {
+            return Ok(Answer::Done);
+        }
+        device.heard.verdict = verdict.seq;
+        device.last_seen = now.unix;
+        self.changed_devices.insert(device.id.clone());
+        let asked = device.desired.get(&verdict.stream);
+        let answers = |d: &&crate::Desired| d.bundle.0 == verdict.statement_sha256 && verdict.generation.seq >= d.since;
+        let Some(rollout_id) = asked.filter(answers).map(|d| d.rollout) else { return Ok(Answer::Done) };
+        let Some(rollout) = self.rollouts.get_mut(&rollout_id) else { return Ok(Answer::Done) };
+        if rollout.wave().is_some() && rollout.bundle.0 == verdict.statement_sha256 {
+            let result = DeviceResult {
+                outcome: verdict.outcome,
+                code: verdict.code,
+                detail: verdict.detail,
+                answers: verdict.answers,
+                errors: verdict.errors,
+            };
+            rollout.results.insert(verdict.device_id, result);
+            self.changed_rollouts.insert(rollout_id);
+            self.judge(now, rollout_id, false);
+        }
+        Ok(Answer::Done)
+    }
+
+    fn reach_deadlines(&mut self, now: Now) -> Result<Answer, Rejection> {
+        let due = |r: &&Rollout| r.deadline().is_some_and(|d| d <= now.unix);
+        let overdue: Vec<u64> = self.rollouts.values().filter(due).map(|r| r.id).collect();
+        for id in overdue {
+            self.judge(now, id, true);
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Goes on, or stops, as the evidence says.
+    fn judge(&mut self, now: Now, id: u64, overdue: bool) {
+        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
+        let Some(wave) = rollout.wave() else { return };
+        match rollout.evidence(overdue) {
+            Evidence::Open => {}
+            Evidence::Good if wave + 1 < rollout.waves.len() => {
+                rollout.phase = Phase::Rolling { wave: wave + 1 };
+                self.begin_wave(now, id);
+            }
+            Evidence::Good => self.end(now, id, Phase::Completed),
+            Evidence::Bad(reason) => {
+                self.end(now, id, Phase::Stopped { wave, reason });
+                self.send_back(id);
+            }
+        }
+    }
+
+    fn end(&mut self, now: Now, id: u64, phase: Phase) {
+        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
+        rollout.phase = phase;
+        rollout.ended = Some(now.unix);
+        let bundle = rollout.bundle;
+        self.changed_rollouts.insert(id);
+        if !self.rollouts.values().any(|r| r.bundle == bundle && r.wave().is_some()) {
+            self.effects.push(Effect::ClearChunks { bundle });
+        }
+    }
+
+    /// Every device that was assigned the release gets what it ran before: a newer generation that
+    /// names the older bundle. Devices that took it back themselves agree at once.
+    fn send_back(&mut self, id: u64) {
+        let Some(rollout) = self.rollouts.get(&id) else { return };
+        let at_once = Trial { min_answers: 0.into(), max_errors: 0.into(), window_s: 0.into() };
+        for (name, before) in &rollout.before {
+            let Some(device) = self.devices.get_mut(name) else { continue };
+            match before.and_then(|bundle| self.releases.get(&bundle)) {
+                Some(release) => device.want(release, Intent::Rollback, id, at_once),
+                None => device.want_none(&rollout.stream),
+            }
+            self.effects.push(Effect::PublishAssignment(device.assignment()));
+            self.changed_devices.insert(name.clone());
+        }
+    }
+
+    /// The release that a version of a stream names.
+    pub fn release(&self, stream: &StreamName, version: &str) -> Option<&Release> {
+        self.releases.values().find(|r| r.stream == *stream && r.version == version)
+    }
+}
+
+fn no_device(id: &DeviceId) -> Rejection {
+    Rejection::NotFound(format!("device `{id}`"))
+}

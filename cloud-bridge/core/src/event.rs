@@ -1,0 +1,129 @@
+//! What the hands tell the core: news of devices, verified, and requests of people, authorised.
+
+use crate::{UnixMillis, WaveSize};
+use protocol::{DeviceId, Profile, Report, StreamName, Verdict};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use trust::{Digest, Trial};
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The broker took our connection; `remembered` when it kept our session, and so, it seems, its memory.
+    BrokerConnected {
+        /// The broker's `session present`.
+        remembered: bool,
+    },
+    /// A device said hello and proved that it holds `key`.
+    HelloReceived {
+        /// Who.
+        device: DeviceId,
+        /// Its boot counter.
+        boot: u64,
+        /// Its sequence number.
+        seq: u64,
+        /// Its public key, SubjectPublicKeyInfo in DER.
+        key: Vec<u8>,
+        /// What it runs on.
+        profile: Profile,
+    },
+    /// A report, verified with its device's key.
+    ReportReceived(Box<Report>),
+    /// A verdict, verified with its device's key.
+    VerdictReceived(Verdict),
+    /// The broker says whether a device is connected.
+    PresenceReceived {
+        /// Who.
+        device: DeviceId,
+        /// Connected or gone.
+        online: bool,
+    },
+    /// A device lacks parts of a bundle; verified with its key.
+    ChunksNeeded {
+        /// Who.
+        device: DeviceId,
+        /// The bundle.
+        bundle: Digest,
+        /// Its envelope and offer too.
+        documents: bool,
+        /// Chunk digests.
+        chunks: Vec<[u8; 32]>,
+    },
+    /// A person let a pending device in.
+    DeviceApproved {
+        /// Which.
+        device: DeviceId,
+    },
+    /// A person turned a pending device away.
+    DeviceRejected {
+        /// Which.
+        device: DeviceId,
+    },
+    /// A bundle was stored whole, and verified.
+    ReleasePushed(Release),
+    /// A person wants a release on devices.
+    RolloutRequested(RolloutRequest),
+    /// The time of [`crate::Bridge::deadline`] has come.
+    DeadlineReached,
+}
+
+/// A release that can be rolled out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// The stream.
+    pub stream: StreamName,
+    /// The version as people write it.
+    pub version: String,
+    /// The release number.
+    pub release: u64,
+    /// The bundle.
+    pub bundle: Digest,
+    /// Its size in bytes.
+    pub total_size: u64,
+    /// When it came.
+    pub pushed: UnixMillis,
+}
+
+/// What a person asks of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RolloutRequest {
+    /// The stream.
+    pub stream: StreamName,
+    /// The version to roll out.
+    pub version: String,
+    /// To whom.
+    pub to: Targets,
+    /// How many devices have it after each wave.
+    pub waves: Vec<WaveSize>,
+    /// How it proves itself on each device.
+    pub trial: Trial,
+    /// One device more that refuses or reverts it stops the rollout.
+    pub max_failed: u64,
+    /// Seconds after which a wave that is not done stops the rollout.
+    pub deadline_s: u64,
+}
+
+/// The devices that a rollout is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Targets {
+    /// Every approved device.
+    All,
+    /// These.
+    Devices(BTreeSet<DeviceId>),
+}
+
+/// Why a person's request was turned down.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// It names something that is not there.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// It contradicts what is.
+    #[error("{0}")]
+    Conflict(String),
+    /// It makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+}

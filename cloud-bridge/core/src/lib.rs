@@ -1,0 +1,20 @@
+//! The decisions of land: which device should run what, and how far a rollout may go.
+//!
+//! One door in, `step(now, event)`; one door out, [`Step::commit`], which hands out the effects only
+//! after the records are saved; one `deadline`. There is no IO here, no clock, no async, no key:
+//! what devices say has been verified before it becomes an event, and what is assigned is signed by
+//! the hands.
+
+mod bridge;
+mod device;
+mod effect;
+mod event;
+mod rollout;
+mod step;
+
+pub use bridge::Bridge;
+pub use device::{Desired, Device, Heard, Status};
+pub use effect::{AssignmentDraft, Effect};
+pub use event::{Event, Rejection, Release, RolloutRequest, Targets};
+pub use rollout::{DeviceResult, Phase, Rollout, WaveSize};
+pub use step::{Answer, Committed, Now, Record, Step, UnixMillis};

@@ -1,0 +1,88 @@
+//! The door out: answers and effects leave a step only after the records that they rest on are saved.
+
+use crate::{Device, Effect, Rejection, Release, Rollout};
+use protocol::{DeviceId, StreamName};
+use serde::{Deserialize, Serialize};
+use trust::Digest;
+
+/// Milliseconds since 1970.
+pub type UnixMillis = u64;
+
+/// The time at a step. Land has a clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Milliseconds since 1970.
+    pub unix: UnixMillis,
+}
+
+/// One row of what the bridge remembers; it replaces the row of the same kind and key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Record {
+    /// A device.
+    Device(Box<Device>),
+    /// A device that was rejected: its row goes.
+    NoDevice {
+        /// Which.
+        id: DeviceId,
+    },
+    /// A release.
+    Release(Box<Release>),
+    /// A rollout.
+    Rollout(Box<Rollout>),
+}
+
+/// What a person's request came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Done.
+    Done,
+    /// A rollout began.
+    Started {
+        /// Its number.
+        rollout: u64,
+    },
+    /// The release is known from now on.
+    Known {
+        /// Which stream.
+        stream: StreamName,
+        /// Its bundle.
+        bundle: Digest,
+    },
+}
+
+/// The outcome of one event: records to save, then what to say and do.
+#[must_use = "the effects of a step leave it only through commit"]
+#[derive(Debug)]
+pub struct Step {
+    pub(crate) records: Vec<Record>,
+    pub(crate) effects: Vec<Effect>,
+    pub(crate) answer: Result<Answer, Rejection>,
+}
+
+/// What may be said and done, now that it is remembered.
+#[derive(Debug)]
+pub struct Committed {
+    /// In their order.
+    pub effects: Vec<Effect>,
+    /// To whoever asked; `Done` for news from devices.
+    pub answer: Result<Answer, Rejection>,
+}
+
+impl Step {
+    /// The rows that this step changes, for hands that save asynchronously and call [`Step::commit`] after.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Saves the records, if there are any, and then hands out answer and effects.
+    ///
+    /// # Errors
+    /// The error of `save`; the bridge must be restored from its records then.
+    pub fn commit<E>(self, save: impl FnOnce(&[Record]) -> Result<(), E>) -> Result<Committed, E> {
+        if !self.records.is_empty() {
+            save(&self.records)?;
+        }
+        Ok(Committed { effects: self.effects, answer: self.answer })
+    }
+}

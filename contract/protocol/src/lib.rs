@@ -1,0 +1,32 @@
+//! What crosses the wire between a device and land: names, topics, messages and their bytes.
+//!
+//! This crate decides how things are *said*. It deliberately does not know what may be *believed*
+//! (that is `trust`): signed documents pass through here as opaque bytes, digests as 32 raw bytes.
+//! There is no network, no clock and no key here.
+
+mod chunk;
+mod codec;
+mod message;
+mod name;
+mod report;
+mod topic;
+
+pub use chunk::{CHUNK_BYTES, ChunkSpan, chunks_in, spans};
+pub use codec::{CodecError, Kind, SIGNATURE_BYTES, SignedFrame, decode_cbor, decode_json, encode_cbor, encode_json};
+pub use message::{
+    Hello, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer, Presence, Profile, StreamTelemetry, Telemetry,
+};
+pub use name::{DeviceId, FleetId, NameError, StreamName};
+pub use report::{
+    ClockState, Generation, Outcome, RefusalReport, Report, Running, SPEC, StreamReport, TrialReport, Verdict,
+};
+pub use topic::{BridgeTopic, DeviceTopic, Topics};
+
+/// The longest document that may be retained for everyone, in bytes (Azure Event Grid retains at most 64 KB).
+pub const MAX_RETAINED_BYTES: usize = 48 * 1024;
+/// The longest MQTT packet that either side accepts, in bytes.
+pub const MAX_PACKET_BYTES: u32 = 256 * 1024;
+/// The most chunks that one `need` may ask for.
+pub const MAX_NEEDED_CHUNKS: usize = 64;
+/// The most streams that a device runs.
+pub const MAX_STREAMS: usize = 64;

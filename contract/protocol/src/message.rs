@@ -1,0 +1,182 @@
+//! What a device says in passing (hello, need, telemetry, presence) and what land offers.
+//!
+//! Each message carries the device's boot counter and a sequence number: land takes each once, and
+//! an older one never after a newer one. Presence is unsigned, since the broker speaks it as a will.
+
+use crate::{DeviceId, StreamName};
+use serde::{Deserialize, Serialize};
+
+/// The first word after a connection: who is there, with which key, on what hardware.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// Who speaks.
+    pub device: DeviceId,
+    /// Boot counter, kept on the device's disk.
+    pub boot: u64,
+    /// Grows with every message of this kind within a boot.
+    pub seq: u64,
+    /// The device's public key: P-256, SubjectPublicKeyInfo, DER.
+    #[serde(with = "bytes")]
+    pub key: Vec<u8>,
+    /// What it runs on.
+    pub profile: Profile,
+}
+
+/// The hardware and software under a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Profile {
+    /// The firmware profile's name.
+    pub board: String,
+    /// `x86_64`, `aarch64`, …
+    pub arch: String,
+    /// Processors.
+    pub cores: u32,
+    /// Memory of the board in MiB.
+    pub ram_mb: u64,
+    /// Version of the agent.
+    pub agent: String,
+}
+
+/// Chunks of one bundle that did not arrive in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Need {
+    /// Who asks.
+    pub device: DeviceId,
+    /// Boot counter.
+    pub boot: u64,
+    /// Grows with every message of this kind within a boot.
+    pub seq: u64,
+    /// The bundle's statement digest.
+    #[serde(with = "bytes32")]
+    pub statement: [u8; 32],
+    /// The envelope and the offer are missing too.
+    pub documents: bool,
+    /// Chunk digests, at most [`crate::MAX_NEEDED_CHUNKS`], 32 bytes each, one after the other.
+    #[serde(with = "bytes")]
+    pub chunks: Vec<u8>,
+}
+
+impl Need {
+    /// The digests asked for; `None` when they are cut short or too many.
+    pub fn digests(&self) -> Option<Vec<[u8; 32]>> {
+        let (digests, rest) = self.chunks.as_chunks::<32>();
+        (rest.is_empty() && digests.len() <= crate::MAX_NEEDED_CHUNKS).then(|| digests.to_vec())
+    }
+}
+
+/// Upper bounds of the latency buckets in microseconds; the last bucket is open.
+pub const LATENCY_BOUNDS_US: [u64; 15] =
+    [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 5_000_000];
+/// The number of latency buckets.
+pub const LATENCY_BUCKETS: usize = LATENCY_BOUNDS_US.len() + 1;
+
+/// How a device and its models are doing, once an interval.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Telemetry {
+    /// Who speaks.
+    pub device: DeviceId,
+    /// Boot counter.
+    pub boot: u64,
+    /// Grows with every message of this kind within a boot.
+    pub seq: u64,
+    /// Unix milliseconds by the device's own clock, where it has one.
+    pub at: Option<u64>,
+    /// Seconds since the agent started.
+    pub uptime_s: u64,
+    /// Load of all processors together, 0 to 100.
+    pub cpu_percent: f32,
+    /// Memory in use on the board, MiB.
+    pub memory_used_mb: u64,
+    /// Memory of the board, MiB.
+    pub memory_total_mb: u64,
+    /// Memory of the agent itself, MiB.
+    pub agent_memory_mb: u64,
+    /// Free space where the agent keeps its state, MiB.
+    pub disk_free_mb: u64,
+    /// The hottest sensor in degrees Celsius, where there is one.
+    pub temperature_c: Option<f32>,
+    /// A row for each stream that serves.
+    pub streams: Vec<StreamTelemetry>,
+}
+
+/// What one model did since the previous telemetry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamTelemetry {
+    /// Which stream.
+    pub stream: StreamName,
+    /// Which release of it.
+    pub release: u64,
+    /// Answers given.
+    pub answers: u64,
+    /// Requests that the model could not answer.
+    pub errors: u64,
+    /// Counts by [`LATENCY_BOUNDS_US`].
+    pub latency: [u64; LATENCY_BUCKETS],
+}
+
+/// Whether a device is connected. Retained; its will says `online: false`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Presence {
+    /// Boot counter.
+    pub boot: u64,
+    /// Connected or gone.
+    pub online: bool,
+}
+
+/// An unsigned hint of where a bundle's bytes are: a lie in it can only waste time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Offer {
+    /// Version of this document: 1.
+    pub spec: u64,
+    /// The chunk digests of `chunks.bin`, hex, in order.
+    pub index: Vec<HexDigest>,
+}
+
+/// 32 bytes that JSON shows as lower-case hex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HexDigest(#[serde(with = "hex")] pub [u8; 32]);
+
+mod bytes {
+    use serde::{Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        struct Visitor;
+        impl de::Visitor<'_> for Visitor {
+            type Value = Vec<u8>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+                Ok(bytes.to_vec())
+            }
+            fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Vec<u8>, E> {
+                Ok(bytes)
+            }
+        }
+        d.deserialize_byte_buf(Visitor)
+    }
+}
+
+mod bytes32 {
+    use serde::{Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_bytes(bytes)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<[u8; 32], D::Error> {
+        super::bytes::deserialize(d)?.try_into().map_err(|_| D::Error::custom("a digest has 32 bytes"))
+    }
+}

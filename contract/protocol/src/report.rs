@@ -1,0 +1,157 @@
+//! What a device states over its signature: the report of its state and its verdict on a release.
+//!
+//! Both are JSON inside DSSE, so that a person can read them with any MQTT client. The report is
+//! retained and complete: whoever reads the last one knows the device, whatever was lost before.
+
+use crate::{DeviceId, FleetId, Profile, StreamName};
+use serde::{Deserialize, Serialize};
+
+/// The version of the documents in this file.
+pub const SPEC: u64 = 1;
+
+/// The generation of an assignment: newer means greater, first by the director's epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Generation {
+    /// Grows when the root renews the director's role.
+    pub role_epoch: u64,
+    /// Grows with every assignment within an epoch.
+    pub seq: u64,
+}
+
+/// The reported state of a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Version of this document: [`SPEC`].
+    pub spec: u64,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Who reports.
+    pub device_id: DeviceId,
+    /// Boot counter.
+    pub boot: u64,
+    /// Grows with every report within a boot.
+    pub seq: u64,
+    /// The last assignment that was accepted.
+    pub generation: Option<Generation>,
+    /// The root of trust in use.
+    pub root_version: u64,
+    /// What is known of the time.
+    pub clock: ClockState,
+    /// A row for each stream.
+    pub streams: Vec<StreamReport>,
+    /// The latest refusals, by code.
+    pub last_refusals: Vec<RefusalReport>,
+    /// What the agent runs on.
+    pub profile: Profile,
+}
+
+/// How well a device knows the time (see docs/trust of the fleet).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum ClockState {
+    /// No signed time was seen since the agent was installed.
+    Unset,
+    /// A signed time is known, but its freshness is not proved in this boot.
+    Stale,
+}
+
+/// One stream on a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamReport {
+    /// Which stream.
+    pub stream: StreamName,
+    /// The confirmed release that serves, or stands behind a trial.
+    pub active: Option<Running>,
+    /// The previous good release, pinned on disk.
+    pub previous: Option<Running>,
+    /// The release on trial, which serves.
+    pub trial: Option<TrialReport>,
+    /// The lowest release that may be installed.
+    pub floor: u64,
+}
+
+/// A release and its statement digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Running {
+    /// The release number.
+    pub release: u64,
+    /// The bundle's statement digest, hex.
+    #[serde(with = "hex")]
+    pub statement_sha256: [u8; 32],
+}
+
+/// A release on trial and what it has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrialReport {
+    /// The release number.
+    pub release: u64,
+    /// The bundle's statement digest, hex.
+    #[serde(with = "hex")]
+    pub statement_sha256: [u8; 32],
+    /// Answers given on trial.
+    pub answers: u64,
+    /// Requests that it could not answer on trial.
+    pub errors: u64,
+}
+
+/// A refusal of something that arrived, counted by its code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RefusalReport {
+    /// The stable code, `E_…`.
+    pub code: String,
+    /// How often.
+    pub count: u64,
+    /// The latest one, in words.
+    pub detail: String,
+}
+
+/// What a device says of a release that it was assigned. Kept on its disk until land's broker has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Verdict {
+    /// Version of this document: [`SPEC`].
+    pub spec: u64,
+    /// The fleet.
+    pub fleet: FleetId,
+    /// Who judges.
+    pub device_id: DeviceId,
+    /// Grows with every verdict of the device, over all boots.
+    pub seq: u64,
+    /// The assignment that asked for it.
+    pub generation: Generation,
+    /// Which stream.
+    pub stream: StreamName,
+    /// Which release.
+    pub release: u64,
+    /// The bundle's statement digest, hex.
+    #[serde(with = "hex")]
+    pub statement_sha256: [u8; 32],
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The stable code, when it was refused or reverted.
+    pub code: Option<String>,
+    /// In words, when it was refused or reverted.
+    pub detail: Option<String>,
+    /// Answers given on trial.
+    pub answers: u64,
+    /// Requests that it could not answer on trial.
+    pub errors: u64,
+}
+
+/// What became of an assigned release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It serves, and its trial is over.
+    Confirmed,
+    /// It served on trial and was taken back; the previous release serves.
+    Reverted,
+    /// It never served.
+    Refused,
+}

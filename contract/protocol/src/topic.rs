@@ -1,0 +1,191 @@
+//! The topic tree, the one place that knows it: `petrel/v1/<fleet>/…`.
+//!
+//! The device's name stands at a fixed place, so any broker can express the access rules with the
+//! name in the client's certificate. Parsing is strict: what is not in the tree is no topic of ours.
+
+use crate::{DeviceId, FleetId};
+
+/// Builds and reads the topics of one fleet.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    root: String,
+}
+
+/// What a device receives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceTopic {
+    /// `d/<device>/down/assignment`: signed, retained.
+    Assignment,
+    /// `b/<statement digest>/envelope`: signed, retained.
+    Envelope([u8; 32]),
+    /// `b/<statement digest>/offer`: unsigned, retained.
+    Offer([u8; 32]),
+    /// `c/<chunk digest>`: the chunk's bytes, retained.
+    Chunk([u8; 32]),
+}
+
+/// What the bridge receives, and from whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BridgeTopic {
+    /// `up/hello`
+    Hello(DeviceId),
+    /// `up/need`
+    Need(DeviceId),
+    /// `up/presence`, retained, also the will
+    Presence(DeviceId),
+    /// `up/report`, retained
+    Report(DeviceId),
+    /// `up/telemetry`
+    Telemetry(DeviceId),
+    /// `up/verdict`
+    Verdict(DeviceId),
+}
+
+impl Topics {
+    /// The topics of `fleet`.
+    pub fn new(fleet: &FleetId) -> Self {
+        Self { root: format!("petrel/v1/{fleet}/") }
+    }
+
+    /// `d/<device>/down/assignment`
+    pub fn assignment(&self, device: &DeviceId) -> String {
+        format!("{}d/{device}/down/assignment", self.root)
+    }
+
+    /// `d/<device>/up/<leaf>`
+    fn up(&self, device: &DeviceId, leaf: &str) -> String {
+        format!("{}d/{device}/up/{leaf}", self.root)
+    }
+
+    /// The topic of what a device says, as the bridge will read it.
+    pub fn upstream(&self, topic: &BridgeTopic) -> String {
+        match topic {
+            BridgeTopic::Hello(device) => self.up(device, "hello"),
+            BridgeTopic::Need(device) => self.up(device, "need"),
+            BridgeTopic::Presence(device) => self.up(device, "presence"),
+            BridgeTopic::Report(device) => self.up(device, "report"),
+            BridgeTopic::Telemetry(device) => self.up(device, "telemetry"),
+            BridgeTopic::Verdict(device) => self.up(device, "verdict"),
+        }
+    }
+
+    /// `b/<statement digest>/envelope`
+    pub fn envelope(&self, statement: &[u8; 32]) -> String {
+        format!("{}b/{}/envelope", self.root, hex::encode(statement))
+    }
+
+    /// `b/<statement digest>/offer`
+    pub fn offer(&self, statement: &[u8; 32]) -> String {
+        format!("{}b/{}/offer", self.root, hex::encode(statement))
+    }
+
+    /// `c/<chunk digest>`
+    pub fn chunk(&self, chunk: &[u8; 32]) -> String {
+        format!("{}c/{}", self.root, hex::encode(chunk))
+    }
+
+    /// The filter of a bundle's documents: `b/<statement digest>/+`.
+    pub fn bundle_filter(&self, statement: &[u8; 32]) -> String {
+        format!("{}b/{}/+", self.root, hex::encode(statement))
+    }
+
+    /// The filter of what land says to one device: `d/<device>/down/+`.
+    pub fn down_filter(&self, device: &DeviceId) -> String {
+        format!("{}d/{device}/down/+", self.root)
+    }
+
+    /// The filter of all that devices say: `d/+/up/+`.
+    pub fn up_filter(&self) -> String {
+        format!("{}d/+/up/+", self.root)
+    }
+
+    /// Reads a topic as the device `device` would; `None` when it is not for it.
+    pub fn read_down(&self, device: &DeviceId, topic: &str) -> Option<DeviceTopic> {
+        let parts: Vec<&str> = topic.strip_prefix(&self.root)?.split('/').collect();
+        match parts.as_slice() {
+            ["d", name, "down", "assignment"] if *name == device.as_str() => Some(DeviceTopic::Assignment),
+            ["b", digest, "envelope"] => Some(DeviceTopic::Envelope(read_digest(digest)?)),
+            ["b", digest, "offer"] => Some(DeviceTopic::Offer(read_digest(digest)?)),
+            ["c", digest] => Some(DeviceTopic::Chunk(read_digest(digest)?)),
+            _ => None,
+        }
+    }
+
+    /// Reads a topic as the bridge would; `None` when it is not a device's word.
+    pub fn read_up(&self, topic: &str) -> Option<BridgeTopic> {
+        let parts: Vec<&str> = topic.strip_prefix(&self.root)?.split('/').collect();
+        let ["d", device, "up", leaf] = parts.as_slice() else { return None };
+        let device = device.parse().ok()?;
+        match *leaf {
+            "hello" => Some(BridgeTopic::Hello(device)),
+            "need" => Some(BridgeTopic::Need(device)),
+            "presence" => Some(BridgeTopic::Presence(device)),
+            "report" => Some(BridgeTopic::Report(device)),
+            "telemetry" => Some(BridgeTopic::Telemetry(device)),
+            "verdict" => Some(BridgeTopic::Verdict(device)),
+            _ => None,
+        }
+    }
+}
+
+/// Lower-case hex only: one digest has one topic.
+fn read_digest(text: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    hex::decode_to_slice(text, &mut digest).ok()?;
+    (hex::encode(digest) == text).then_some(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topics() -> (Topics, DeviceId) {
+        (Topics::new(&"demo".parse().unwrap()), "rpi-1".parse().unwrap())
+    }
+
+    #[test]
+    fn the_tree_is_what_the_protocol_page_says() {
+        let (topics, device) = topics();
+        let digest = [0xab; 32];
+        let text = "ab".repeat(32);
+        assert_eq!(topics.assignment(&device), "petrel/v1/demo/d/rpi-1/down/assignment");
+        assert_eq!(topics.envelope(&digest), format!("petrel/v1/demo/b/{text}/envelope"));
+        assert_eq!(topics.offer(&digest), format!("petrel/v1/demo/b/{text}/offer"));
+        assert_eq!(topics.chunk(&digest), format!("petrel/v1/demo/c/{text}"));
+        assert_eq!(topics.up_filter(), "petrel/v1/demo/d/+/up/+");
+    }
+
+    #[test]
+    fn what_is_built_is_read_back() {
+        let (topics, device) = topics();
+        for up in [
+            BridgeTopic::Hello(device.clone()),
+            BridgeTopic::Need(device.clone()),
+            BridgeTopic::Presence(device.clone()),
+            BridgeTopic::Report(device.clone()),
+            BridgeTopic::Telemetry(device.clone()),
+            BridgeTopic::Verdict(device.clone()),
+        ] {
+            assert_eq!(topics.read_up(&topics.upstream(&up)), Some(up));
+        }
+        assert_eq!(topics.read_down(&device, &topics.assignment(&device)), Some(DeviceTopic::Assignment));
+        assert_eq!(topics.read_down(&device, &topics.chunk(&[7; 32])), Some(DeviceTopic::Chunk([7; 32])));
+    }
+
+    #[test]
+    fn a_foreign_topic_is_not_ours() {
+        let (topics, device) = topics();
+        for foreign in [
+            "petrel/v1/other/d/rpi-1/down/assignment".to_owned(),
+            "petrel/v1/demo/d/rpi-2/down/assignment".to_owned(),
+            "petrel/v1/demo/d/rpi-1/down/assignment/x".to_owned(),
+            "petrel/v1/demo/c/short".to_owned(),
+            format!("petrel/v1/demo/c/{}", "AB".repeat(32)),
+            String::new(),
+        ] {
+            assert_eq!(topics.read_down(&device, &foreign), None, "{foreign}");
+        }
+        assert_eq!(topics.read_up("petrel/v1/demo/d/../up/report"), None);
+        assert_eq!(topics.read_up("petrel/v1/demo/d/rpi-1/up/unknown"), None);
+    }
+}

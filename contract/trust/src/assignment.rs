@@ -1,0 +1,109 @@
+//! The assignment: all that one device should run, signed by the director.
+
+use crate::dsse::{Envelope, PayloadKind};
+use crate::root::{Role, Root};
+use crate::strict::{self, Time, U53};
+use crate::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Verified};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// The most streams of an assignment.
+const MAX_STREAMS: usize = 64;
+
+/// All that a device should run. A stream that is not listed is retired.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assignment {
+    /// Version of the form: 1.
+    pub spec: U53,
+    /// The fleet.
+    pub fleet: String,
+    /// When it was signed.
+    pub issued: Time,
+    /// The one device that it is for.
+    pub device_id: String,
+    /// The director's epoch in the root.
+    pub role_epoch: U53,
+    /// Grows with every assignment of this device within an epoch.
+    pub seq: U53,
+    /// The root that the director worked from.
+    pub root_version: U53,
+    /// The oldest revocation list that the director knew.
+    pub min_revocation: U53,
+    /// After this the device changes nothing because of it.
+    pub expires: Time,
+    /// The streams, in any order.
+    pub streams: Vec<StreamAssignment>,
+}
+
+/// What a device should do with one stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StreamAssignment {
+    /// Which stream.
+    pub stream: String,
+    /// What is meant by it.
+    pub intent: Intent,
+    /// The release to run.
+    pub release: U53,
+    /// The bundle to run.
+    pub statement_sha256: Digest,
+    /// Its size in bytes, known before the first byte is fetched.
+    pub total_size: U53,
+    /// The rollout that it belongs to.
+    pub rollout_id: U53,
+    /// How it proves itself.
+    pub trial: Trial,
+}
+
+/// What an assignment means to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Intent {
+    /// Go on to this release.
+    Install,
+    /// Go back to this release, deliberately.
+    Rollback,
+    /// Change nothing.
+    Hold,
+}
+
+/// How a release proves itself on a device before it is confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trial {
+    /// Answers after which it is confirmed before the window ends.
+    pub min_answers: U53,
+    /// One error more reverts it.
+    pub max_errors: U53,
+    /// The longest trial in seconds; what was seen by then decides.
+    pub window_s: U53,
+}
+
+/// Believes an assignment: signed by the director of `root`, for this fleet and this device. Whether
+/// it is newer than the last one is for the ledger's owner to decide.
+///
+/// # Errors
+/// A refusal when the form, the addressee or the signatures are wrong.
+pub fn verify_assignment(root: &Verified<Root>, device: &str, bytes: &[u8]) -> Result<Verified<Assignment>, Refusal> {
+    let envelope = Envelope::parse(PayloadKind::Assignment, bytes, MAX_DOCUMENT_BYTES)?;
+    envelope.require(PayloadKind::Assignment, root, Role::Director)?;
+    let assignment: Assignment = strict::parse_versioned("assignment", &envelope.payload)?;
+    if assignment.fleet != root.fleet {
+        return Err(Refusal::new(Code::Fleet, format!("the assignment is not for fleet `{}`", root.fleet)));
+    }
+    if assignment.device_id != device {
+        return Err(Refusal::new(Code::Device, format!("the assignment is not for `{device}`")));
+    }
+    if assignment.role_epoch.get() != root.role_epoch(Role::Director) {
+        return Err(Refusal::new(Code::Replay, "the assignment is of another epoch of the director's role"));
+    }
+    let streams: BTreeSet<&str> = assignment.streams.iter().map(|s| s.stream.as_str()).collect();
+    if assignment.streams.len() > MAX_STREAMS {
+        return Err(Refusal::new(Code::Limit, format!("the assignment has more than {MAX_STREAMS} streams")));
+    }
+    if streams.len() != assignment.streams.len() {
+        return Err(Refusal::new(Code::Parse, "the assignment names a stream twice"));
+    }
+    Ok(Verified::new(assignment, &envelope.payload))
+}

@@ -1,0 +1,37 @@
+//! What may be believed: documents, the keyring they are checked against, and the refusals.
+//!
+//! Everything that a device or the bridge acts on passes through here once and leaves as
+//! [`Verified`], which nothing else can make. This crate cannot sign, does no IO, reads no clock and
+//! draws no random number. It does not know how bytes arrived.
+
+mod assignment;
+mod device;
+mod digest;
+mod dsse;
+mod manifest;
+mod refusal;
+mod root;
+mod statement;
+mod strict;
+mod verified;
+
+pub use assignment::{Assignment, Intent, StreamAssignment, Trial, verify_assignment};
+pub use device::{DeviceKey, verify_device_document};
+pub use digest::Digest;
+pub use dsse::{Envelope, PayloadKind, Signature, key_id, pae};
+pub use manifest::{
+    Budget, FileRole, GoldenTerms, Hardware, ListedFile, Manifest, ManifestPort, Runtime, default_release,
+    verify_manifest,
+};
+pub use refusal::{Code, Refusal};
+pub use root::{Key, Policy, Role, RoleKeys, Root, Scheme, Scope, verify_root};
+pub use statement::{Resource, SIGNED_OUTSIDE, Statement, verify_statement};
+pub use strict::{Time, U53};
+pub use verified::Verified;
+
+/// The most bytes of a root document.
+pub const MAX_ROOT_BYTES: usize = 64 * 1024;
+/// The most bytes of any other document.
+pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
+/// The version of every document in this crate.
+pub const SPEC: u64 = 1;
