@@ -1,0 +1,53 @@
+//! The engine: what a model file is, what goes into it and what comes out.
+//!
+//! Decides how a bundle's folder becomes an answer: load, pre-process, infer,
+//! post-process, and whether the answers agree with a reference. It is the only
+//! room that knows the inference library, and deliberately knows no network, no
+//! clock, no signature and no drift: whoever calls it has already decided that
+//! the files may be believed, and observes the taps `prepare` and `answer`.
+
+mod declared;
+mod error;
+pub mod golden;
+mod input;
+mod model;
+mod npy;
+mod onnx;
+mod picture;
+mod pipeline;
+mod port;
+mod table;
+mod tensor;
+#[cfg(test)]
+mod testing;
+
+pub use error::{LoadError, RunError};
+pub use golden::{Agreement, Golden, GoldenError, Tolerance};
+pub use input::{Input, InputError, read_input, read_npy};
+pub use model::Model;
+pub use pipeline::{Answer, Class, Pipeline};
+pub use port::Port;
+pub use table::Table;
+pub use tensor::{Data, Dtype, Tensor, TensorError};
+
+/// How much a file may ask for, checked before the work is done.
+///
+/// Memory that a hostile graph takes while it is being optimised is outside
+/// these limits: that is what the worker's own memory limit is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Size of a model file, and of a golden archive, in bytes.
+    pub model_bytes: u64,
+    /// Nodes in a model's graph, those of its subgraphs included.
+    pub nodes: usize,
+    /// Elements of any one tensor that a model declares.
+    pub tensor_elements: usize,
+    /// Elements of one input: of an array, of a table's cells, of an image's pixels.
+    pub input_elements: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { model_bytes: 256 << 20, nodes: 20_000, tensor_elements: 1 << 28, input_elements: 1 << 24 }
+    }
+}

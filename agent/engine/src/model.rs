@@ -1,0 +1,384 @@
+//! A model that can be run.
+//!
+//! Decides how a file becomes a plan and how tensors pass through it; nothing
+//! that goes wrong inside the inference library, a panic included, gets past
+//! this room. Knows nothing of processing, bundles or references.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use tract_onnx::prelude::*;
+
+use crate::Limits;
+use crate::error::{LoadError, RunError, invalid, too_large};
+use crate::onnx::survey;
+use crate::port::Port;
+use crate::tensor::{Data, Dtype, Tensor as Values};
+
+/// A loaded model, ready to run; may be shared between threads.
+pub struct Model {
+    plan: Arc<TypedSimplePlan>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    operators: BTreeSet<String>,
+    opset: u64,
+    input_elements: usize,
+}
+
+/// Without the plan: that would be every weight.
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut model = f.debug_struct("Model");
+        model.field("inputs", &self.inputs).field("outputs", &self.outputs);
+        model.field("operators", &self.operators).finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Loads an ONNX file of at most `limits.model_bytes`, complete in itself.
+    ///
+    /// # Errors
+    /// `LoadError`: everything that is wrong with the file, and each operator that
+    /// the engine lacks.
+    pub fn load(path: &Path, limits: &Limits) -> Result<Model, LoadError> {
+        let unreadable = |source| LoadError::Io { path: path.to_owned(), source };
+        let file = File::open(path).map_err(unreadable)?;
+        let size = file.metadata().map_err(unreadable)?.len();
+        if size > limits.model_bytes {
+            let what = "bytes of the model file".to_owned();
+            return Err(LoadError::TooLarge { what, size, limit: limits.model_bytes });
+        }
+        let source = &mut file.take(limits.model_bytes);
+        guard(|| Model::read(source, limits)).unwrap_or_else(|panic| Err(invalid(panic)))
+    }
+
+    fn read(source: &mut dyn Read, limits: &Limits) -> Result<Model, LoadError> {
+        let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        let mut proto =
+            onnx.proto_model_for_read(source).map_err(|error| LoadError::NotOnnx { reason: told(&error) })?;
+        let survey = survey(&mut proto, &onnx.op_register, limits)?;
+        let plan = plan(&onnx, &proto).map_err(invalid)?;
+        let outputs = output_ports(&plan, &survey.outputs, limits)?;
+        Ok(Model {
+            plan,
+            inputs: survey.inputs,
+            outputs,
+            operators: survey.operators,
+            opset: survey.opset,
+            input_elements: limits.input_elements,
+        })
+    }
+
+    /// What the model takes, in order.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// What the model gives, in order.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// The operators that it is made of; with the domain unless that is ONNX's own.
+    pub fn operators(&self) -> &BTreeSet<String> {
+        &self.operators
+    }
+
+    /// The version of ONNX's own operator set; 0 when the file names none.
+    pub fn opset(&self) -> u64 {
+        self.opset
+    }
+
+    /// Runs once: one tensor for each input, in order; a free axis takes any length
+    /// from 1. Gives one tensor for each output, in order.
+    ///
+    /// # Errors
+    /// `RunError` when the inputs do not fit, or the model fails on them.
+    pub fn run(&self, inputs: &[Values]) -> Result<Vec<Values>, RunError> {
+        self.check(inputs)?;
+        let failed = |reason| RunError::Failed { reason };
+        guard(|| -> TractResult<Vec<Values>> {
+            let inputs = inputs.iter().map(into_tract).collect::<TractResult<TVec<TValue>>>()?;
+            let outputs = self.plan.run(inputs)?;
+            outputs.iter().zip(&self.outputs).map(|(value, port)| from_tract(value, port.dtype)).collect()
+        })
+        .map_err(failed)?
+        .map_err(|error| failed(told(&error)))
+    }
+
+    /// As `run`, but a model exported for a fixed number of rows takes any multiple
+    /// of it: the rows go through piece by piece.
+    ///
+    /// # Errors
+    /// As `run`.
+    pub fn run_rows(&self, inputs: &[Values]) -> Result<Vec<Values>, RunError> {
+        let Some((piece, rows)) = self.pieces(inputs) else { return self.run(inputs) };
+        let mut columns: Vec<Vec<Values>> = vec![Vec::new(); self.outputs.len()];
+        for start in (0..rows).step_by(piece) {
+            let cut = |tensor: &Values| tensor.rows(start..start + piece);
+            let inputs = inputs.iter().map(cut).collect::<Result<Vec<_>, _>>();
+            let inputs = inputs.map_err(|error| RunError::Failed { reason: error.to_string() })?;
+            for (column, output) in columns.iter_mut().zip(self.run(&inputs)?) {
+                column.push(output);
+            }
+        }
+        let whole: Option<Vec<Values>> = columns.into_iter().map(Values::stack).collect();
+        whole.ok_or_else(|| RunError::Failed { reason: "its outputs change their shape from row to row".to_owned() })
+    }
+
+    /// The model's fixed number of rows and how many are given, when they differ
+    /// and everything can be cut.
+    fn pieces(&self, inputs: &[Values]) -> Option<(usize, usize)> {
+        let piece = (*self.inputs.first()?.shape.first()?).filter(|piece| *piece > 0)?;
+        let rows = inputs.first()?.row_count();
+        let fixed = |port: &Port| port.shape.first() == Some(&Some(piece));
+        let cuttable = self.inputs.iter().chain(&self.outputs).all(fixed)
+            && inputs.iter().all(|tensor| tensor.row_count() == rows)
+            && rows > piece
+            && rows % piece == 0;
+        cuttable.then_some((piece, rows))
+    }
+
+    fn check(&self, inputs: &[Values]) -> Result<(), RunError> {
+        if inputs.len() != self.inputs.len() {
+            return Err(RunError::InputCount { expected: self.inputs.len(), got: inputs.len() });
+        }
+        for (tensor, port) in inputs.iter().zip(&self.inputs) {
+            let name = || port.name.clone();
+            tensor.check().map_err(|source| RunError::Tensor { name: name(), source })?;
+            if tensor.len() > self.input_elements {
+                let (elements, limit) = (tensor.len(), self.input_elements);
+                return Err(RunError::TooLarge { elements, limit });
+            }
+            if tensor.dtype() != port.dtype {
+                let (expected, got) = (port.dtype, tensor.dtype());
+                return Err(RunError::Dtype { name: name(), expected, got });
+            }
+            if !port.fits(&tensor.shape) {
+                let (expected, got) = (port.shape.clone(), tensor.shape.clone());
+                return Err(RunError::Shape { name: name(), expected, got });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts named tensors into the model's order and element types. The empty name
+    /// will do for a model with one input.
+    pub(crate) fn arrange(&self, named: &[(String, Values)]) -> Result<Vec<Values>, RunError> {
+        if named.len() != self.inputs.len() {
+            return Err(RunError::InputCount { expected: self.inputs.len(), got: named.len() });
+        }
+        let arranged = self.inputs.iter().map(|port| {
+            let mine =
+                |(name, _): &&(String, Values)| *name == port.name || (name.is_empty() && self.inputs.len() == 1);
+            let Some((_, tensor)) = named.iter().find(mine) else {
+                let given = named.iter().map(|(name, _)| name.clone()).collect();
+                return Err(RunError::MissingInput { name: port.name.clone(), given });
+            };
+            tensor.cast(port.dtype).ok_or_else(|| RunError::Dtype {
+                name: port.name.clone(),
+                expected: port.dtype,
+                got: tensor.dtype(),
+            })
+        });
+        arranged.collect()
+    }
+}
+
+/// Optimised, or as it is when the optimiser cannot cope with a free batch axis.
+fn plan(onnx: &tract_onnx::Onnx, proto: &tract_onnx::pb::ModelProto) -> Result<Arc<TypedSimplePlan>, String> {
+    let attempt = |optimise: bool| {
+        let built = guard(|| -> TractResult<Arc<TypedSimplePlan>> {
+            let model = onnx.model_for_proto_model(proto)?.into_typed()?;
+            if optimise { model.into_optimized()?.into_runnable() } else { model.into_runnable() }
+        })?;
+        built.map_err(|error| told(&error))
+    };
+    attempt(true).or_else(|first| attempt(false).map_err(|_| first))
+}
+
+fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Result<Vec<Port>, LoadError> {
+    let model: &TypedModel = plan.model();
+    let mut ports = Vec::new();
+    for (outlet, name) in model.outputs.iter().zip(names) {
+        let fact = model.outlet_fact(*outlet).map_err(|error| invalid(told(&error)))?;
+        let dtype = match fact.datum_type {
+            DatumType::F32 => Dtype::F32,
+            DatumType::F64 => Dtype::F64,
+            DatumType::I32 => Dtype::I32,
+            DatumType::I64 | DatumType::TDim => Dtype::I64,
+            DatumType::U8 => Dtype::U8,
+            DatumType::Bool => Dtype::Bool,
+            other => return Err(invalid(format!("output {name:?} has unsupported type {other:?}"))),
+        };
+        let shape: Vec<Option<usize>> = fact.shape.iter().map(|axis| axis.to_i64().ok()?.try_into().ok()).collect();
+        let count = shape.iter().map(|axis| axis.unwrap_or(1)).try_fold(1usize, usize::checked_mul);
+        match count {
+            Some(count) if count <= limits.tensor_elements => {}
+            _ => {
+                let what = format!("elements of output {name:?}");
+                return Err(too_large(&what, count.unwrap_or(usize::MAX), limits.tensor_elements));
+            }
+        }
+        ports.push(Port { name: name.clone(), dtype, shape });
+    }
+    Ok(ports)
+}
+
+fn into_tract(tensor: &Values) -> TractResult<TValue> {
+    let shape = &tensor.shape;
+    let tensor = match &tensor.data {
+        Data::F32(v) => Tensor::from_shape(shape, v),
+        Data::F64(v) => Tensor::from_shape(shape, v),
+        Data::I32(v) => Tensor::from_shape(shape, v),
+        Data::I64(v) => Tensor::from_shape(shape, v),
+        Data::U8(v) => Tensor::from_shape(shape, v),
+        Data::Bool(v) => Tensor::from_shape(shape, v),
+    };
+    Ok(tensor?.into_tvalue())
+}
+
+fn from_tract(value: &Tensor, dtype: Dtype) -> TractResult<Values> {
+    fn values<T: Datum>(value: &Tensor) -> TractResult<Vec<T>> {
+        let cast = value.cast_to::<T>()?;
+        Ok(cast.to_plain_array_view::<T>()?.iter().cloned().collect())
+    }
+    let data = match dtype {
+        Dtype::F32 => Data::F32(values(value)?),
+        Dtype::F64 => Data::F64(values(value)?),
+        Dtype::I32 => Data::I32(values(value)?),
+        Dtype::I64 => Data::I64(values(value)?),
+        Dtype::U8 => Data::U8(values(value)?),
+        Dtype::Bool => Data::Bool(values(value)?),
+    };
+    Ok(Values { shape: value.shape().to_vec(), data })
+}
+
+/// Runs foreign code; a panic in it becomes what it said.
+fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        shorten(said.unwrap_or("the inference library gave up").to_owned())
+    })
+}
+
+fn told(error: &TractError) -> String {
+    shorten(format!("{error:#}"))
+}
+
+/// The library's messages can hold whole tensors.
+fn shorten(mut message: String) -> String {
+    const LONGEST: usize = 600;
+    if message.len() > LONGEST {
+        message.truncate(message.floor_char_boundary(LONGEST));
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{self, Load, floats, graph, node};
+
+    #[test]
+    fn a_batch_of_any_size_runs() {
+        let model = testing::adder().load().unwrap();
+        let port = |name: &str| Port { name: name.to_owned(), dtype: Dtype::F32, shape: vec![None, Some(2)] };
+        assert_eq!(model.inputs(), [port("x")]);
+        assert_eq!(model.outputs(), [port("y")]);
+        assert_eq!(model.operators().iter().collect::<Vec<_>>(), ["Add"]);
+        assert_eq!(model.opset(), 17);
+        for rows in [1, 2, 7] {
+            let input = floats(&[rows, 2], &vec![0.5; rows * 2]);
+            let output = model.run(&[input]).unwrap();
+            assert_eq!(output, [floats(&[rows, 2], &[1.5, 10.5].repeat(rows))]);
+        }
+    }
+
+    #[test]
+    fn softmax_is_over_the_last_axis() {
+        let model = graph(vec![node("Softmax", &["x"], &["y"])], vec![]).load().unwrap();
+        let output = model.run(&[floats(&[2, 2], &[0.0, 0.0, 0.0, 3f32.ln()])]).unwrap();
+        for (got, expected) in output[0].as_f32().iter().zip([0.5, 0.5, 0.25, 0.75]) {
+            assert!((got - expected).abs() < 1e-6, "{output:?}");
+        }
+    }
+
+    #[test]
+    fn inputs_that_do_not_fit_are_refused() {
+        let model = testing::adder().load().unwrap();
+        let good = floats(&[1, 2], &[0.0, 0.0]);
+        let run = |inputs: &[Values]| model.run(inputs).unwrap_err();
+        assert_eq!(run(&[]), RunError::InputCount { expected: 1, got: 0 });
+        assert_eq!(run(&[good.clone(), good]), RunError::InputCount { expected: 1, got: 2 });
+        for shape in [vec![1, 3], vec![2], vec![0, 2], vec![1, 2, 1]] {
+            let tensor = floats(&shape, &vec![0.0; shape.iter().product()]);
+            let (name, expected) = ("x".to_owned(), vec![None, Some(2)]);
+            assert_eq!(run(&[tensor]), RunError::Shape { name, expected, got: shape });
+        }
+        let whole = Values::new(vec![1, 2], Data::I64(vec![1, 2])).unwrap();
+        assert!(matches!(run(&[whole]), RunError::Dtype { got: Dtype::I64, .. }));
+        let torn = Values { shape: vec![2, 2], data: Data::F32(vec![0.0]) };
+        assert!(matches!(run(&[torn]), RunError::Tensor { .. }));
+
+        let small = Limits { input_elements: 2, ..Limits::default() };
+        let bytes = prost::Message::encode_to_vec(&testing::adder());
+        let model = testing::load_bytes(&bytes, &small).unwrap();
+        let error = model.run(&[floats(&[2, 2], &[0.0; 4])]).unwrap_err();
+        assert_eq!(error, RunError::TooLarge { elements: 4, limit: 2 });
+    }
+
+    #[test]
+    fn inputs_are_found_by_name_and_become_the_models_type() {
+        let model = testing::adder().load().unwrap();
+        let bytes = Values::new(vec![1, 2], Data::U8(vec![3, 4])).unwrap();
+        let arranged = model.arrange(&[(String::new(), bytes.clone())]).unwrap();
+        assert_eq!(arranged, [floats(&[1, 2], &[3.0, 4.0])]);
+        let error = model.arrange(&[("z".to_owned(), bytes)]).unwrap_err();
+        assert!(matches!(error, RunError::MissingInput { name, .. } if name == "x"));
+    }
+
+    #[test]
+    fn a_model_of_fixed_rows_takes_multiples_piece_by_piece() {
+        let model = testing::adder_of_rows(Some(2)).load().unwrap();
+        let input = floats(&[4, 2], &[0.0; 8]);
+        assert!(matches!(model.run(std::slice::from_ref(&input)), Err(RunError::Shape { .. })));
+        let output = model.run_rows(&[input]).unwrap();
+        assert_eq!(output, [floats(&[4, 2], &[1.0, 10.0].repeat(4))]);
+        let odd = floats(&[3, 2], &[0.0; 6]);
+        assert!(matches!(model.run_rows(&[odd]), Err(RunError::Shape { .. })));
+    }
+
+    #[test]
+    fn a_panic_becomes_what_it_said() {
+        assert_eq!(guard(|| 1), Ok(1));
+        assert_eq!(guard(|| -> u8 { std::panic::panic_any("oh no") }), Err("oh no".to_owned()));
+        let long = guard(|| -> u8 { std::panic::panic_any("ä".repeat(1000)) }).unwrap_err();
+        assert!(long.ends_with('…') && long.len() < 610);
+    }
+
+    #[test]
+    fn a_model_that_fails_on_its_input_says_so() {
+        let odd = testing::weights("b", &[3], &[1.0, 2.0, 3.0]);
+        let model = graph(vec![node("Add", &["x", "b"], &["y"])], vec![odd]).load().unwrap();
+        let error = model.run(&[floats(&[1, 2], &[0.0, 0.0])]).unwrap_err();
+        assert!(matches!(error, RunError::Failed { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_model_may_be_shared_between_threads() {
+        let model = testing::adder().load().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| model.run(&[floats(&[1, 2], &[0.0, 0.0])]).unwrap());
+            }
+        });
+    }
+}

@@ -1,0 +1,235 @@
+//! NumPy arrays: one in a file, several in an archive.
+//!
+//! Decides which arrays become tensors and how an archive is written so that the
+//! same tensors are always the same bytes. Knows nothing of what they mean.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use npyz::npz::{NpzArchive, NpzWriter};
+use npyz::zip::write::FileOptions;
+use npyz::zip::{CompressionMethod, DateTime};
+use npyz::{AutoSerialize, DType, Deserialize, NpyFile, Order, TypeChar, WriterBuilder};
+
+use crate::Limits;
+use crate::input::InputError;
+use crate::tensor::{Data, Tensor, elements};
+
+/// Arrays in one archive.
+const ARRAYS: usize = 64;
+/// Bytes of one array's header; real ones take some 120.
+const HEADER: usize = 2048;
+
+/// Reads one array from its beginning.
+pub(crate) fn read_array(mut source: impl Read, limits: &Limits) -> Result<Tensor, InputError> {
+    let preamble = preamble(&mut source).map_err(InputError::array)?;
+    let file = NpyFile::new((&preamble[..]).chain(source)).map_err(InputError::array)?;
+    let shape: Option<Vec<usize>> = file.shape().iter().map(|axis| usize::try_from(*axis).ok()).collect();
+    let shape = shape.unwrap_or_else(|| vec![usize::MAX]);
+    let count = elements(&shape).unwrap_or(usize::MAX);
+    if count > limits.input_elements {
+        return Err(InputError::TooLarge { what: "elements", size: count as u64, limit: limits.input_elements as u64 });
+    }
+    let data = data(file, &shape).map_err(InputError::array)?;
+    Tensor::new(shape, data).map_err(InputError::array)
+}
+
+fn data<R: Read>(file: NpyFile<R>, shape: &[usize]) -> io::Result<Data> {
+    let DType::Plain(kind) = file.dtype() else {
+        return Err(unsupported("records"));
+    };
+    Ok(match (kind.type_char(), kind.size_field()) {
+        (TypeChar::Float, 4) => Data::F32(values(file, shape)?),
+        (TypeChar::Float, 8) => Data::F64(values(file, shape)?),
+        (TypeChar::Int, 1) => Data::I32(wider::<i8, _, _>(file, shape)?),
+        (TypeChar::Int, 2) => Data::I32(wider::<i16, _, _>(file, shape)?),
+        (TypeChar::Uint, 2) => Data::I32(wider::<u16, _, _>(file, shape)?),
+        (TypeChar::Int, 4) => Data::I32(values(file, shape)?),
+        (TypeChar::Uint, 4) => Data::I64(wider::<u32, _, _>(file, shape)?),
+        (TypeChar::Int, 8) => Data::I64(values(file, shape)?),
+        (TypeChar::Uint, 1) => Data::U8(values(file, shape)?),
+        (TypeChar::Bool, 1) => Data::Bool(values(file, shape)?),
+        _ => return Err(unsupported(&kind.to_string())),
+    })
+}
+
+fn unsupported(kind: &str) -> io::Error {
+    let known = "float32, float64, bool and integers up to int64";
+    io::Error::other(format!("an array of {kind} cannot be used; known are {known}"))
+}
+
+fn wider<From: Deserialize + Copy, To: std::convert::From<From>, R: Read>(
+    file: NpyFile<R>,
+    shape: &[usize],
+) -> io::Result<Vec<To>> {
+    Ok(values::<From, R>(file, shape)?.into_iter().map(To::from).collect())
+}
+
+/// All elements, row-major.
+fn values<T: Deserialize + Copy, R: Read>(file: NpyFile<R>, shape: &[usize]) -> io::Result<Vec<T>> {
+    let fortran = file.order() == Order::Fortran;
+    let stored = file.into_vec::<T>()?;
+    if !fortran || stored.is_empty() {
+        return Ok(stored);
+    }
+    let mut index = vec![0; shape.len()];
+    let mut ordered = Vec::with_capacity(stored.len());
+    for _ in 0..stored.len() {
+        let offset = index.iter().zip(shape).rev().fold(0, |offset, (i, axis)| offset * axis + i);
+        ordered.push(stored[offset]);
+        for (i, axis) in index.iter_mut().zip(shape).rev() {
+            *i += 1;
+            if *i < *axis {
+                break;
+            }
+            *i = 0;
+        }
+    }
+    Ok(ordered)
+}
+
+/// The header as bytes, refused when it is not what NumPy writes: its parser
+/// allocates what the header announces, recurses as deep as it nests, and counts
+/// the elements without looking for overflow.
+fn preamble(source: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; 8];
+    source.read_exact(&mut bytes)?;
+    if !bytes.starts_with(b"\x93NUMPY") {
+        return Err(io::Error::other("this is no NumPy array"));
+    }
+    let width = if bytes[6] == 1 { 2 } else { 4 };
+    bytes.resize(8 + width, 0);
+    source.read_exact(&mut bytes[8..])?;
+    let length = bytes[8..].iter().rev().fold(0usize, |sum, byte| (sum << 8) | usize::from(*byte));
+    if length > HEADER {
+        return Err(io::Error::other(format!("its header has more than {HEADER} bytes")));
+    }
+    let start = bytes.len();
+    bytes.resize(start + length, 0);
+    source.read_exact(&mut bytes[start..])?;
+    let header = &bytes[start..];
+    let nested = header.iter().filter(|byte| b"([{".contains(byte)).count();
+    if nested > 8 || !countable(header) {
+        return Err(io::Error::other("its header is not one that NumPy writes for an array"));
+    }
+    Ok(bytes)
+}
+
+/// Whether all numbers of a header, multiplied, are still a number.
+fn countable(header: &[u8]) -> bool {
+    let numbers = header.split(|byte| !byte.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let number = |digits| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+    numbers.map(number).try_fold(1u64, |product, next| product.checked_mul(next?.max(1))).is_some()
+}
+
+/// Reads every array of an archive, in the order in which they are kept.
+pub(crate) fn read_archive(path: &Path, limits: &Limits) -> Result<Vec<(String, Tensor)>, InputError> {
+    let unreadable = |source| InputError::Io { path: path.to_owned(), source };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > limits.model_bytes {
+        return Err(InputError::TooLarge { what: "bytes", size, limit: limits.model_bytes });
+    }
+    let mut archive = NpzArchive::open(path).map_err(InputError::array)?;
+    let zip = archive.zip_archive();
+    if zip.len() > ARRAYS {
+        let (size, limit) = (zip.len() as u64, ARRAYS as u64);
+        return Err(InputError::TooLarge { what: "arrays", size, limit });
+    }
+    (0..zip.len())
+        .map(|index| {
+            let file = zip.by_index(index).map_err(InputError::array)?;
+            let name = file.name().strip_suffix(".npy").unwrap_or(file.name()).to_owned();
+            Ok((name, read_array(file, limits)?))
+        })
+        .collect()
+}
+
+/// Writes an archive; the same arrays are always the same bytes.
+pub(crate) fn write_archive<'a>(path: &Path, arrays: impl Iterator<Item = (String, &'a Tensor)>) -> io::Result<()> {
+    let mut writer = NpzWriter::new(io::BufWriter::new(File::create(path)?));
+    for (name, tensor) in arrays {
+        match &tensor.data {
+            Data::F32(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::F64(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::I32(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::I64(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::U8(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::Bool(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+        }
+    }
+    writer.zip_writer().finish()?.flush()
+}
+
+fn write_array<T: AutoSerialize + Copy, W: Write + io::Seek>(
+    writer: &mut NpzWriter<W>,
+    name: &str,
+    shape: &[usize],
+    values: &[T],
+) -> io::Result<()> {
+    // The default is the time of day, and compressed bytes may differ by version.
+    let options =
+        FileOptions::default().compression_method(CompressionMethod::Stored).last_modified_time(DateTime::default());
+    let shape: Vec<u64> = shape.iter().map(|axis| *axis as u64).collect();
+    let mut array = writer.array::<T>(name, options)?.default_dtype().shape(&shape).begin_nd()?;
+    array.extend(values.iter().copied())?;
+    array.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn npy(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Result<Tensor, String> {
+        let limits = Limits { input_elements: 100, ..Limits::default() };
+        read_array(bytes, &limits).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn arrays_of_either_order_are_read_row_major() {
+        let rows = npy("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }", &[1, 2, 3, 4, 5, 6]);
+        let columns = npy("{'descr': '|u1', 'fortran_order': True, 'shape': (2, 3), }", &[1, 4, 2, 5, 3, 6]);
+        let expected = Tensor::new(vec![2, 3], Data::U8(vec![1, 2, 3, 4, 5, 6])).unwrap();
+        assert_eq!(read(&rows), Ok(expected.clone()));
+        assert_eq!(read(&columns), Ok(expected));
+    }
+
+    #[test]
+    fn narrow_integers_become_wider_ones() {
+        let array = npy("{'descr': '<i2', 'fortran_order': False, 'shape': (2,), }", &[1, 0, 255, 255]);
+        assert_eq!(read(&array).unwrap().data, Data::I32(vec![1, -1]));
+        let scalar = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (), }", &1.5f32.to_le_bytes());
+        assert_eq!(read(&scalar).unwrap().data, Data::F32(vec![1.5]));
+    }
+
+    #[test]
+    fn what_is_no_array_is_refused_in_words() {
+        let header = |kind: &str, shape: &str| {
+            npy(&format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"), &[])
+        };
+        let mut long = b"\x93NUMPY\x02\x00".to_vec();
+        long.extend(u32::MAX.to_le_bytes());
+        let nested = npy(&"(".repeat(1500), &[]);
+        for (bytes, expected) in [
+            (b"not an array".to_vec(), "no NumPy array"),
+            (header("|O", "(1,)"), "cannot be used"),
+            (header("<f4", "(101,)"), "at most 100"),
+            (header("<f4", "(18446744073709551615, 2)"), "header"),
+            (header("<f4", "(99999999999999999999,)"), "header"),
+            (header("<f4", "(3,)"), "fill"),
+            (long, "header"),
+            (nested, "header"),
+        ] {
+            let error = read(&bytes).unwrap_err();
+            assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        }
+    }
+}

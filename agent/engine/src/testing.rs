@@ -1,0 +1,127 @@
+//! Tiny models for this crate's tests, built in memory and saved to a folder.
+
+use std::path::PathBuf;
+
+use prost::Message;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value};
+use tract_onnx::pb::{
+    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    type_proto,
+};
+
+use crate::error::LoadError;
+use crate::model::Model;
+use crate::tensor::{Data, Tensor};
+use crate::{Limits, Pipeline};
+
+pub(crate) fn floats(shape: &[usize], values: &[f32]) -> Tensor {
+    Tensor::new(shape.to_vec(), Data::F32(values.to_vec())).unwrap()
+}
+
+/// A tensor's declaration; `None` is the free axis "N".
+pub(crate) fn port(name: &str, kind: DataType, shape: &[Option<i64>]) -> ValueInfoProto {
+    let axis = |axis: &Option<i64>| Dimension {
+        value: Some(axis.map_or(Value::DimParam("N".to_owned()), Value::DimValue)),
+        ..Default::default()
+    };
+    let shape = TensorShapeProto { dim: shape.iter().map(axis).collect() };
+    let tensor = type_proto::Tensor { elem_type: kind as i32, shape: Some(shape) };
+    let value = Some(type_proto::Value::TensorType(tensor));
+    let kind = TypeProto { value, ..Default::default() };
+    ValueInfoProto { name: name.to_owned(), r#type: Some(kind), ..Default::default() }
+}
+
+pub(crate) fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+    NodeProto {
+        op_type: operator.to_owned(),
+        name: format!("{operator}_{}", outputs.join("_")),
+        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        output: outputs.iter().map(|name| (*name).to_owned()).collect(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn weights(name: &str, shape: &[i64], values: &[f32]) -> TensorProto {
+    TensorProto {
+        name: name.to_owned(),
+        dims: shape.to_vec(),
+        data_type: DataType::Float as i32,
+        float_data: values.to_vec(),
+        ..Default::default()
+    }
+}
+
+pub(crate) fn model(graph: GraphProto) -> ModelProto {
+    ModelProto {
+        ir_version: 8,
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 17 }],
+        graph: Some(GraphProto { name: "test".to_owned(), ..graph }),
+        ..Default::default()
+    }
+}
+
+/// From `x` [N, 2] to `y` by these nodes, with these weights.
+pub(crate) fn graph(nodes: Vec<NodeProto>, initializer: Vec<TensorProto>) -> ModelProto {
+    model(GraphProto {
+        node: nodes,
+        initializer,
+        input: vec![port("x", DataType::Float, &[None, Some(2)])],
+        output: vec![port("y", DataType::Float, &[None, Some(2)])],
+        ..Default::default()
+    })
+}
+
+/// `y = x + [1, 10]`, from [rows, 2] to [rows, 2].
+pub(crate) fn adder_of_rows(rows: Option<i64>) -> ModelProto {
+    model(GraphProto {
+        node: vec![node("Add", &["x", "b"], &["y"])],
+        initializer: vec![weights("b", &[1, 2], &[1.0, 10.0])],
+        input: vec![port("x", DataType::Float, &[rows, Some(2)])],
+        output: vec![port("y", DataType::Float, &[rows, Some(2)])],
+        ..Default::default()
+    })
+}
+
+/// `y = x + [1, 10]` for any number of rows.
+pub(crate) fn adder() -> ModelProto {
+    adder_of_rows(None)
+}
+
+/// `y = x`, from and to this shape.
+pub(crate) fn identity(shape: &[Option<i64>]) -> ModelProto {
+    model(GraphProto {
+        node: vec![node("Identity", &["x"], &["y"])],
+        input: vec![port("x", DataType::Float, shape)],
+        output: vec![port("y", DataType::Float, shape)],
+        ..Default::default()
+    })
+}
+
+pub(crate) trait Load {
+    fn load(&self) -> Result<Model, LoadError>;
+    fn open(&self, files: &[(&str, &str)]) -> Result<Pipeline, LoadError>;
+}
+
+impl Load for ModelProto {
+    fn load(&self) -> Result<Model, LoadError> {
+        load_bytes(&self.encode_to_vec(), &Limits::default())
+    }
+
+    /// As the model of a bundle folder that also holds these files.
+    fn open(&self, files: &[(&str, &str)]) -> Result<Pipeline, LoadError> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("model.onnx"), self.encode_to_vec()).unwrap();
+        for (name, text) in files {
+            std::fs::write(dir.path().join(name), text).unwrap();
+        }
+        Pipeline::open(dir.path(), &Limits::default())
+    }
+}
+
+pub(crate) fn load_bytes(bytes: &[u8], limits: &Limits) -> Result<Model, LoadError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path: PathBuf = dir.path().join("model.onnx");
+    std::fs::write(&path, bytes).unwrap();
+    Model::load(&path, limits)
+}
