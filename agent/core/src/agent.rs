@@ -11,6 +11,11 @@ use protocol::{
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Assignment, Code, Digest, Intent, Manifest, Refusal, StreamAssignment, Verified};
 
+/// The first pause before hello is said again to a land that does not answer; it doubles.
+const FIRST_HELLO_PAUSE: Millis = 60_000;
+/// The longest such pause.
+const LONGEST_HELLO_PAUSE: Millis = 600_000;
+
 /// The decisions of one device.
 #[derive(Debug)]
 pub struct Agent {
@@ -22,6 +27,8 @@ pub struct Agent {
     phases: BTreeMap<StreamName, Phase>,
     refusals: BTreeMap<Code, RefusalReport>,
     connected: bool,
+    /// While land has not answered: when hello is due again, and the pause after that.
+    hello: Option<(Millis, Millis)>,
     said: u64,
     kept: BTreeSet<Digest>,
     // What the step under way has gathered.
@@ -48,6 +55,7 @@ impl Agent {
             phases: BTreeMap::new(),
             refusals: BTreeMap::new(),
             connected: false,
+            hello: None,
             said: 0,
             kept: BTreeSet::new(),
             changed: true,
@@ -80,14 +88,17 @@ impl Agent {
 
     /// When [`Event::DeadlineReached`] is due, on the scale of [`Now::mono`].
     pub fn deadline(&self) -> Option<Millis> {
-        self.phases.values().filter_map(Phase::deadline).min()
+        self.phases.values().filter_map(Phase::deadline).chain(self.hello.map(|(due, _)| due)).min()
     }
 
     /// Takes one event and decides.
     pub fn step(&mut self, now: Now, event: Event) -> Step {
         match event {
-            Event::Connected => self.connect(),
-            Event::Disconnected => self.connected = false,
+            Event::Connected => self.connect(now),
+            Event::Disconnected => {
+                self.connected = false;
+                self.hello = None;
+            }
             Event::AssignmentArrived(assignment) => self.assign(now, &assignment),
             Event::DocumentRefused(refusal) => self.note(refusal),
             Event::VerdictDelivered { seq } => {
@@ -132,12 +143,20 @@ impl Agent {
         Step::new(ledger, std::mem::take(&mut self.effects))
     }
 
-    fn connect(&mut self) {
+    fn connect(&mut self, now: Now) {
         self.connected = true;
         self.report_due = true;
+        self.say_hello(now, FIRST_HELLO_PAUSE);
+        self.effects.extend(self.ledger.outbox.iter().cloned().map(Effect::DeliverVerdict));
+    }
+
+    /// Hello is not retained: a device that land never answered says it again, or it would stay unknown
+    /// when land was away as it came.
+    fn say_hello(&mut self, now: Now, pause: Millis) {
         let seq = self.next_seq();
         self.effects.push(Effect::SayHello { boot: self.ledger.boot, seq, profile: self.profile.clone() });
-        self.effects.extend(self.ledger.outbox.iter().cloned().map(Effect::DeliverVerdict));
+        let unanswered = self.ledger.generation.is_none();
+        self.hello = unanswered.then(|| (now.mono.saturating_add(pause), (pause * 2).min(LONGEST_HELLO_PAUSE)));
     }
 
     /// A stream after a start: a trial that has crashed the agent too often ends, what served serves.
@@ -163,7 +182,7 @@ impl Agent {
     fn assign(&mut self, now: Now, assignment: &Verified<Assignment>) {
         let generation = Generation { role_epoch: assignment.role_epoch.get(), seq: assignment.seq.get() };
         match self.ledger.generation {
-            Some(last) if generation == last => return,
+            Some(last) if generation == last => return self.answer_again(),
             Some(last) if generation < last => {
                 let detail = format!("assignment {} came after {}", generation.seq, last.seq);
                 return self.note(Refusal::new(Code::Replay, detail));
@@ -177,6 +196,7 @@ impl Agent {
             Err(fault) => return self.note(Refusal::new(Code::Parse, format!("{fault}"))),
         };
         self.ledger.generation = Some(generation);
+        self.hello = None;
         self.changed = true;
         self.report_due = true;
         let known: Vec<StreamName> = self.ledger.streams.keys().cloned().collect();
@@ -185,6 +205,15 @@ impl Agent {
         }
         for (name, order) in &listed {
             self.want(now, name, generation, order);
+        }
+    }
+
+    /// Land repeats itself after it was away: the verdicts that it may have missed are said again.
+    fn answer_again(&mut self) {
+        if self.connected {
+            let given = self.ledger.streams.values().filter_map(|s| s.verdict.as_ref());
+            let said = given.filter(|v| !self.ledger.outbox.contains(v));
+            self.effects.extend(said.cloned().map(Effect::DeliverVerdict));
         }
     }
 
@@ -218,6 +247,7 @@ impl Agent {
         let stream = self.ledger.streams.entry(name.clone()).or_default();
         stream.wanted = Some(wanted);
         stream.settled = false;
+        stream.verdict = None;
         if stream.trial.is_none() {
             self.give_up(name);
             self.pursue(name);
@@ -369,11 +399,17 @@ impl Agent {
         }
     }
 
+    /// Ends a stream. Its floor stays: or land could go below it by taking the stream away in between.
     fn retire(&mut self, name: &StreamName) {
         self.give_up(name);
-        self.phases.remove(name);
-        self.ledger.streams.remove(name);
-        self.effects.push(Effect::StopServing { stream: name.clone() });
+        let Some(stream) = self.ledger.streams.remove(name) else { return };
+        let floor = StreamLedger { floor: stream.floor, ..StreamLedger::default() };
+        if stream != floor {
+            self.effects.push(Effect::StopServing { stream: name.clone() });
+        }
+        if floor.floor > 0 {
+            self.ledger.streams.insert(name.clone(), floor);
+        }
     }
 
     /// Leaves the way to a bundle that is not on trial.
@@ -384,6 +420,9 @@ impl Agent {
     }
 
     fn reach_deadlines(&mut self, now: Now) {
+        if let Some((_, pause)) = self.hello.filter(|(due, _)| *due <= now.mono) {
+            self.say_hello(now, pause);
+        }
         let due = |p: &Phase| p.deadline().is_some_and(|d| d <= now.mono);
         let names: Vec<StreamName> = self.phases.iter().filter(|(_, p)| due(p)).map(|(n, _)| n.clone()).collect();
         for name in names {
@@ -430,6 +469,7 @@ impl Agent {
             answers: seen.0,
             errors: seen.1,
         };
+        stream.verdict = Some(verdict.clone());
         self.ledger.outbox.push(verdict.clone());
         self.changed = true;
         self.report_due = true;

@@ -13,7 +13,7 @@ pub struct Ledger {
     pub boot: u64,
     /// The last assignment that was accepted.
     pub generation: Option<Generation>,
-    /// The streams that were ever assigned and not retired.
+    /// The streams that were ever assigned; of a retired one its floor is all that is left.
     pub streams: BTreeMap<StreamName, StreamLedger>,
     /// The number of verdicts given.
     pub verdicts_given: u64,
@@ -29,6 +29,9 @@ pub struct StreamLedger {
     pub wanted: Option<Wanted>,
     /// A verdict was given on `wanted`: nothing more is done for it.
     pub settled: bool,
+    /// The verdict that settled it. The broker may lose what it acknowledged, so it is said again when
+    /// land says its assignment again; land takes it once.
+    pub verdict: Option<Verdict>,
     /// The confirmed release.
     pub active: Option<Installed>,
     /// The confirmed release before it, pinned on disk.

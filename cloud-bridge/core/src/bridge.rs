@@ -2,10 +2,10 @@
 
 use crate::rollout::{Evidence, MAX_WAVES, entry_order};
 use crate::{
-    Answer, Device, DeviceResult, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout, RolloutRequest,
+    Answer, Desired, Device, DeviceResult, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout, RolloutRequest,
     Status, Step, Targets, UnixMillis,
 };
-use protocol::{DeviceId, Profile, Report, StreamName, Verdict};
+use protocol::{DeviceId, Outcome, Profile, Report, StreamName, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Digest, Intent, Trial};
 
@@ -18,6 +18,8 @@ pub struct Bridge {
     devices: BTreeMap<DeviceId, Device>,
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
+    /// Nothing has been said since the start: effects of the last step before it may be lost.
+    fresh: bool,
     // What the step under way has gathered.
     changed_devices: BTreeSet<DeviceId>,
     changed_rollouts: BTreeSet<u64>,
@@ -28,7 +30,7 @@ pub struct Bridge {
 impl Bridge {
     /// Land as it was remembered.
     pub fn restore(records: impl IntoIterator<Item = Record>) -> Self {
-        let mut bridge = Self::default();
+        let mut bridge = Self { fresh: true, ..Self::default() };
         for record in records {
             match record {
                 Record::Device(device) => drop(bridge.devices.insert(device.id.clone(), *device)),
@@ -91,12 +93,18 @@ impl Bridge {
         Step { records, effects: std::mem::take(&mut self.effects), answer }
     }
 
-    /// After a connection every assignment is said again; bundles only when the broker forgot.
+    /// After a connection every assignment is said again; bundles only when the broker forgot, or when
+    /// a crash may have come between a rollout's row and what was to be said of it.
     fn say_all(&mut self, remembered: bool) -> Result<Answer, Rejection> {
-        if !remembered {
+        if std::mem::take(&mut self.fresh) || !remembered {
             let live: BTreeSet<Digest> =
                 self.rollouts.values().filter(|r| r.wave().is_some()).map(|r| r.bundle).collect();
-            self.effects.extend(live.into_iter().map(|bundle| Effect::PublishBundle { bundle }));
+            let ended = self.rollouts.values().filter(|r| r.wave().is_none());
+            let last: BTreeMap<&StreamName, Digest> = ended.map(|r| (&r.stream, r.bundle)).collect();
+            // Clear first: bundles share chunks.
+            let over = last.into_values().filter(|bundle| !live.contains(bundle));
+            self.effects.extend(over.map(|bundle| Effect::ClearChunks { bundle }));
+            self.effects.extend(live.iter().map(|bundle| Effect::PublishBundle { bundle: *bundle }));
         }
         let approved = self.devices.values().filter(|d| d.status == Status::Approved);
         self.effects.extend(approved.map(|d| Effect::PublishAssignment(d.assignment())));
@@ -277,28 +285,30 @@ impl Bridge {
 
     fn take_verdict(&mut self, now: Now, verdict: Verdict) -> Result<Answer, Rejection> {
         let Some(device) = self.devices.get_mut(&verdict.device_id) else { return Ok(Answer::Done) };
-        if verdict.seq <= device.heard.verdict {
-            return Ok(Answer::Done);
-        }
-        device.heard.verdict = verdict.seq;
+        let answers = |d: &&mut Desired| {
+            let new = verdict.seq > d.verdict && verdict.generation.seq >= d.since;
+            new && d.bundle.0 == verdict.statement_sha256
+        };
+        let Some(asked) = device.desired.get_mut(&verdict.stream).filter(answers) else { return Ok(Answer::Done) };
+        asked.verdict = verdict.seq;
+        let rollout_id = asked.rollout;
         device.last_seen = now.unix;
         self.changed_devices.insert(device.id.clone());
-        let asked = device.desired.get(&verdict.stream);
-        let answers = |d: &&crate::Desired| d.bundle.0 == verdict.statement_sha256 && verdict.generation.seq >= d.since;
-        let Some(rollout_id) = asked.filter(answers).map(|d| d.rollout) else { return Ok(Answer::Done) };
         let Some(rollout) = self.rollouts.get_mut(&rollout_id) else { return Ok(Answer::Done) };
-        if rollout.wave().is_some() && rollout.bundle.0 == verdict.statement_sha256 {
-            let result = DeviceResult {
-                outcome: verdict.outcome,
-                code: verdict.code,
-                detail: verdict.detail,
-                answers: verdict.answers,
-                errors: verdict.errors,
-            };
-            rollout.results.insert(verdict.device_id, result);
-            self.changed_rollouts.insert(rollout_id);
-            self.judge(now, rollout_id, false);
+        if rollout.bundle.0 != verdict.statement_sha256 {
+            return Ok(Answer::Done);
         }
+        let (name, outcome) = (verdict.device_id, verdict.outcome);
+        if rollout.wave().is_some() {
+            let (code, detail, answers, errors) = (verdict.code, verdict.detail, verdict.answers, verdict.errors);
+            let result = DeviceResult { outcome, code, detail, answers, errors };
+            rollout.results.insert(name.clone(), result);
+            self.changed_rollouts.insert(rollout_id);
+        }
+        if outcome != Outcome::Confirmed {
+            self.send_back(rollout_id, &[name]);
+        }
+        self.judge(now, rollout_id, false);
         Ok(Answer::Done)
     }
 
@@ -323,8 +333,9 @@ impl Bridge {
             }
             Evidence::Good => self.end(now, id, Phase::Completed),
             Evidence::Bad(reason) => {
+                let assigned: Vec<DeviceId> = rollout.before.keys().cloned().collect();
                 self.end(now, id, Phase::Stopped { wave, reason });
-                self.send_back(id);
+                self.send_back(id, &assigned);
             }
         }
     }
@@ -340,13 +351,19 @@ impl Bridge {
         }
     }
 
-    /// Every device that was assigned the release gets what it ran before: a newer generation that
-    /// names the older bundle. Devices that took it back themselves agree at once.
-    fn send_back(&mut self, id: u64) {
+    /// Those of `names` that should run the rollout's release get what they ran before: a newer
+    /// generation that names the older bundle. Devices that took it back themselves agree at once, and
+    /// no later rollout takes for their previous release one that they never ran.
+    fn send_back(&mut self, id: u64, names: &[DeviceId]) {
         let Some(rollout) = self.rollouts.get(&id) else { return };
         let at_once = Trial { min_answers: 0.into(), max_errors: 0.into(), window_s: 0.into() };
-        for (name, before) in &rollout.before {
+        for name in names {
             let Some(device) = self.devices.get_mut(name) else { continue };
+            let wants = |d: &Desired| d.rollout == id && d.bundle == rollout.bundle;
+            if !device.desired.get(&rollout.stream).is_some_and(wants) {
+                continue;
+            }
+            let before = rollout.before.get(name).copied().flatten();
             match before.and_then(|bundle| self.releases.get(&bundle)) {
                 Some(release) => device.want(release, Intent::Rollback, id, at_once),
                 None => device.want_none(&rollout.stream),

@@ -48,8 +48,6 @@ pub struct Heard {
     pub hello: (u64, u64),
     /// Boot counter and sequence of the latest report.
     pub report: (u64, u64),
-    /// Sequence of the latest verdict.
-    pub verdict: u64,
 }
 
 /// What a device should run of a stream.
@@ -71,6 +69,9 @@ pub struct Desired {
     pub trial: Trial,
     /// The generation that first said so.
     pub since: u64,
+    /// Sequence of the device's latest verdict on it; 0 before the first. Counted for each stream: the
+    /// broker may lose a verdict on one and pass on a later one on another.
+    pub verdict: u64,
 }
 
 impl Device {
@@ -102,6 +103,7 @@ impl Device {
             rollout,
             trial,
             since: self.generation,
+            verdict: 0,
         };
         self.desired.insert(release.stream.clone(), desired);
     }

@@ -70,11 +70,6 @@ pub struct Committed {
 }
 
 impl Step {
-    /// The rows that this step changes, for hands that save asynchronously and call [`Step::commit`] after.
-    pub fn records(&self) -> &[Record] {
-        &self.records
-    }
-
     /// Saves the records, if there are any, and then hands out answer and effects.
     ///
     /// # Errors

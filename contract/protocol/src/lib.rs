@@ -14,7 +14,7 @@ mod topic;
 pub use chunk::{CHUNK_BYTES, ChunkSpan, chunks_in, spans};
 pub use codec::{CodecError, Kind, SIGNATURE_BYTES, SignedFrame, decode_cbor, decode_json, encode_cbor, encode_json};
 pub use message::{
-    Hello, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer, Presence, Profile, StreamTelemetry, Telemetry,
+    Hello, HexDigest, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer, Presence, Profile, StreamTelemetry, Telemetry,
 };
 pub use name::{DeviceId, FleetId, NameError, StreamName};
 pub use report::{

@@ -1,0 +1,270 @@
+//! The configuration: what was said in the file becomes what is meant.
+//!
+//! Decides which keys there are, their defaults and their limits. Reads no other file: whether the
+//! authority's certificate or the root can be read is found where they are used.
+
+use crate::fault::Fault;
+use crate::log::Format;
+use protocol::{DeviceId, FleetId};
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where the configuration is looked for when nobody says where.
+pub(crate) const DEFAULT_PATH: &str = "/etc/petrel/agent.toml";
+
+const MAX_CONFIG_BYTES: u64 = 64 * 1024;
+const TELEMETRY_S: RangeInclusive<u64> = 1..=86_400;
+const WINDOW: RangeInclusive<usize> = 1..=256;
+
+/// A validated configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    /// The fleet that the root must be for.
+    pub(crate) fleet: FleetId,
+    /// This device.
+    pub(crate) device: DeviceId,
+    /// The firmware profile's name.
+    pub(crate) board: String,
+    /// The broker.
+    pub(crate) broker: Broker,
+    /// PEM file with the authority that signed the broker's certificate.
+    pub(crate) ca: PathBuf,
+    /// The root of trust.
+    pub(crate) root: PathBuf,
+    /// The folder of everything that the agent keeps.
+    pub(crate) state: PathBuf,
+    /// The local API's address, on loopback.
+    pub(crate) listen: SocketAddr,
+    /// Between two telemetry messages.
+    pub(crate) telemetry: Duration,
+    /// Chunk subscriptions at a time.
+    pub(crate) window: usize,
+    /// How the log is written.
+    pub(crate) log: Format,
+    /// What is logged, as `tracing` writes filters.
+    pub(crate) log_filter: String,
+}
+
+/// An MQTT broker, always over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Broker {
+    /// Name or IPv4 address, as its certificate has it.
+    pub(crate) host: String,
+    /// TCP port.
+    pub(crate) port: u16,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    fleet: String,
+    device: String,
+    #[serde(default = "generic")]
+    board: String,
+    broker: String,
+    ca: PathBuf,
+    root: PathBuf,
+    state: PathBuf,
+    #[serde(default = "listen")]
+    listen: String,
+    #[serde(default = "telemetry_s")]
+    telemetry_s: u64,
+    #[serde(default = "window")]
+    window: usize,
+    #[serde(default)]
+    log: Format,
+    #[serde(default = "log_filter")]
+    log_filter: String,
+}
+
+fn generic() -> String {
+    "generic".into()
+}
+
+fn listen() -> String {
+    "127.0.0.1:8787".into()
+}
+
+fn telemetry_s() -> u64 {
+    60
+}
+
+fn window() -> usize {
+    32
+}
+
+fn log_filter() -> String {
+    "info".into()
+}
+
+impl Config {
+    /// Reads and validates the file; relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// A [`Fault`] that names the file, the key and the remedy.
+    pub(crate) fn read(path: &Path) -> Result<Self, Fault> {
+        let unreadable = |why: std::io::Error| {
+            Fault::new(format!("cannot read the configuration {}", path.display()))
+                .because(why)
+                .remedy("give another file with --config, or write this one")
+        };
+        let size = std::fs::metadata(path).map_err(unreadable)?.len();
+        if size > MAX_CONFIG_BYTES {
+            let what = format!("{} has {size} bytes: at most {MAX_CONFIG_BYTES} are allowed", path.display());
+            return Err(Fault::new(what).remedy("give a configuration file with --config"));
+        }
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
+        let raw: Raw = toml::from_str(text).map_err(|why| {
+            Fault::new(format!("the configuration {} is wrong", path.display()))
+                .because(why.to_string().trim_end().to_owned())
+                .remedy("correct the key that is named; `petrel-agent run --help` shows a whole file")
+        })?;
+        let wrong = |key: &str, why: String, remedy: &str| {
+            Fault::new(format!("{}: `{key}` is wrong", path.display())).because(why).remedy(remedy)
+        };
+        let one_name = "use the name that land gave it";
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let listen: SocketAddr = raw
+            .listen
+            .parse()
+            .map_err(|e| wrong("listen", format!("`{}`: {e}", raw.listen), "write an address as 127.0.0.1:8787"))?;
+        if !listen.ip().is_loopback() {
+            let why = format!("{listen} can be reached from outside, and the local API asks nobody who they are");
+            return Err(wrong("listen", why, "use 127.0.0.1 or [::1]; put a proxy in front to offer it to others"));
+        }
+        let range = |key: &str, value: u64, least: u64, most: u64| match value {
+            value if (least..=most).contains(&value) => Ok(value),
+            _ => Err(wrong(key, format!("{value} is not from {least} to {most}"), "choose a number in that range")),
+        };
+        range("telemetry_s", raw.telemetry_s, *TELEMETRY_S.start(), *TELEMETRY_S.end())?;
+        range("window", raw.window as u64, *WINDOW.start() as u64, *WINDOW.end() as u64)?;
+        crate::log::check(&raw.log_filter)
+            .map_err(|why| wrong("log_filter", why, "write a level (info) or targets (info,petrel_agent=debug)"))?;
+        if raw.board.is_empty() || raw.board.len() > 63 {
+            return Err(wrong("board", "it has 1 to 63 characters".into(), "use the name of a firmware profile"));
+        }
+        Ok(Self {
+            fleet: raw.fleet.parse().map_err(|e| wrong("fleet", format!("{e}"), one_name))?,
+            device: raw.device.parse().map_err(|e| wrong("device", format!("{e}"), one_name))?,
+            board: raw.board,
+            broker: Broker::parse(&raw.broker).map_err(|why| {
+                wrong("broker", why, "write mqtts://HOST:PORT, for example mqtts://bridge.example:8883")
+            })?,
+            ca: folder.join(raw.ca),
+            root: folder.join(raw.root),
+            state: folder.join(raw.state),
+            listen,
+            telemetry: Duration::from_secs(raw.telemetry_s),
+            window: raw.window,
+            log: raw.log,
+            log_filter: raw.log_filter,
+        })
+    }
+}
+
+impl Broker {
+    fn parse(url: &str) -> Result<Self, String> {
+        let rest = url.strip_prefix("mqtts://").ok_or_else(|| match url.split_once("://") {
+            Some((scheme, _)) => format!("`{scheme}` is not `mqtts`: the agent speaks to a broker over TLS only"),
+            None => format!("`{url}` is no URL"),
+        })?;
+        let (host, port) = rest.trim_end_matches('/').rsplit_once(':').unwrap_or((rest, "8883"));
+        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+        if host.is_empty() || !host.bytes().all(good) {
+            return Err(format!("`{host}` is no host name and no IPv4 address"));
+        }
+        match port.parse() {
+            Ok(port) if port > 0 => Ok(Self { host: host.to_owned(), port }),
+            _ => Err(format!("`{port}` is no port")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::told;
+
+    const GOOD: &str = r#"
+        fleet = "plant-3"
+        device = "press-7"
+        broker = "mqtts://bridge.example:8884"
+        ca = "ca.pem"
+        root = "/etc/petrel/root.json"
+        state = "state"
+    "#;
+
+    fn parse(text: &str) -> Result<Config, Fault> {
+        Config::parse(Path::new("/etc/petrel/agent.toml"), text)
+    }
+
+    #[test]
+    fn what_is_not_said_has_a_default() {
+        let config = parse(GOOD).unwrap();
+        assert_eq!(config.broker, Broker { host: "bridge.example".into(), port: 8884 });
+        assert_eq!((config.board.as_str(), config.window), ("generic", 32));
+        assert_eq!((config.telemetry.as_secs(), config.log), (60, Format::Human));
+        assert_eq!(config.listen.to_string(), "127.0.0.1:8787");
+    }
+
+    #[test]
+    fn relative_paths_are_relative_to_the_file() {
+        let config = parse(GOOD).unwrap();
+        assert_eq!(config.ca, Path::new("/etc/petrel/ca.pem"));
+        assert_eq!(config.root, Path::new("/etc/petrel/root.json"));
+        assert_eq!(config.state, Path::new("/etc/petrel/state"));
+    }
+
+    #[test]
+    fn faults_name_the_file_the_key_and_a_remedy() {
+        let cases = [
+            ("colour = 1", "colour"),
+            ("listen = \"0.0.0.0:8787\"", "listen"),
+            ("listen = \"here\"", "listen"),
+            ("telemetry_s = 0", "telemetry_s"),
+            ("window = 0", "window"),
+            ("window = 1000", "window"),
+            ("log = \"xml\"", "log"),
+            ("log_filter = \"a=b=c\"", "log_filter"),
+            ("board = \"\"", "board"),
+        ];
+        for (line, key) in cases {
+            let fault = parse(&format!("{GOOD}\n{line}")).unwrap_err();
+            let text = told(&fault);
+            assert!(text.contains("agent.toml") && text.contains(key), "{line}: {text}");
+            assert!(fault.advice().is_some(), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_broker_is_spoken_to_over_tls_only() {
+        let cases = [
+            ("mqtt://bridge:1883", "over TLS only"),
+            ("bridge:1883", "no URL"),
+            ("mqtts://bridge:0", "no port"),
+            ("mqtts://bridge:many", "no port"),
+            ("mqtts://:8883", "no host"),
+            ("mqtts://[::1]:8883", "no host"),
+        ];
+        for (url, expected) in cases {
+            let fault = Broker::parse(url).unwrap_err();
+            assert!(fault.contains(expected), "{url}: {fault}");
+        }
+        assert_eq!(Broker::parse("mqtts://bridge").unwrap().port, 8883);
+    }
+
+    #[test]
+    fn a_missing_key_and_a_bad_name_are_told() {
+        let without = GOOD.replace("device = \"press-7\"", "");
+        assert!(told(&parse(&without).unwrap_err()).contains("device"));
+        let bad = GOOD.replace("press-7", "Press 7");
+        assert!(told(&parse(&bad).unwrap_err()).contains("`device` is wrong"));
+    }
+}

@@ -1,0 +1,142 @@
+//! Carries out what the core and the pull decided: each effect goes to the hand that does it.
+
+use super::Driver;
+use crate::fetch::Action;
+use crate::keeper::Errand;
+use crate::mqtt::Message;
+use crate::status::Progress;
+use crate::worker::Task;
+use agent_core::Effect;
+use protocol::{BridgeTopic, Hello, Kind, Need, Presence, Verdict, encode_json};
+use serde::Serialize;
+use trust::PayloadKind;
+
+/// Older telemetry is of no use to anybody.
+pub(super) const TELEMETRY_EXPIRY_S: u32 = 3_600;
+/// A hello or a need that was not heard is said again.
+const PASSING_EXPIRY_S: u32 = 60;
+
+impl Driver {
+    pub(super) fn carry_out(&mut self, effect: Effect) {
+        tracing::debug!(?effect, "effect");
+        match effect {
+            Effect::Fetch { bundle, total_size } => {
+                tracing::info!(bundle = %bundle.short(), bytes = total_size, "a bundle is fetched");
+                self.keeper.ask(Errand::Fetch { bundle, total_size });
+            }
+            Effect::StopFetching { bundle } => {
+                self.progress.remove(&bundle);
+                self.keeper.ask(Errand::StopFetching(bundle));
+            }
+            Effect::Verify { bundle } => self.keeper.ask(Errand::Verify(bundle)),
+            Effect::Discard { bundle } => self.keeper.ask(Errand::Discard(bundle)),
+            Effect::Keep { bundles } => self.keeper.ask(Errand::Keep(bundles)),
+            Effect::Probe { bundle } => self.loader.ask(Task::Probe(bundle)),
+            Effect::Serve { stream, bundle, fallback } => self.loader.ask(Task::Serve { stream, bundle, fallback }),
+            Effect::StopServing { stream } => self.loader.ask(Task::Stop(stream)),
+            Effect::SayHello { boot, seq, profile } => {
+                let key = self.signer.public().spki().to_vec();
+                let hello = Hello { device: self.config.device.clone(), boot, seq, key, profile };
+                let topic = BridgeTopic::Hello(self.config.device.clone());
+                self.say_frame(Kind::Hello, &topic, &hello, Some(PASSING_EXPIRY_S));
+            }
+            Effect::PublishReport(report) => {
+                let topic = BridgeTopic::Report(self.config.device.clone());
+                self.say_document(PayloadKind::Report, &topic, &report, true, None);
+            }
+            Effect::DeliverVerdict(verdict) => {
+                log_verdict(&verdict);
+                let topic = BridgeTopic::Verdict(self.config.device.clone());
+                self.say_document(PayloadKind::Verdict, &topic, &verdict, false, Some(verdict.seq));
+            }
+        }
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        let Some(link) = &mut self.link else { return };
+        match action {
+            Action::AskDocuments(bundle) => link.subscribe([self.topics.bundle_filter(&bundle.0)]),
+            Action::LeaveDocuments(bundle) => link.unsubscribe(self.topics.bundle_filter(&bundle.0)),
+            Action::AskChunks(chunks) => link.subscribe(chunks.iter().map(|chunk| self.topics.chunk(&chunk.0))),
+            Action::LeaveChunk(chunk) => link.unsubscribe(self.topics.chunk(&chunk.0)),
+            Action::Need { bundle, documents, chunks } => {
+                tracing::info!(bundle = %bundle.short(), documents, chunks = chunks.len(), "not all arrived, it is asked for");
+                let need = Need {
+                    device: self.config.device.clone(),
+                    boot: self.core.as_ref().map_or(0, |core| core.ledger().boot),
+                    seq: self.next_seq(),
+                    statement: bundle.0,
+                    documents,
+                    chunks: chunks.iter().flat_map(|chunk| chunk.0).collect(),
+                };
+                let topic = BridgeTopic::Need(self.config.device.clone());
+                self.say_frame(Kind::Need, &topic, &need, Some(PASSING_EXPIRY_S));
+            }
+            Action::Progressed { bundle, arrived, total } => {
+                self.progress.insert(bundle, Progress { arrived, total });
+            }
+            // The keeper makes events of these.
+            Action::Stored(_) | Action::Refused(..) | Action::Stumbled(..) => {}
+        }
+    }
+
+    /// The first things on a new connection: what to listen to, and that we are there.
+    pub(super) fn greet(&mut self) {
+        let boot = self.core.as_ref().map_or(0, |core| core.ledger().boot);
+        let birth = self.presence_message(boot, true);
+        let down = self.topics.down_filter(&self.config.device);
+        let Some(link) = &mut self.link else { return };
+        link.publish(birth);
+        link.subscribe([down]);
+    }
+
+    pub(super) fn presence(&self, boot: u64, online: bool) -> Vec<u8> {
+        encode_json(&Presence { boot, online })
+    }
+
+    pub(super) fn presence_message(&self, boot: u64, online: bool) -> Message {
+        let topic = self.topics.upstream(&BridgeTopic::Presence(self.config.device.clone()));
+        Message { topic, payload: self.presence(boot, online), retain: true, expiry_s: None, receipt: None }
+    }
+
+    pub(super) fn say_frame<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        topic: &BridgeTopic,
+        message: &T,
+        expiry_s: Option<u32>,
+    ) {
+        let topic = self.topics.upstream(topic);
+        match self.signer.frame(kind, message) {
+            Ok(payload) => self.publish(Message { topic, payload, retain: false, expiry_s, receipt: None }),
+            Err(error) => tracing::error!(topic, "a message was not sent: {error}"),
+        }
+    }
+
+    fn say_document<T: Serialize>(
+        &mut self,
+        kind: PayloadKind,
+        topic: &BridgeTopic,
+        document: &T,
+        retain: bool,
+        receipt: Option<u64>,
+    ) {
+        let topic = self.topics.upstream(topic);
+        match self.signer.document(kind, document) {
+            Ok(payload) => self.publish(Message { topic, payload, retain, expiry_s: None, receipt }),
+            Err(error) => tracing::error!(topic, "a document was not sent: {error}"),
+        }
+    }
+
+    fn publish(&mut self, message: Message) {
+        if let Some(link) = &mut self.link {
+            link.publish(message);
+        }
+    }
+}
+
+fn log_verdict(verdict: &Verdict) {
+    let (stream, release, outcome) = (verdict.stream.as_str(), verdict.release, verdict.outcome);
+    let (code, detail) = (verdict.code.as_deref().unwrap_or("-"), verdict.detail.as_deref().unwrap_or("-"));
+    tracing::info!(stream, release, ?outcome, code, detail, verdict.answers, verdict.errors, "verdict");
+}

@@ -1,0 +1,331 @@
+//! The driver: what happens becomes an event for the core, and what the core decides is carried out.
+//!
+//! Decides nothing about models. It owns the core, and the order: the ledger is saved before any
+//! effect. Slow work is done on threads of its own and comes back as an event, so the one thread here
+//! is always free to listen.
+
+mod effects;
+mod start;
+
+pub(crate) use start::run;
+
+use crate::config::Config;
+use crate::keeper::{Arrival, Errand, Keeper, Word};
+use crate::key::Signer;
+use crate::mqtt::{self, Heard, Link};
+use crate::status::{Progress, Status, StreamStatus};
+use crate::store::LedgerStore;
+use crate::telemetry::{Gauge, Speaker};
+use crate::worker::{Loader, Worker};
+use agent_core::{Agent, Event, Millis, Now};
+use protocol::{BridgeTopic, DeviceTopic, Kind, Profile, StreamName, Topics};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval, sleep_until};
+use trust::{Code, Digest, Refusal, Root, Verified};
+
+/// What requests did is told to the core this often, while there are any.
+const OBSERVATION_PAUSE: Duration = Duration::from_millis(200);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
+/// A clock before 2024 was never set.
+const EARLIEST_WALL_MS: u64 = 1_704_067_200_000;
+const LAST_WORD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Everything that one device's agent holds.
+pub(crate) struct Driver {
+    config: Config,
+    root: Arc<Verified<Root>>,
+    signer: Signer,
+    topics: Topics,
+    profile: Profile,
+    tls: Arc<rustls::ClientConfig>,
+    started: Instant,
+    store: LedgerStore,
+    /// Absent after the disk refused the ledger, until it takes it again.
+    core: Option<Agent>,
+    retry: Option<(Instant, Duration)>,
+    link: Option<Link>,
+    keeper: Keeper,
+    words: mpsc::UnboundedReceiver<Word>,
+    loader: Loader,
+    events: mpsc::UnboundedReceiver<Event>,
+    worker: Arc<Worker>,
+    gauge: Gauge,
+    observation: Option<Instant>,
+    totals: BTreeMap<StreamName, (u64, u64)>,
+    progress: BTreeMap<Digest, Progress>,
+    connected: Option<bool>,
+    seq: u64,
+    status: watch::Sender<Arc<Status>>,
+}
+
+impl Driver {
+    /// Works until `stop` resolves, then says goodbye.
+    async fn work(mut self, stop: impl Future<Output = ()>) {
+        let mut telemetry = tokio::time::interval_at(Instant::now() + self.config.telemetry, self.config.telemetry);
+        telemetry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        tokio::pin!(stop);
+        self.restore();
+        loop {
+            self.tell();
+            tokio::select! {
+                () = &mut stop => break,
+                () = self.turn(&mut telemetry) => {}
+            }
+        }
+        self.end().await;
+    }
+
+    /// Waits for the one thing that happens next, and deals with it. May be dropped while it waits.
+    async fn turn(&mut self, telemetry: &mut Interval) {
+        let deadline = self.core.as_ref().and_then(Agent::deadline);
+        let deadline = deadline.map(|at| self.started + Duration::from_millis(at));
+        tokio::select! {
+            heard = next(&mut self.link) => self.hear(heard),
+            Some(word) = self.words.recv() => self.take(word),
+            Some(event) = self.events.recv() => self.step(event),
+            () = self.worker.stirred(), if self.observation.is_none() => {
+                self.observation = Some(Instant::now() + OBSERVATION_PAUSE);
+            }
+            () = until(self.observation) => self.observe(),
+            () = until(deadline) => self.step(Event::DeadlineReached),
+            () = until(self.retry.map(|(at, _)| at)) => self.restore(),
+            _ = telemetry.tick() => self.measure(),
+        }
+    }
+
+    /// One event through the core: decided, remembered, carried out.
+    fn step(&mut self, event: Event) {
+        let now = self.now();
+        let Some(core) = &mut self.core else { return };
+        tracing::debug!(?event, "step");
+        let step = core.step(now, event);
+        let store = &mut self.store;
+        match step.commit(|ledger| store.save(ledger)) {
+            Ok(effects) => effects.into_iter().for_each(|effect| self.carry_out(effect)),
+            Err(error) => self.lose_core(&error),
+        }
+    }
+
+    /// Begins from the ledger on the disk: at the start, and after the disk refused to take one.
+    fn restore(&mut self) {
+        let ledger;
+        (self.store, ledger) = LedgerStore::open(&self.config.state);
+        let (fleet, device) = (self.config.fleet.clone(), self.config.device.clone());
+        let (core, step) = Agent::restore(fleet, device, self.profile.clone(), self.root.version.get(), ledger);
+        let store = &mut self.store;
+        match step.commit(|ledger| store.save(ledger)) {
+            Ok(effects) => {
+                let boot = core.ledger().boot;
+                self.core = Some(core);
+                self.retry = None;
+                tracing::info!(boot, root = self.root.version.get(), "the agent is awake");
+                effects.into_iter().for_each(|effect| self.carry_out(effect));
+                self.link = Some(Link::start(self.link_settings(boot)));
+            }
+            Err(error) => self.lose_core(&error),
+        }
+    }
+
+    /// Nothing is decided or said until the ledger can be saved again; models go on answering.
+    fn lose_core(&mut self, error: &std::io::Error) {
+        let pause = self.retry.map_or(FIRST_RETRY, |(_, pause)| (pause * 2).min(LONGEST_RETRY));
+        tracing::error!(
+            "the ledger cannot be saved in {}: {error}; models go on answering, nothing else is done; tried again in {} s",
+            self.config.state.display(),
+            pause.as_secs()
+        );
+        self.core = None;
+        self.retry = Some((Instant::now() + pause, pause));
+        self.connected = None;
+        if let Some(link) = self.link.take() {
+            link.drop_now();
+        }
+        self.keeper.ask(Errand::Online(false));
+        self.keeper.ask(Errand::StopAll);
+        self.progress.clear();
+    }
+
+    fn link_settings(&self, boot: u64) -> mqtt::Settings {
+        let topic = self.topics.upstream(&BridgeTopic::Presence(self.config.device.clone()));
+        mqtt::Settings {
+            broker: self.config.broker.clone(),
+            client_id: self.config.device.to_string(),
+            tls: self.tls.clone(),
+            will: (topic, self.presence(boot, false)),
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        let broker = format!("{}:{}", self.config.broker.host, self.config.broker.port);
+        match heard {
+            Heard::Connected => {
+                tracing::info!(broker, "connected");
+                self.connected = Some(true);
+                self.greet();
+                self.keeper.ask(Errand::Online(true));
+                self.step(Event::Connected);
+            }
+            Heard::Lost(why) => {
+                tracing::warn!(broker, "the connection is lost, models go on answering: {why}");
+                self.connected = Some(false);
+                self.keeper.ask(Errand::Online(false));
+                self.step(Event::Disconnected);
+            }
+            Heard::Unreachable(why) => {
+                if self.connected.replace(false).is_none() {
+                    tracing::warn!(broker, "no connection, tried again and again: {why}");
+                } else {
+                    tracing::debug!(broker, "still no connection: {why}");
+                }
+            }
+            Heard::Message { topic, payload } => self.receive(&topic, payload),
+            Heard::Delivered(seq) => self.step(Event::VerdictDelivered { seq }),
+        }
+    }
+
+    /// A message from the broker. An empty one is how a retained one is cleared.
+    fn receive(&mut self, topic: &str, payload: Vec<u8>) {
+        if payload.is_empty() {
+            return;
+        }
+        match self.topics.read_down(&self.config.device, topic) {
+            Some(DeviceTopic::Assignment) => {
+                self.step(match trust::verify_assignment(&self.root, self.config.device.as_str(), &payload) {
+                    Ok(assignment) => {
+                        tracing::info!(seq = assignment.seq.get(), "an assignment arrived");
+                        Event::AssignmentArrived(assignment)
+                    }
+                    Err(refusal) => refused(refusal),
+                });
+            }
+            Some(DeviceTopic::Envelope(bundle)) => self.keeper.hand(Arrival::Envelope(Digest(bundle), payload)),
+            Some(DeviceTopic::Offer(bundle)) => self.keeper.hand(Arrival::Offer(Digest(bundle), payload)),
+            Some(DeviceTopic::Chunk(chunk)) => self.keeper.hand(Arrival::Chunk(Digest(chunk), payload)),
+            None => {
+                let topic: String = topic.chars().take(200).collect();
+                self.step(refused(Refusal::new(Code::Type, format!("nothing is expected on `{topic}`"))));
+            }
+        }
+    }
+
+    fn take(&mut self, word: Word) {
+        match word {
+            Word::Action(action) => self.act(action),
+            Word::Event(event) => {
+                if let Event::BundleStored { bundle }
+                | Event::BundleRefused { bundle, .. }
+                | Event::Stumbled { bundle } = &event
+                {
+                    self.progress.remove(bundle);
+                }
+                self.step(event);
+            }
+        }
+    }
+
+    /// Tells the core, the telemetry and the status what requests did.
+    fn observe(&mut self) {
+        self.observation = None;
+        for observation in self.worker.observe() {
+            self.gauge.add(&observation);
+            let (answers, errors) = (observation.counts.answers(), observation.counts.errors);
+            let total = self.totals.entry(observation.stream.clone()).or_default();
+            *total = (total.0 + answers, total.1 + errors);
+            self.step(Event::Observed { stream: observation.stream, bundle: observation.bundle, answers, errors });
+        }
+    }
+
+    /// Publishes how the board and its models are doing, when there is somebody to hear it.
+    fn measure(&mut self) {
+        self.observe();
+        let Some(boot) = self.core.as_ref().map(|core| core.ledger().boot) else { return };
+        if !self.link.as_ref().is_some_and(Link::is_up) {
+            return;
+        }
+        let speaker = Speaker {
+            device: self.config.device.clone(),
+            boot,
+            seq: self.next_seq(),
+            at: self.now().wall,
+            uptime_s: self.started.elapsed().as_secs(),
+        };
+        let message = self.gauge.read(speaker, &self.worker.serving());
+        let topic = BridgeTopic::Telemetry(self.config.device.clone());
+        self.say_frame(Kind::Telemetry, &topic, &message, Some(effects::TELEMETRY_EXPIRY_S));
+    }
+
+    /// Hands the status to the local API, when it changed.
+    fn tell(&self) {
+        let status = self.describe();
+        self.status.send_if_modified(|told| {
+            let changed = **told != status;
+            if changed {
+                *told = Arc::new(status);
+            }
+            changed
+        });
+    }
+
+    fn describe(&self) -> Status {
+        let last = self.status.borrow().clone();
+        let mut status = Status { connected: self.connected == Some(true), ..(*last).clone() };
+        status.uptime_s = self.started.elapsed().as_secs();
+        let Some(core) = &self.core else { return status };
+        let (ledger, serving) = (core.ledger(), self.worker.serving());
+        status.boot = ledger.boot;
+        status.generation = ledger.generation;
+        status.outbox = ledger.outbox.len();
+        status.refusals = core.refusals().cloned().collect();
+        let stream = |(name, stream): (&StreamName, &agent_core::StreamLedger)| {
+            let target = core.phases().get(name).and_then(agent_core::Phase::target);
+            let (answers, errors) = self.totals.get(name).copied().unwrap_or_default();
+            let progress = target.and_then(|target| self.progress.get(&target.bundle)).copied();
+            StreamStatus { answers, errors, progress, ..StreamStatus::of(core, name, stream, &serving) }
+        };
+        status.streams = ledger.streams.iter().map(stream).collect();
+        status
+    }
+
+    fn now(&self) -> Now {
+        let mono = Millis::try_from(self.started.elapsed().as_millis()).unwrap_or(Millis::MAX);
+        let wall = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|d| u64::try_from(d.as_millis()).ok());
+        Now { mono, wall: wall.filter(|ms| *ms >= EARLIEST_WALL_MS) }
+    }
+
+    fn next_seq(&mut self) -> u64 {
+        self.seq += 1;
+        self.seq
+    }
+
+    async fn end(mut self) {
+        tracing::info!("the agent goes to sleep");
+        let boot = self.core.as_ref().map_or(0, |core| core.ledger().boot);
+        let last = self.presence_message(boot, false);
+        if let Some(link) = self.link.take() {
+            link.end(last, LAST_WORD_PATIENCE).await;
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Event {
+    tracing::warn!(code = refusal.code.as_str(), "a document is refused: {}", refusal.detail);
+    Event::DocumentRefused(refusal)
+}
+
+async fn next(link: &mut Option<Link>) -> Heard {
+    match link {
+        Some(link) => link.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

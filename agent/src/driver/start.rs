@@ -1,0 +1,176 @@
+//! `petrel-agent run`: brings everything up in an order in which each failure has a clear word.
+
+use super::Driver;
+use crate::config::Config;
+use crate::fault::Fault;
+use crate::http::{self, Api};
+use crate::keeper::Keeper;
+use crate::key::Signer;
+use crate::mqtt;
+use crate::status::{ADDRESS_FILE, Status};
+use crate::store::{Bundles, LedgerStore, Lock};
+use crate::telemetry::{self, Gauge};
+use crate::worker::{Loader, Pool, Worker};
+use agent_core::Ledger;
+use protocol::{Profile, Topics};
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::Instrument;
+use trust::{MAX_ROOT_BYTES, Root, Verified};
+
+const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+/// What keeps it from starting.
+pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+    let span = tracing::info_span!("agent", device = config.device.as_str());
+    let _entered = span.clone().entered();
+    let _lock = Lock::take(&config.state)?;
+    let root = Arc::new(read_root(&config)?);
+    let signer = Signer::open(&config.state)?;
+    let tls = mqtt::tls(&config.ca)?;
+    let bundles = Bundles::open(&config.state).map_err(|why| unusable(&config.state, why))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(work(config, root, signer, tls, bundles).instrument(span))
+}
+
+async fn work(
+    config: Config,
+    root: Arc<Verified<Root>>,
+    signer: Signer,
+    tls: Arc<rustls::ClientConfig>,
+    bundles: Bundles,
+) -> anyhow::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let listener = TcpListener::bind(config.listen).await.map_err(|why| {
+        Fault::new(format!("cannot listen on {}", config.listen))
+            .because(why)
+            .remedy("stop what listens there, or choose another address with the key `listen` (port 0 takes any)")
+    })?;
+    let listen = listener.local_addr()?;
+    let address_file = config.state.join(ADDRESS_FILE);
+    let fresh = address_file.with_extension("new");
+    fs::write(&fresh, format!("{listen}\n"))
+        .and_then(|()| fs::rename(&fresh, &address_file))
+        .map_err(|why| unusable(&config.state, why))?;
+    tracing::info!(%listen, "the local API listens");
+
+    let worker = Arc::new(Worker::default());
+    let (status, statuses) = watch::channel(Arc::new(first_status(&config, &root, &signer, listen)));
+    let api = Api { worker: worker.clone(), pool: Pool::start()?, status: statuses };
+    let (stop_serving, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(http::serve(listener, api, async { drop(stopped.await) }));
+
+    let driver = assemble(config, root, signer, tls, bundles, worker, status)?;
+    driver
+        .work(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+    drop(stop_serving);
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, server).await;
+    let _ = fs::remove_file(&address_file);
+    Ok(())
+}
+
+fn assemble(
+    config: Config,
+    root: Arc<Verified<Root>>,
+    signer: Signer,
+    tls: Arc<rustls::ClientConfig>,
+    bundles: Bundles,
+    worker: Arc<Worker>,
+    status: watch::Sender<Arc<Status>>,
+) -> anyhow::Result<Driver> {
+    let (say_word, words) = mpsc::unbounded_channel();
+    let (say_event, events) = mpsc::unbounded_channel();
+    let keeper = Keeper::start(root.clone(), bundles.clone(), config.window, say_word)?;
+    let loader = Loader::start(root.clone(), bundles, worker.clone(), say_event)?;
+    let (store, _): (_, Ledger) = LedgerStore::open(&config.state);
+    Ok(Driver {
+        topics: Topics::new(&config.fleet),
+        profile: Profile {
+            board: config.board.clone(),
+            arch: std::env::consts::ARCH.into(),
+            cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            ram_mb: telemetry::board_memory_mb(),
+            agent: env!("CARGO_PKG_VERSION").into(),
+        },
+        gauge: Gauge::new(&config.state),
+        config,
+        root,
+        signer,
+        tls,
+        started: Instant::now(),
+        store,
+        core: None,
+        retry: None,
+        link: None,
+        keeper,
+        words,
+        loader,
+        events,
+        worker,
+        observation: None,
+        totals: BTreeMap::new(),
+        progress: BTreeMap::new(),
+        connected: None,
+        seq: 0,
+        status,
+    })
+}
+
+fn first_status(config: &Config, root: &Verified<Root>, signer: &Signer, listen: SocketAddr) -> Status {
+    Status {
+        device: config.device.to_string(),
+        fleet: config.fleet.to_string(),
+        board: config.board.clone(),
+        agent: env!("CARGO_PKG_VERSION").into(),
+        boot: 0,
+        uptime_s: 0,
+        broker: format!("{}:{}", config.broker.host, config.broker.port),
+        connected: false,
+        key_id: signer.public().id().to_string(),
+        root_version: root.version.get(),
+        generation: None,
+        listen,
+        outbox: 0,
+        streams: Vec::new(),
+        refusals: Vec::new(),
+    }
+}
+
+fn read_root(config: &Config) -> Result<Verified<Root>, Fault> {
+    let path = &config.root;
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|f| f.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes)).map_err(|why| {
+        Fault::new(format!("cannot read the root of trust {}", path.display()))
+            .because(why)
+            .remedy("set the key `root` to the fleet's root.json")
+    })?;
+    trust::verify_root(config.fleet.as_str(), &bytes).map_err(|refusal| {
+        Fault::new(format!("the root of trust {} is refused", path.display()))
+            .because(refusal)
+            .remedy("give the root.json of this fleet, from a source that you trust")
+    })
+}
+
+fn unusable(state: &Path, why: std::io::Error) -> Fault {
+    Fault::new(format!("cannot use the state folder {}", state.display()))
+        .because(why)
+        .remedy("make it writable for the agent, or choose another with the key `state`")
+}

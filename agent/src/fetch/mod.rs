@@ -1,0 +1,277 @@
+//! The pull: bundles arrive chunk by chunk through a window of subscriptions.
+//!
+//! A state machine: arrivals and ticks go in, actions come out. It knows no network and no clock, and
+//! it is slow only where it reads what already lies on the disk. What is wanted is decided by the
+//! core; whether it is believed in the end, by `store::bundle`.
+
+mod goal;
+mod pull;
+
+use crate::store::Bundles;
+use agent_core::Millis;
+use goal::{Goal, Taken};
+use pull::{Pull, Setback};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use trust::{Code, Digest, Refusal, Root, Verified};
+
+/// Progress is told this often at most.
+const PROGRESS_PAUSE: Millis = 1_000;
+
+/// What the pull wants done, or has to say.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Action {
+    /// Subscribe to a bundle's documents.
+    AskDocuments(Digest),
+    /// Unsubscribe from them.
+    LeaveDocuments(Digest),
+    /// Subscribe to these chunks.
+    AskChunks(Vec<Digest>),
+    /// Unsubscribe from a chunk.
+    LeaveChunk(Digest),
+    /// Tell land what did not arrive.
+    Need {
+        /// The bundle.
+        bundle: Digest,
+        /// Its envelope and its offer.
+        documents: bool,
+        /// Its chunks.
+        chunks: Vec<Digest>,
+    },
+    /// How far it is, once a second at most.
+    Progressed {
+        /// The bundle.
+        bundle: Digest,
+        /// Bytes on disk.
+        arrived: u64,
+        /// Bytes in all.
+        total: u64,
+    },
+    /// Every byte is on disk.
+    Stored(Digest),
+    /// It cannot be had, or is not what was signed.
+    Refused(Digest, Refusal),
+    /// The disk would not have it.
+    Stumbled(Digest, String),
+}
+
+/// All bundles on their way.
+#[derive(Debug)]
+pub(crate) struct Fetcher {
+    root: Arc<Verified<Root>>,
+    bundles: Bundles,
+    window: usize,
+    online: bool,
+    pulls: BTreeMap<Digest, Underway>,
+    /// Chunks that were no use: unasked, or not of their topic's digest.
+    foreign: u64,
+    actions: Vec<Action>,
+}
+
+#[derive(Debug)]
+struct Underway {
+    pull: Pull,
+    total_size: u64,
+    subscribed: bool,
+    told: Option<Millis>,
+}
+
+impl Fetcher {
+    /// Nothing on its way; `window` chunks at a time, of all bundles together.
+    pub(crate) fn new(root: Arc<Verified<Root>>, bundles: Bundles, window: usize) -> Self {
+        let (pulls, actions) = (BTreeMap::new(), Vec::new());
+        Self { root, bundles, window, online: false, pulls, foreign: 0, actions }
+    }
+
+    /// What is to be done since the last call.
+    pub(crate) fn actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Whether anything is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.pulls.is_empty()
+    }
+
+    /// Begins to get a bundle; asked twice it begins anew with what is there.
+    pub(crate) fn start(&mut self, now: Millis, bundle: Digest, total_size: u64) {
+        self.stop(bundle);
+        if self.bundles.has(bundle) {
+            return self.actions.push(Action::Stored(bundle));
+        }
+        let pull = self
+            .check_room(bundle, total_size)
+            .and_then(|()| Pull::start(&self.root, self.bundles.incoming(bundle), bundle, total_size, now));
+        match pull {
+            Ok(pull) => {
+                self.pulls.insert(bundle, Underway { pull, total_size, subscribed: false, told: None });
+                self.go_on(now, bundle);
+            }
+            Err(setback) => self.end(bundle, setback),
+        }
+    }
+
+    fn check_room(&self, bundle: Digest, total_size: u64) -> Result<(), Setback> {
+        let free = self.bundles.free()?;
+        let needed = total_size.saturating_sub(self.bundles.arrived(bundle));
+        if needed <= free {
+            return Ok(());
+        }
+        let detail = format!("{needed} bytes are to come, and the disk has room for {free}");
+        Err(Refusal::new(Code::Disk, detail).into())
+    }
+
+    /// Stops getting a bundle; what is there stays.
+    pub(crate) fn stop(&mut self, bundle: Digest) {
+        let Some(stopped) = self.pulls.remove(&bundle) else { return };
+        if !self.online {
+            return;
+        }
+        if stopped.subscribed {
+            self.actions.push(Action::LeaveDocuments(bundle));
+        }
+        for chunk in stopped.pull.goal().map(Goal::asked).unwrap_or_default() {
+            if !self.awaited(chunk) {
+                self.actions.push(Action::LeaveChunk(chunk));
+            }
+        }
+    }
+
+    /// Stops getting anything.
+    pub(crate) fn stop_all(&mut self) {
+        let all: Vec<Digest> = self.pulls.keys().copied().collect();
+        all.into_iter().for_each(|bundle| self.stop(bundle));
+    }
+
+    /// The broker took a new connection: it knows nothing of the old one's subscriptions.
+    pub(crate) fn connected(&mut self, now: Millis) {
+        self.online = true;
+        let all: Vec<Digest> = self.pulls.keys().copied().collect();
+        for bundle in all {
+            let Some(underway) = self.pulls.get_mut(&bundle) else { continue };
+            underway.subscribed = false;
+            underway.pull.reconnected(now);
+            let again = underway.pull.goal_mut().map(|goal| goal.ask_again(now)).unwrap_or_default();
+            if !again.is_empty() {
+                self.actions.push(Action::AskChunks(again));
+            }
+            self.go_on(now, bundle);
+        }
+    }
+
+    /// The connection is gone.
+    pub(crate) fn disconnected(&mut self) {
+        self.online = false;
+    }
+
+    /// A bundle's envelope arrived.
+    pub(crate) fn envelope(&mut self, now: Millis, bundle: Digest, bytes: &[u8]) {
+        let Some(underway) = self.pulls.get_mut(&bundle) else { return };
+        let taken = underway.pull.take_envelope(&self.root, bytes);
+        self.settle(now, bundle, taken);
+    }
+
+    /// A bundle's offer arrived.
+    pub(crate) fn offer(&mut self, now: Millis, bundle: Digest, bytes: &[u8]) {
+        let Some(underway) = self.pulls.get_mut(&bundle) else { return };
+        let taken = underway.pull.take_offer(bytes);
+        self.settle(now, bundle, taken);
+    }
+
+    /// A chunk arrived under the topic of `chunk`.
+    pub(crate) fn chunk(&mut self, now: Millis, chunk: Digest, bytes: &[u8]) {
+        let waiting: Vec<Digest> = self.pulls.iter().filter(|(_, u)| awaits(u, chunk)).map(|(b, _)| *b).collect();
+        if waiting.is_empty() || Digest::of(bytes) != chunk {
+            self.foreign += 1;
+            tracing::debug!(chunk = %chunk.short(), foreign = self.foreign, "a chunk is of no use");
+            return;
+        }
+        for bundle in waiting {
+            let Some(underway) = self.pulls.get_mut(&bundle) else { continue };
+            let asked = underway.pull.goal().map(Goal::asked).unwrap_or_default();
+            let taken = underway.pull.take_chunk(chunk, bytes);
+            if let Ok(Taken::Misfit) = taken {
+                self.actions.extend(asked.into_iter().filter(|other| *other != chunk).map(Action::LeaveChunk));
+            }
+            self.settle(now, bundle, taken.map(drop));
+        }
+        if self.online && !self.awaited(chunk) {
+            self.actions.push(Action::LeaveChunk(chunk));
+        }
+    }
+
+    /// Time has passed: what is late is asked for.
+    pub(crate) fn tick(&mut self, now: Millis) {
+        if !self.online {
+            return;
+        }
+        for (bundle, underway) in &mut self.pulls {
+            let documents = underway.pull.documents_overdue(now);
+            let chunks = underway.pull.goal_mut().map(|goal| goal.overdue(now)).unwrap_or_default();
+            if documents {
+                self.actions.push(Action::AskDocuments(*bundle));
+            }
+            if !chunks.is_empty() {
+                self.actions.push(Action::AskChunks(chunks.clone()));
+            }
+            if documents || !chunks.is_empty() {
+                self.actions.push(Action::Need { bundle: *bundle, documents, chunks });
+            }
+        }
+    }
+
+    fn settle(&mut self, now: Millis, bundle: Digest, taken: Result<(), Setback>) {
+        match taken {
+            Ok(()) => self.go_on(now, bundle),
+            Err(setback) => {
+                self.stop(bundle);
+                self.end(bundle, setback);
+            }
+        }
+    }
+
+    fn end(&mut self, bundle: Digest, setback: Setback) {
+        self.actions.push(match setback {
+            Setback::Refused(refusal) => Action::Refused(bundle, refusal),
+            Setback::Io(error) => Action::Stumbled(bundle, error.to_string()),
+        });
+    }
+
+    /// Asks for what a bundle lacks next, or ends it.
+    fn go_on(&mut self, now: Millis, bundle: Digest) {
+        let share = (self.window / self.pulls.len().max(1)).max(1);
+        let Some(underway) = self.pulls.get_mut(&bundle) else { return };
+        if underway.pull.is_complete() {
+            self.stop(bundle);
+            return self.actions.push(Action::Stored(bundle));
+        }
+        if underway.told.is_none_or(|told| now >= told + PROGRESS_PAUSE) {
+            underway.told = Some(now);
+            let (arrived, total) = (underway.pull.arrived(), underway.total_size);
+            self.actions.push(Action::Progressed { bundle, arrived, total });
+        }
+        if !self.online {
+            return;
+        }
+        let wanted = underway.pull.wants_documents();
+        if wanted != underway.subscribed {
+            underway.subscribed = wanted;
+            self.actions.push(if wanted { Action::AskDocuments(bundle) } else { Action::LeaveDocuments(bundle) });
+        }
+        let next = underway.pull.goal_mut().map(|goal| goal.ask(now, share)).unwrap_or_default();
+        if !next.is_empty() {
+            self.actions.push(Action::AskChunks(next));
+        }
+    }
+
+    fn awaited(&self, chunk: Digest) -> bool {
+        self.pulls.values().any(|underway| awaits(underway, chunk))
+    }
+}
+
+fn awaits(underway: &Underway, chunk: Digest) -> bool {
+    underway.pull.goal().is_some_and(|goal| goal.awaits(chunk))
+}
+
+#[cfg(test)]
+mod tests;

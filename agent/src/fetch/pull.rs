@@ -1,0 +1,230 @@
+//! The way of one bundle onto the disk: its documents, its index, its content.
+//!
+//! Decides what is asked for next and what an arrival is worth. Every byte is checked against what was
+//! signed before it is kept; the offer is not signed, so a wrong one costs time and nothing else.
+
+use super::goal::{Goal, Taken, Wait};
+use crate::store::{self, ENVELOPE};
+use agent_core::Millis;
+use protocol::{MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
+use std::fs;
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Root, Statement, Verified};
+
+/// The signed file that lists the chunk digests of all the others.
+const INDEX: &str = "chunks.bin";
+const DIGEST_BYTES: usize = 32;
+
+/// Why a bundle does not arrive.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Setback {
+    /// It never will.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The disk would not have it.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// One bundle on its way.
+#[derive(Debug)]
+pub(crate) struct Pull {
+    bundle: Digest,
+    dir: PathBuf,
+    total_size: u64,
+    statement: Option<Verified<Statement>>,
+    offer: Option<Offer>,
+    /// Named chunks that were not those of the index: not listened to again.
+    wrong_offer: Option<Offer>,
+    wait: Wait,
+    index: Option<Goal>,
+    content: Option<Goal>,
+}
+
+impl Pull {
+    /// Begins, or goes on with what lies in `dir`.
+    ///
+    /// # Errors
+    /// See [`Setback`].
+    pub(crate) fn start(
+        root: &Verified<Root>,
+        dir: PathBuf,
+        bundle: Digest,
+        total_size: u64,
+        now: Millis,
+    ) -> Result<Self, Setback> {
+        fs::create_dir_all(&dir)?;
+        let mut pull = Self {
+            bundle,
+            dir,
+            total_size,
+            statement: None,
+            offer: None,
+            wrong_offer: None,
+            wait: Wait::from(now),
+            index: None,
+            content: None,
+        };
+        let left = read_up_to(&pull.dir.join(ENVELOPE), MAX_DOCUMENT_BYTES as u64)?;
+        pull.statement = left.and_then(|bytes| store::statement(root, &bytes, bundle).ok());
+        pull.advance()?;
+        Ok(pull)
+    }
+
+    /// Whether every byte is there.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.content.as_ref().is_some_and(Goal::is_reached)
+    }
+
+    /// Whether the envelope or the offer is still needed.
+    pub(crate) fn wants_documents(&self) -> bool {
+        self.index.is_none() && self.content.is_none()
+    }
+
+    /// Bytes that are there.
+    pub(crate) fn arrived(&self) -> u64 {
+        self.content.as_ref().map_or(0, |goal| self.total_size - goal.missing_bytes())
+    }
+
+    /// The goal under way.
+    pub(crate) fn goal(&self) -> Option<&Goal> {
+        self.content.as_ref().or(self.index.as_ref())
+    }
+
+    /// The goal under way, to be asked for.
+    pub(crate) fn goal_mut(&mut self) -> Option<&mut Goal> {
+        self.content.as_mut().or(self.index.as_mut())
+    }
+
+    /// Whether the documents should have arrived by `now`.
+    pub(crate) fn documents_overdue(&mut self, now: Millis) -> bool {
+        self.wants_documents() && self.wait.is_over(now)
+    }
+
+    /// The connection is another one.
+    pub(crate) fn reconnected(&mut self, now: Millis) {
+        self.wait = Wait::from(now);
+    }
+
+    /// An envelope arrived.
+    ///
+    /// # Errors
+    /// A refusal when it is not the signed envelope of this very bundle, of the size that was assigned.
+    pub(crate) fn take_envelope(&mut self, root: &Verified<Root>, bytes: &[u8]) -> Result<(), Setback> {
+        if self.statement.is_some() {
+            return Ok(());
+        }
+        let statement = store::statement(root, bytes, self.bundle)?;
+        fs::write(self.dir.join(ENVELOPE), bytes)?;
+        self.statement = Some(statement);
+        self.advance()
+    }
+
+    /// An offer arrived; one that makes no sense is passed over.
+    ///
+    /// # Errors
+    /// See [`Setback`].
+    pub(crate) fn take_offer(&mut self, bytes: &[u8]) -> Result<(), Setback> {
+        let Ok(offer) = decode_json::<Offer>(bytes, MAX_RETAINED_BYTES) else { return Ok(()) };
+        if self.wrong_offer.as_ref() == Some(&offer) || !self.wants_documents() {
+            return Ok(());
+        }
+        self.offer = Some(offer);
+        self.advance()
+    }
+
+    /// A chunk arrived whose bytes have the digest `chunk`.
+    ///
+    /// # Errors
+    /// A refusal when the signed index contradicts itself, or what the system said.
+    pub(crate) fn take_chunk(&mut self, chunk: Digest, bytes: &[u8]) -> Result<Taken, Setback> {
+        let Some(goal) = self.goal_mut() else { return Ok(Taken::Unasked) };
+        let taken = goal.take(chunk, bytes)?;
+        match taken {
+            Taken::Unasked => {}
+            Taken::Misfit if self.content.is_some() => {
+                return Err(contradiction("a chunk has another length than the index gives it").into());
+            }
+            Taken::Misfit => self.reject_offer()?,
+            Taken::Stored => self.advance()?,
+        }
+        Ok(taken)
+    }
+
+    /// Goes from stage to stage as far as what is there allows.
+    fn advance(&mut self) -> Result<(), Setback> {
+        let Some(statement) = &self.statement else { return Ok(()) };
+        if self.content.is_some() || self.index.as_ref().is_some_and(|goal| !goal.is_reached()) {
+            return Ok(());
+        }
+        let listed = index_of(statement, self.total_size)?;
+        let (path, size) = (self.dir.join(INDEX), listed.size.get());
+        if let Some(index) = read_up_to(&path, size)?.filter(|bytes| listed.check_bytes(bytes).is_ok()) {
+            self.content = Some(content(&self.dir, statement, &index)?);
+            self.index = None;
+            return Ok(());
+        }
+        if self.index.is_some() {
+            return self.reject_offer();
+        }
+        // The digest of a file of one chunk is the digest of that chunk, and it is signed.
+        let chunks = match (chunks_in(size), &self.offer) {
+            (1, _) => vec![listed.digest],
+            (many, Some(offer)) if offer.index.len() as u64 == many => {
+                offer.index.iter().map(|digest| Digest(digest.0)).collect()
+            }
+            _ => return Ok(()),
+        };
+        let goal = self.index.insert(Goal::new(vec![(path, size)], &chunks)?);
+        if goal.is_reached() { self.reject_offer() } else { Ok(()) }
+    }
+
+    /// The chunks that the offer named are not those of the index: another offer is waited for.
+    fn reject_offer(&mut self) -> Result<(), Setback> {
+        tracing::warn!(bundle = %self.bundle.short(), "the offer does not lead to the signed index, another is asked for");
+        self.index = None;
+        self.wrong_offer = self.offer.take();
+        fs::write(self.dir.join(INDEX), b"")?;
+        Ok(())
+    }
+}
+
+/// The signed index, if the statement is of the assigned size and its index fits its files.
+fn index_of(statement: &Statement, total_size: u64) -> Result<&Resource, Refusal> {
+    if statement.total_size() != total_size {
+        let detail = format!("the bundle has {} bytes, assigned were {total_size}", statement.total_size());
+        return Err(Refusal::new(Code::Mismatch, detail));
+    }
+    let missing = || Refusal::new(Code::Missing, format!("the statement lists no {INDEX}"));
+    let listed = statement.resource(INDEX).ok_or_else(missing)?;
+    let chunks: u64 = others(statement).map(|r| chunks_in(r.size.get())).sum();
+    if listed.size.get() != chunks * DIGEST_BYTES as u64 {
+        return Err(contradiction("chunks.bin has not one digest for each chunk of the other files"));
+    }
+    Ok(listed)
+}
+
+fn others(statement: &Statement) -> impl Iterator<Item = &Resource> {
+    statement.resources().iter().filter(|r| r.name != INDEX)
+}
+
+fn content(dir: &Path, statement: &Statement, index: &[u8]) -> io::Result<Goal> {
+    let (digests, _) = index.as_chunks::<DIGEST_BYTES>();
+    let digests: Vec<Digest> = digests.iter().map(|bytes| Digest(*bytes)).collect();
+    Goal::new(others(statement).map(|r| (dir.join(&r.name), r.size.get())).collect(), &digests)
+}
+
+fn contradiction(detail: &str) -> Refusal {
+    Refusal::new(Code::Statement, detail)
+}
+
+/// A file of at most `limit` bytes; `None` when it is not there or larger.
+fn read_up_to(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = Vec::new();
+    match fs::File::open(path).and_then(|f| f.take(limit + 1).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(bytes).filter(|b| b.len() as u64 <= limit)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

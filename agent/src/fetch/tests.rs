@@ -1,0 +1,363 @@
+//! The pull against a broker in memory that keeps what is retained, or loses it, or lies.
+
+use super::*;
+use crate::store;
+use crate::testing::Fixture;
+use protocol::CHUNK_BYTES;
+use std::collections::BTreeSet;
+use std::fs;
+
+const CHUNK: usize = CHUNK_BYTES as usize;
+
+/// A device, and the broker beside it.
+struct Bench {
+    _state: tempfile::TempDir,
+    bundles: Bundles,
+    fetcher: Fetcher,
+    fixture: Fixture,
+    chunks: BTreeMap<Digest, Vec<u8>>,
+    offer: Vec<u8>,
+    subscribed: BTreeSet<Digest>,
+    most_subscribed: usize,
+    delivered: usize,
+    needs: Vec<(bool, Vec<Digest>)>,
+    end: Option<Action>,
+}
+
+impl Bench {
+    fn new(fixture: Fixture, window: usize) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let bundles = Bundles::open(state.path()).unwrap();
+        let fetcher = Fetcher::new(fixture.root.clone(), bundles.clone(), window);
+        let (chunks, offer) = (fixture.chunks(), fixture.offer());
+        Self {
+            _state: state,
+            bundles,
+            fetcher,
+            fixture,
+            chunks,
+            offer,
+            subscribed: BTreeSet::new(),
+            most_subscribed: 0,
+            delivered: 0,
+            needs: Vec::new(),
+            end: None,
+        }
+    }
+
+    fn start(&mut self) {
+        self.fetcher.start(0, self.fixture.digest, self.fixture.total_size);
+    }
+
+    fn connect(&mut self) {
+        self.subscribed.clear();
+        self.fetcher.connected(0);
+    }
+
+    /// A power cut: nothing is left but the disk.
+    fn restart(&mut self) {
+        self.fetcher = Fetcher::new(self.fixture.root.clone(), self.bundles.clone(), self.fetcher.window);
+        self.end = None;
+        self.delivered = 0;
+    }
+
+    /// Carries actions out until there are none, or `most` chunks were delivered.
+    fn run(&mut self, now: Millis, most: usize) {
+        while self.delivered < most {
+            let actions = self.fetcher.actions();
+            if actions.is_empty() {
+                return;
+            }
+            actions.into_iter().for_each(|action| self.carry_out(now, action));
+        }
+    }
+
+    fn carry_out(&mut self, now: Millis, action: Action) {
+        match action {
+            Action::AskDocuments(bundle) => {
+                self.fetcher.envelope(now, bundle, &self.fixture.envelope);
+                self.fetcher.offer(now, bundle, &self.offer);
+            }
+            Action::AskChunks(chunks) => {
+                self.subscribed.extend(&chunks);
+                self.most_subscribed = self.most_subscribed.max(self.subscribed.len());
+                for chunk in chunks {
+                    if let Some(bytes) = self.chunks.get(&chunk) {
+                        self.delivered += 1;
+                        self.fetcher.chunk(now, chunk, bytes);
+                    }
+                }
+            }
+            Action::LeaveChunk(chunk) => {
+                self.subscribed.remove(&chunk);
+            }
+            Action::Need { documents, chunks, .. } => self.needs.push((documents, chunks)),
+            Action::LeaveDocuments(_) | Action::Progressed { .. } => {}
+            end @ (Action::Stored(_) | Action::Refused(..) | Action::Stumbled(..)) => self.end = Some(end),
+        }
+    }
+
+    fn fetch(&mut self) {
+        self.start();
+        self.connect();
+        self.run(0, usize::MAX);
+    }
+
+    fn arrived(&self) -> bool {
+        let dir = self.bundles.incoming(self.fixture.digest);
+        self.end == Some(Action::Stored(self.fixture.digest))
+            && store::bundle(&self.fixture.root, &dir, Some(self.fixture.digest)).is_ok()
+    }
+
+    fn refused(&self) -> Option<Code> {
+        match &self.end {
+            Some(Action::Refused(_, refusal)) => Some(refusal.code),
+            _ => None,
+        }
+    }
+}
+
+/// Two files with chunks in common, a short one, and an empty one in a folder.
+fn several() -> Fixture {
+    let numbered = |n: u8| vec![n; CHUNK];
+    let large = [numbered(1), numbered(2), numbered(1), vec![9; 7]].concat();
+    Fixture::of_files(&[
+        ("a.bin", large),
+        ("b.bin", [numbered(2), numbered(3)].concat()),
+        ("c.txt", b"short".to_vec()),
+        ("sub/empty", Vec::new()),
+    ])
+}
+
+/// An index that is itself larger than a chunk, over content that is quickly made.
+fn long_index() -> Fixture {
+    Fixture::of_files(&[("zeros.bin", vec![0; CHUNK * 1_540])])
+}
+
+#[test]
+fn a_bundle_arrives_whole_and_each_chunk_once() {
+    let mut bench = Bench::new(several(), 8);
+    bench.fetch();
+    assert!(bench.arrived(), "{:?}", bench.end);
+    assert_eq!(bench.delivered, bench.chunks.len());
+    assert!(bench.subscribed.is_empty(), "left behind: {:?}", bench.subscribed);
+}
+
+#[test]
+fn no_more_chunks_are_on_their_way_than_the_window() {
+    let many: Vec<u8> = (0..40u8).flat_map(|n| vec![n; CHUNK]).collect();
+    let mut bench = Bench::new(Fixture::of_files(&[("a.bin", many)]), 4);
+    bench.fetch();
+    assert!(bench.arrived());
+    assert!((2..=5).contains(&bench.most_subscribed), "{}", bench.most_subscribed);
+}
+
+#[test]
+fn an_index_longer_than_a_chunk_is_led_to_by_the_offer() {
+    let mut bench = Bench::new(long_index(), 8);
+    bench.fetch();
+    assert!(bench.arrived(), "{:?}", bench.end);
+    assert!(bench.delivered < 10);
+}
+
+#[test]
+fn a_wrong_offer_costs_time_and_nothing_else() {
+    let foreign = [Digest::of(b"x"), Digest::of(b"y")];
+    let lies: [Vec<String>; 3] = [
+        vec![foreign[0].to_string()],
+        foreign.iter().map(Digest::to_string).collect(),
+        vec![Digest::of(&vec![0; CHUNK]).to_string(), foreign[1].to_string()],
+    ];
+    for lie in lies {
+        let mut bench = Bench::new(long_index(), 8);
+        let right = bench.offer.clone();
+        bench.chunks.extend(foreign.iter().zip([b"x", b"y"]).map(|(d, b)| (*d, b.to_vec())));
+        bench.offer = serde_json::to_vec(&serde_json::json!({ "spec": 1, "index": lie })).unwrap();
+        bench.fetch();
+        assert_eq!(bench.end, None, "{lie:?}");
+        bench.offer = right;
+        bench.fetcher.tick(100_000);
+        bench.run(100_000, usize::MAX);
+        assert!(bench.arrived(), "{lie:?}: {:?}", bench.end);
+        assert!(bench.needs.iter().any(|(documents, _)| *documents), "the documents were asked for");
+        assert!(bench.subscribed.is_empty());
+    }
+}
+
+#[test]
+fn nonsense_instead_of_an_offer_is_passed_over() {
+    let mut bench = Bench::new(long_index(), 8);
+    bench.offer = b"nonsense".to_vec();
+    bench.fetch();
+    assert_eq!(bench.end, None);
+    bench.offer = bench.fixture.offer();
+    bench.fetcher.tick(3_000);
+    bench.run(3_000, usize::MAX);
+    assert!(bench.arrived());
+}
+
+#[test]
+fn foreign_and_repeated_chunks_are_dropped_and_counted() {
+    let mut bench = Bench::new(several(), 8);
+    bench.start();
+    bench.fetcher.connected(0);
+    let wanted = bench.chunks.keys().next().copied().unwrap();
+    bench.fetcher.chunk(0, Digest::of(b"never asked"), b"never asked");
+    bench.fetcher.chunk(0, wanted, b"not of this digest");
+    assert_eq!(bench.fetcher.foreign, 2);
+    bench.run(0, usize::MAX);
+    assert!(bench.arrived());
+    let bytes = bench.chunks[&wanted].clone();
+    bench.fetcher.chunk(0, wanted, &bytes);
+    assert_eq!(bench.fetcher.foreign, 3);
+}
+
+#[test]
+fn a_chunk_under_anothers_topic_never_reaches_the_disk() {
+    let mut bench = Bench::new(several(), 8);
+    let changed = Digest::of(&vec![3; CHUNK]);
+    let right = bench.chunks.insert(changed, vec![4; CHUNK]).unwrap();
+    bench.fetch();
+    assert_eq!(bench.end, None);
+    bench.chunks.insert(changed, right);
+    bench.fetcher.tick(3_000);
+    bench.run(3_000, usize::MAX);
+    assert!(bench.arrived());
+    assert_eq!(bench.needs, [(false, vec![changed])]);
+}
+
+#[test]
+fn what_does_not_arrive_is_asked_for_with_growing_patience() {
+    let mut bench = Bench::new(several(), 8);
+    let lost = Digest::of(&vec![3; CHUNK]);
+    bench.chunks.remove(&lost);
+    bench.fetch();
+    for now in (0..=60_000).step_by(500) {
+        bench.fetcher.tick(now);
+        bench.run(now, usize::MAX);
+    }
+    assert_eq!(bench.needs, vec![(false, vec![lost]); 4], "at 3, 9, 21 and 45 s");
+}
+
+#[test]
+fn offline_nothing_is_asked_for() {
+    let mut bench = Bench::new(several(), 8);
+    bench.start();
+    bench.run(0, usize::MAX);
+    bench.fetcher.tick(100_000);
+    bench.run(100_000, usize::MAX);
+    assert!(bench.needs.is_empty() && bench.delivered == 0);
+}
+
+#[test]
+fn after_a_power_cut_only_the_rest_is_fetched() {
+    let whole = Bench::new(several(), 1).chunks.len();
+    for cut in 1..whole {
+        let mut bench = Bench::new(several(), 1);
+        bench.start();
+        bench.connect();
+        bench.run(0, cut);
+        assert_eq!(bench.end, None);
+        bench.restart();
+        bench.fetch();
+        assert!(bench.arrived(), "cut at {cut}");
+        assert!(bench.delivered <= whole - cut + 1, "cut at {cut}: {} of {whole} again", bench.delivered);
+    }
+}
+
+#[test]
+fn what_rotted_on_the_disk_is_fetched_again() {
+    let mut bench = Bench::new(several(), 8);
+    bench.fetch();
+    let path = bench.bundles.incoming(bench.fixture.digest).join("b.bin");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[CHUNK + 5] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    bench.restart();
+    bench.fetch();
+    assert!(bench.arrived());
+    assert_eq!(bench.delivered, 1);
+}
+
+#[test]
+fn a_new_connection_asks_again_for_what_was_on_its_way() {
+    let mut bench = Bench::new(several(), 8);
+    let lost = Digest::of(&vec![3; CHUNK]);
+    let bytes = bench.chunks.remove(&lost).unwrap();
+    bench.fetch();
+    bench.fetcher.disconnected();
+    bench.chunks.insert(lost, bytes);
+    bench.connect();
+    bench.run(0, usize::MAX);
+    assert!(bench.arrived() && bench.needs.is_empty());
+}
+
+#[test]
+fn a_whole_bundle_is_there_at_once_without_a_connection() {
+    let mut bench = Bench::new(several(), 8);
+    bench.fixture.install(&bench.bundles);
+    bench.start();
+    assert_eq!(bench.fetcher.actions(), [Action::Stored(bench.fixture.digest)]);
+}
+
+#[test]
+fn two_bundles_share_a_chunk_that_arrives_once() {
+    let mut bench = Bench::new(several(), 16);
+    let other = Fixture::of_files(&[("d.bin", vec![3; CHUNK])]);
+    let shared = Digest::of(&vec![3; CHUNK]);
+    bench.fetcher.connected(0);
+    for fixture in [&bench.fixture, &other] {
+        bench.fetcher.start(0, fixture.digest, fixture.total_size);
+        bench.fetcher.envelope(0, fixture.digest, &fixture.envelope);
+    }
+    bench.fetcher.actions();
+    let all: Vec<(Digest, Vec<u8>)> =
+        bench.chunks.iter().chain(&other.chunks()).map(|(d, b)| (*d, b.clone())).collect();
+    // The indexes first, then what they list; the shared chunk only once.
+    let mut actions = Vec::new();
+    for pass in 0..2 {
+        for (digest, bytes) in all.iter().filter(|(d, _)| (*d == shared) <= (pass == 1)) {
+            bench.fetcher.chunk(0, *digest, bytes);
+        }
+        actions.extend(bench.fetcher.actions());
+    }
+    let stored = actions.iter().filter(|a| matches!(a, Action::Stored(_))).count();
+    let left = actions.iter().filter(|a| **a == Action::LeaveChunk(shared)).count();
+    assert_eq!((stored, left), (2, 1), "{actions:?}");
+}
+
+#[test]
+fn refusals_before_and_after_the_first_byte() {
+    let mut bench = Bench::new(several(), 8);
+    bench.fetcher.start(0, bench.fixture.digest, u64::MAX / 2);
+    bench.run(0, usize::MAX);
+    assert_eq!(bench.refused(), Some(Code::Disk));
+
+    let mut bench = Bench::new(several(), 8);
+    bench.fixture.total_size += 1;
+    bench.fetch();
+    assert_eq!(bench.refused(), Some(Code::Mismatch), "another size than was assigned");
+
+    let mut bench = Bench::new(several(), 8);
+    bench.fixture.envelope = Fixture::digits(1).envelope;
+    bench.fetch();
+    assert_eq!(bench.refused(), Some(Code::Mismatch), "the envelope of another bundle");
+
+    let mut bench = Bench::new(several(), 8);
+    let at = bench.fixture.envelope.windows(4).position(|w| w == b"sig\"").unwrap() + 8;
+    bench.fixture.envelope[at] ^= 1;
+    bench.fetch();
+    assert!(matches!(bench.refused(), Some(Code::Sig | Code::Parse)), "{:?}", bench.end);
+}
+
+#[test]
+fn a_stopped_pull_leaves_no_subscription_and_keeps_its_bytes() {
+    let mut bench = Bench::new(several(), 2);
+    bench.start();
+    bench.connect();
+    bench.run(0, 2);
+    bench.fetcher.stop(bench.fixture.digest);
+    bench.run(0, usize::MAX);
+    assert!(bench.fetcher.is_idle() && bench.subscribed.is_empty());
+    assert!(bench.bundles.arrived(bench.fixture.digest) > 0);
+}

@@ -1,0 +1,204 @@
+//! The local API: inference and status, over HTTP on loopback.
+//!
+//! Decides paths, codes and limits. It asks nobody who they are: whoever is on the device may ask, and
+//! nobody else can.
+
+mod oip;
+
+use crate::status::Status;
+use crate::worker::{Busy, Failure, Pool, Serving, Worker};
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use oip::{InferRequest, ModelMetadata};
+use serde_json::json;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// The largest request.
+const MAX_BODY_BYTES: usize = 8 << 20;
+
+/// What the local API answers from.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    /// What serves.
+    pub(crate) worker: Arc<Worker>,
+    /// Where it works.
+    pub(crate) pool: Pool,
+    /// What the driver last said of the device.
+    pub(crate) status: watch::Receiver<Arc<Status>>,
+}
+
+/// Why a request was not answered: `{"error": …}` with a code.
+#[derive(Debug)]
+struct Denied {
+    code: StatusCode,
+    error: String,
+}
+
+/// Answers until `stop` says so; what was asked before is still answered.
+///
+/// # Errors
+/// What the system said of the listener.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    api: Api,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(listener, router(api)).with_graceful_shutdown(stop).await
+}
+
+fn router(api: Api) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/v2", get(server))
+        .route("/v2/", get(server))
+        .route("/v2/health/live", get(live))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models/{model}", get(model))
+        .route("/v2/models/{model}/ready", get(model_ready))
+        .route("/v2/models/{model}/infer", post(infer))
+        .route("/v2/models/{model}/versions/{release}", get(release))
+        .route("/v2/models/{model}/versions/{release}/ready", get(release_ready))
+        .route("/v2/models/{model}/versions/{release}/infer", post(infer_release))
+        .fallback(async || denied(StatusCode::NOT_FOUND, "there is nothing here; the API begins at /v2"))
+        .method_not_allowed_fallback(async || denied(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method"))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(api)
+}
+
+async fn status(State(api): State<Api>) -> Json<Status> {
+    Json(Status::clone(&api.status.borrow()))
+}
+
+async fn server() -> Json<serde_json::Value> {
+    Json(json!({ "name": "petrel-agent", "version": env!("CARGO_PKG_VERSION"), "extensions": [] }))
+}
+
+async fn live() -> Json<serde_json::Value> {
+    Json(json!({ "live": true }))
+}
+
+/// Ready when every stream that should answer does.
+async fn ready(State(api): State<Api>) -> Result<Json<serde_json::Value>, Denied> {
+    let serving = api.worker.serving();
+    let status = api.status.borrow().clone();
+    let missing = status.streams.iter().find(|s| s.should_serve() && !serving.contains_key(&s.stream));
+    match missing {
+        Some(stream) => Err(denied(StatusCode::SERVICE_UNAVAILABLE, format!("`{}` is not loaded yet", stream.stream))),
+        None => Ok(Json(json!({ "ready": true }))),
+    }
+}
+
+async fn model(State(api): State<Api>, Path(model): Path<String>) -> Result<Json<ModelMetadata>, Denied> {
+    let (name, serving) = api.worker.find(&model)?;
+    let loaded: Vec<_> = serving.loaded().map(AsRef::as_ref).collect();
+    Ok(Json(ModelMetadata::of(name.as_str(), &loaded)))
+}
+
+async fn release(
+    State(api): State<Api>,
+    Path((model, release)): Path<(String, String)>,
+) -> Result<Json<ModelMetadata>, Denied> {
+    let (name, serving) = api.worker.find(&model)?;
+    let loaded = serving.of(&name, &release)?;
+    Ok(Json(ModelMetadata::of(name.as_str(), &[&loaded])))
+}
+
+async fn model_ready(State(api): State<Api>, Path(model): Path<String>) -> Result<Json<serde_json::Value>, Denied> {
+    let (name, _): (_, Serving) = api.worker.find(&model)?;
+    Ok(Json(json!({ "name": name, "ready": true })))
+}
+
+async fn release_ready(
+    State(api): State<Api>,
+    Path((model, release)): Path<(String, String)>,
+) -> Result<Json<serde_json::Value>, Denied> {
+    let (name, serving) = api.worker.find(&model)?;
+    serving.of(&name, &release)?;
+    Ok(Json(json!({ "name": name, "ready": true })))
+}
+
+async fn infer(
+    State(api): State<Api>,
+    Path(model): Path<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Denied> {
+    answer(api, model, None, body).await
+}
+
+async fn infer_release(
+    State(api): State<Api>,
+    Path((model, release)): Path<(String, String)>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Denied> {
+    answer(api, model, Some(release), body).await
+}
+
+/// Parsing, inference and writing all happen on the pool: a large request holds nobody else up.
+async fn answer(
+    api: Api,
+    model: String,
+    release: Option<String>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Denied> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let limit = MAX_BODY_BYTES >> 20;
+            denied(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!("the body has more than {limit} MiB; send fewer rows at a time"),
+            )
+        }
+        code => denied(code, rejection.body_text()),
+    })?;
+    api.worker.find(&model)?;
+    let worker = api.worker.clone();
+    let work = move || -> Result<Vec<u8>, Denied> {
+        let wrong = |why: String| denied(StatusCode::BAD_REQUEST, why);
+        let mut request = InferRequest::parse(&body).map_err(wrong)?;
+        let input = request.input().map_err(wrong)?;
+        let answered = worker.infer(&model, release.as_deref(), &input)?;
+        let response = request.respond(&model, answered).map_err(wrong)?;
+        serde_json::to_vec(&response).map_err(|e| denied(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+    };
+    let outcome = api.pool.run(work).map_err(|Busy| {
+        denied(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait already; try again in a moment")
+    })?;
+    let failed = |_| denied(StatusCode::INTERNAL_SERVER_ERROR, "the agent failed on this request; please report it");
+    let bytes = outcome.await.map_err(failed)??;
+    Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+}
+
+fn denied(code: StatusCode, error: impl Into<String>) -> Denied {
+    Denied { code, error: error.into() }
+}
+
+impl From<Failure> for Denied {
+    fn from(failure: Failure) -> Self {
+        let code = match failure {
+            Failure::UnknownModel(_) | Failure::UnknownRelease { .. } => StatusCode::NOT_FOUND,
+            Failure::Request(_) => StatusCode::BAD_REQUEST,
+            Failure::Model(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        denied(code, failure.to_string())
+    }
+}
+
+impl IntoResponse for Denied {
+    fn into_response(self) -> Response {
+        let mut response = (self.code, Json(json!({ "error": self.error }))).into_response();
+        if self.code == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests;

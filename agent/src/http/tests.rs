@@ -1,0 +1,197 @@
+//! The local API on a port of its own, asked by a client that knows nothing of it.
+
+use super::*;
+use crate::store::Bundles;
+use crate::testing::{Fixture, models};
+use crate::worker::{Loader, Task};
+use engine::{Data, Limits, read_npy};
+use protocol::StreamName;
+use serde_json::Value;
+use std::net::SocketAddr;
+use tokio::sync::{mpsc, oneshot};
+
+struct Served {
+    _state: tempfile::TempDir,
+    address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+    _status: watch::Sender<Arc<Status>>,
+}
+
+fn status(listen: SocketAddr) -> Status {
+    serde_json::from_value(json!({
+        "device": "d", "fleet": "f", "board": "b", "agent": "0", "boot": 1, "uptime_s": 0, "broker": "b:1",
+        "connected": false, "key_id": "", "root_version": 1, "generation": null, "listen": listen, "outbox": 0,
+        "streams": [{
+            "stream": "digits", "phase": "settled", "wanted": 1, "active": 1, "previous": null, "trial": null,
+            "serving": null, "fallback": null, "answers": 0, "errors": 0, "progress": null
+        }],
+        "refusals": []
+    }))
+    .unwrap()
+}
+
+/// Serves `main`, and what it cannot answer by `fallback`; without `main` nothing serves.
+async fn served(main: Option<&Fixture>, fallback: Option<&Fixture>) -> Served {
+    let state = tempfile::tempdir().unwrap();
+    let bundles = Bundles::open(state.path()).unwrap();
+    let worker = Arc::new(Worker::default());
+    if let Some(main) = main {
+        [Some(main), fallback].into_iter().flatten().for_each(|f| f.install(&bundles));
+        let (say, mut events) = mpsc::unbounded_channel();
+        let loader = Loader::start(main.root.clone(), bundles, worker.clone(), say).unwrap();
+        let stream: StreamName = "digits".parse().unwrap();
+        loader.ask(Task::Serve { stream, bundle: main.digest, fallback: fallback.map(|f| f.digest) });
+        assert!(matches!(events.recv().await, Some(agent_core::Event::Served { .. })));
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (say_status, statuses) = watch::channel(Arc::new(status(address)));
+    let (stop, stopped) = oneshot::channel();
+    let api = Api { worker, pool: Pool::start().unwrap(), status: statuses };
+    tokio::spawn(serve(listener, api, async { drop(stopped.await) }));
+    Served { _state: state, address, _stop: stop, _status: say_status }
+}
+
+impl Served {
+    /// Code, answer, and whether a later try was suggested.
+    async fn call(&self, method: &'static str, path: &str, body: Vec<u8>) -> (u16, Value, bool) {
+        let url = format!("http://{}{path}", self.address);
+        let call = move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let response = match method {
+                "GET" => agent.get(&url).call(),
+                _ => agent.post(&url).header("content-type", "application/json").send(&body),
+            };
+            let mut response = response.unwrap();
+            let later = response.headers().contains_key("retry-after");
+            (response.status().as_u16(), response.body_mut().read_json().unwrap(), later)
+        };
+        tokio::task::spawn_blocking(call).await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> (u16, Value) {
+        let (code, answer, _) = self.call("GET", path, Vec::new()).await;
+        (code, answer)
+    }
+
+    async fn infer(&self, path: &str, body: Value) -> (u16, Value) {
+        let (code, answer, _) = self.call("POST", path, serde_json::to_vec(&body).unwrap()).await;
+        (code, answer)
+    }
+}
+
+const INFER: &str = "/v2/models/digits/infer";
+
+/// Held-out rows as a request.
+fn rows(range: std::ops::Range<usize>) -> Value {
+    let all = read_npy(&models().join("digits/heldout_x.npy"), &Limits::default()).unwrap();
+    let Data::F32(data) = all.rows(range.clone()).unwrap().data else { panic!("pictures are FP32") };
+    json!({ "id": "a-1", "inputs": [{ "name": "image", "shape": [range.len(), 1, 8, 8], "datatype": "FP32", "data": data }] })
+}
+
+fn output<'a>(answer: &'a Value, name: &str) -> &'a Value {
+    answer["outputs"].as_array().unwrap().iter().find(|o| o["name"] == name).unwrap()
+}
+
+#[tokio::test]
+async fn the_whole_held_out_set_is_answered_as_the_reference_did() {
+    let fixture = Fixture::digits(5);
+    let served = served(Some(&fixture), None).await;
+    let (code, answer) = served.infer(INFER, rows(0..500)).await;
+    assert_eq!(code, 200, "{answer}");
+    let expected = read_npy(&models().join("digits/heldout_class.npy"), &Limits::default()).unwrap();
+    let Data::I64(expected) = expected.data else { panic!("classes are INT64") };
+    let class = output(&answer, "class");
+    assert_eq!(class["data"], json!(expected));
+    assert_eq!((&class["datatype"], &class["shape"]), (&json!("INT64"), &json!([500])));
+    let label = output(&answer, "label");
+    assert_eq!((&label["datatype"], label["data"].as_array().unwrap().len()), (&json!("BYTES"), 500));
+    assert_eq!(output(&answer, "logits")["shape"], json!([500, 10]));
+    assert_eq!((&answer["id"], &answer["model_version"]), (&json!("a-1"), &json!("5")));
+    assert_eq!(answer["parameters"], json!({ "release": 5 }));
+}
+
+#[tokio::test]
+async fn the_answer_says_which_release_gave_it() {
+    let (good, bad) = (Fixture::digits(1), Fixture::digits_bad(2));
+    let served = served(Some(&bad), Some(&good)).await;
+    let mut by = std::collections::BTreeSet::new();
+    for n in 0..30 {
+        let (code, answer) = served.infer(INFER, rows(n..n + 1)).await;
+        assert_eq!(code, 200);
+        by.insert(answer["parameters"]["release"].as_u64().unwrap());
+    }
+    assert_eq!(by, [1, 2].into());
+    let (code, answer) = served.infer("/v2/models/digits/versions/1/infer", rows(0..30)).await;
+    assert_eq!((code, &answer["model_version"]), (200, &json!("1")));
+    let (code, answer) = served.infer("/v2/models/digits/versions/2/infer", rows(0..30)).await;
+    assert_eq!(code, 500, "asked by its number, nobody stands in for it: {answer}");
+    assert!(answer["error"].as_str().unwrap().contains("not a finite number"));
+}
+
+#[tokio::test]
+async fn wrong_requests_are_told_what_is_wrong() {
+    let fixture = Fixture::digits(1);
+    let served = served(Some(&fixture), None).await;
+    let ask = |shape: Value, output: &str| {
+        json!({
+            "inputs": [{ "name": "image", "shape": shape, "datatype": "FP32", "data": [0.5] }],
+            "outputs": [{ "name": output }]
+        })
+    };
+    let mut no_such_output = rows(0..1);
+    no_such_output["outputs"] = json!([{ "name": "colour" }]);
+    let cases = [
+        (INFER, json!({}), 400, "inputs"),
+        (INFER, ask(json!([1, 1]), "class"), 400, "shape"),
+        (INFER, ask(json!([2]), "class"), 400, "holds 2 elements"),
+        (INFER, no_such_output, 400, "no output `colour`"),
+        ("/v2/models/other/infer", rows(0..1), 404, "no model `other`"),
+        ("/v2/models/digits/versions/7/infer", rows(0..1), 404, "release 7"),
+        ("/v2/nothing", json!({}), 404, "/v2"),
+        ("/status", json!({}), 405, "another method"),
+    ];
+    for (path, body, code, word) in cases {
+        let (got, answer) = served.infer(path, body).await;
+        assert_eq!(got, code, "{path}: {answer}");
+        assert!(answer["error"].as_str().unwrap().contains(word), "{path}: {answer}");
+    }
+    let (code, answer, _) = served.call("POST", INFER, vec![b' '; MAX_BODY_BYTES + 1]).await;
+    assert_eq!(code, 413, "{answer}");
+    let (code, answer, _) = served.call("POST", INFER, b"{".to_vec()).await;
+    assert_eq!(code, 400, "{answer}");
+}
+
+#[tokio::test]
+async fn only_what_was_asked_for_is_given() {
+    let fixture = Fixture::digits(1);
+    let served = served(Some(&fixture), None).await;
+    let mut asked = rows(0..2);
+    asked["outputs"] = json!([{ "name": "class" }]);
+    let (code, answer) = served.infer(INFER, asked).await;
+    assert_eq!((code, answer["outputs"].as_array().unwrap().len()), (200, 1));
+    assert_eq!(output(&answer, "class")["shape"], json!([2]));
+}
+
+#[tokio::test]
+async fn models_and_health_are_described() {
+    let fixture = Fixture::digits(4);
+    let up = served(Some(&fixture), None).await;
+    let (_, model) = up.get("/v2/models/digits").await;
+    assert_eq!((&model["name"], &model["versions"]), (&json!("digits"), &json!(["4"])));
+    assert_eq!(model["inputs"][0], json!({ "name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8] }));
+    for path in
+        ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready", "/v2/models/digits/versions/4/ready"]
+    {
+        assert_eq!(up.get(path).await.0, 200, "{path}");
+    }
+    assert_eq!(up.get("/v2/models/digits/versions/5/ready").await.0, 404);
+    let (code, told) = up.get("/status").await;
+    assert_eq!((code, &told["device"]), (200, &json!("d")));
+
+    let empty = served(None, None).await;
+    let (code, answer, later) = empty.call("GET", "/v2/health/ready", Vec::new()).await;
+    assert_eq!((code, later), (503, true), "{answer}");
+    assert_eq!(empty.get("/v2/health/live").await.0, 200);
+    assert_eq!(empty.get("/v2/models/digits").await.0, 404);
+}

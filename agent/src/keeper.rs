@@ -1,0 +1,228 @@
+//! The keeper: the one thread that changes what lies in the bundle folders.
+//!
+//! Decides the order of the work on the disk: one thing after the other, so that nothing is removed
+//! while it is filled or checked. What is done is decided by the core, through the driver.
+
+use crate::fetch::{Action, Fetcher};
+use crate::store::{self, Bundles};
+use agent_core::{Event, Millis};
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+use trust::{Code, Digest, Root, Verified};
+
+/// Between two looks at what is late.
+const TICK: Duration = Duration::from_millis(500);
+/// Arrivals that may wait for the disk; more are dropped, and asked for again when they are late.
+const MAX_WAITING: usize = 512;
+
+/// Something for the keeper to do.
+#[derive(Debug)]
+pub(crate) enum Errand {
+    /// Get a bundle.
+    Fetch {
+        /// The bundle.
+        bundle: Digest,
+        /// Its size in bytes.
+        total_size: u64,
+    },
+    /// Stop getting it.
+    StopFetching(Digest),
+    /// Stop getting anything: the core is another one.
+    StopAll,
+    /// Check it, and give it its place.
+    Verify(Digest),
+    /// Remove it.
+    Discard(Digest),
+    /// Remove all but these.
+    Keep(BTreeSet<Digest>),
+    /// The connection came or went.
+    Online(bool),
+    /// Something arrived.
+    Arrived(Arrival),
+}
+
+/// Bytes from the broker.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A bundle's envelope.
+    Envelope(Digest, Vec<u8>),
+    /// A bundle's offer.
+    Offer(Digest, Vec<u8>),
+    /// A chunk.
+    Chunk(Digest, Vec<u8>),
+}
+
+/// What the keeper has to say.
+#[derive(Debug)]
+pub(crate) enum Word {
+    /// For the broker, or for the status.
+    Action(Action),
+    /// For the core.
+    Event(Event),
+}
+
+/// The driver's side of the keeper.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    errands: Sender<Errand>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Keeper {
+    /// Starts the thread; what it has to say comes through `words`. It ends when this is dropped.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub(crate) fn start(
+        root: Arc<Verified<Root>>,
+        bundles: Bundles,
+        window: usize,
+        words: UnboundedSender<Word>,
+    ) -> io::Result<Self> {
+        let (errands, inbox) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let fetcher = Fetcher::new(root.clone(), bundles.clone(), window);
+        let desk = Desk { root, bundles, fetcher, words, waiting: waiting.clone(), started: Instant::now() };
+        let span = tracing::Span::current();
+        thread::Builder::new().name("petrel-keeper".into()).spawn(move || span.in_scope(|| desk.work(&inbox)))?;
+        Ok(Self { errands, waiting })
+    }
+
+    /// Has something done; its outcome is a [`Word`].
+    pub(crate) fn ask(&self, errand: Errand) {
+        if self.errands.send(errand).is_err() {
+            tracing::error!("the keeper of the bundles has stopped; restart the agent");
+        }
+    }
+
+    /// Hands over what arrived, unless too much waits already.
+    pub(crate) fn hand(&self, arrival: Arrival) {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
+            self.ask(Errand::Arrived(arrival));
+        } else {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+struct Desk {
+    root: Arc<Verified<Root>>,
+    bundles: Bundles,
+    fetcher: Fetcher,
+    words: UnboundedSender<Word>,
+    waiting: Arc<AtomicUsize>,
+    started: Instant,
+}
+
+impl Desk {
+    fn work(mut self, inbox: &Receiver<Errand>) {
+        let mut ticked = Instant::now();
+        loop {
+            let errand = match self.fetcher.is_idle() {
+                true => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                false => inbox.recv_timeout(TICK),
+            };
+            match errand {
+                Ok(errand) => self.run(errand),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if ticked.elapsed() >= TICK {
+                ticked = Instant::now();
+                let now = self.now();
+                self.fetcher.tick(now);
+            }
+            for action in self.fetcher.actions() {
+                self.say(match action {
+                    Action::Stored(bundle) => Word::Event(Event::BundleStored { bundle }),
+                    Action::Refused(bundle, refusal) => Word::Event(Event::BundleRefused { bundle, refusal }),
+                    Action::Stumbled(bundle, why) => {
+                        tracing::error!(bundle = %bundle.short(), "the bundle cannot be written: {why}");
+                        Word::Event(Event::Stumbled { bundle })
+                    }
+                    other => Word::Action(other),
+                });
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        self.started.elapsed().as_millis().try_into().unwrap_or(Millis::MAX)
+    }
+
+    /// The driver may be gone already; then nobody needs to know.
+    fn say(&self, word: Word) {
+        let _ = self.words.send(word);
+    }
+
+    fn run(&mut self, errand: Errand) {
+        let now = self.now();
+        match errand {
+            Errand::Fetch { bundle, total_size } => self.fetcher.start(now, bundle, total_size),
+            Errand::StopFetching(bundle) => self.fetcher.stop(bundle),
+            Errand::StopAll => self.fetcher.stop_all(),
+            Errand::Verify(bundle) => {
+                let event = self.verify(bundle);
+                self.say(Word::Event(event));
+            }
+            Errand::Discard(bundle) => {
+                self.fetcher.stop(bundle);
+                if let Err(error) = self.bundles.discard(bundle) {
+                    tracing::warn!(bundle = %bundle.short(), "the bundle cannot be removed: {error}");
+                }
+            }
+            Errand::Keep(kept) => match self.bundles.keep(&kept) {
+                Ok(gone) if gone.is_empty() => {}
+                Ok(gone) => tracing::info!(bundles = gone.len(), "bundles that nobody needs are removed"),
+                Err(error) => tracing::warn!("not every bundle that nobody needs can be removed: {error}"),
+            },
+            Errand::Online(true) => self.fetcher.connected(now),
+            Errand::Online(false) => self.fetcher.disconnected(),
+            Errand::Arrived(arrival) => {
+                self.waiting.fetch_sub(1, Ordering::Relaxed);
+                match arrival {
+                    Arrival::Envelope(bundle, bytes) => self.fetcher.envelope(now, bundle, &bytes),
+                    Arrival::Offer(bundle, bytes) => self.fetcher.offer(now, bundle, &bytes),
+                    Arrival::Chunk(chunk, bytes) => self.fetcher.chunk(now, chunk, &bytes),
+                }
+            }
+        }
+    }
+
+    /// A bundle that was whole once and is damaged now is mended: it goes back among those that
+    /// arrive, and the core lets it be fetched again.
+    fn verify(&self, bundle: Digest) -> Event {
+        let whole = self.bundles.has(bundle);
+        let dir = if whole { self.bundles.complete(bundle) } else { self.bundles.incoming(bundle) };
+        let failed = |why: &dyn std::error::Error| {
+            tracing::error!(bundle = %bundle.short(), "the bundle cannot be checked: {}", crate::fault::told(why));
+            Event::Stumbled { bundle }
+        };
+        let manifest = match store::bundle(&self.root, &dir, Some(bundle)) {
+            Ok((_, manifest)) => manifest,
+            Err(store::Fault::Refused(refusal)) if whole && is_damage(refusal.code) => {
+                tracing::warn!(bundle = %bundle.short(), "the bundle is damaged and will be mended: {refusal}");
+                return match self.bundles.demote(bundle) {
+                    Ok(()) => Event::Stumbled { bundle },
+                    Err(error) => failed(&error),
+                };
+            }
+            Err(store::Fault::Refused(refusal)) => return Event::BundleRefused { bundle, refusal },
+            Err(fault) => return failed(&fault),
+        };
+        match if whole { Ok(()) } else { self.bundles.promote(bundle) } {
+            Ok(()) => Event::BundleVerified { bundle, manifest: Box::new(manifest) },
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+fn is_damage(code: Code) -> bool {
+    matches!(code, Code::Digest | Code::Size | Code::Missing)
+}

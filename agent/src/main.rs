@@ -1,0 +1,147 @@
+//! `petrel-agent`: the agent of a device, and the commands of a person beside it.
+//!
+//! Decides which commands there are, and how errors look. What they do lives in rooms that know no
+//! command line.
+
+mod config;
+mod driver;
+mod fault;
+mod fetch;
+mod http;
+mod infer;
+mod keeper;
+mod key;
+mod log;
+mod mqtt;
+mod status;
+mod store;
+mod telemetry;
+#[cfg(test)]
+mod testing;
+mod values;
+mod worker;
+
+use clap::{Parser, Subcommand};
+use config::Config;
+use fault::Fault;
+use std::io::{self, ErrorKind, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const FIRST_STEPS: &str = "\
+First steps:
+  petrel-agent run --config /etc/petrel/agent.toml
+  petrel-agent status
+  petrel-agent infer digits-1.2.0/ --input x.csv
+
+Exit codes: 0 done, 1 refused or failed, 2 wrong usage";
+
+const EXAMPLE: &str = "\
+Example of a configuration; the last six keys show their defaults:
+  fleet = \"plant-3\"
+  device = \"press-7\"
+  broker = \"mqtts://bridge.example:8883\"   # TLS only
+  ca = \"ca.pem\"                            # who signed the broker's certificate
+  root = \"root.json\"                       # the fleet's root of trust
+  state = \"/var/lib/petrel\"                # what the agent keeps
+  board = \"generic\"
+  listen = \"127.0.0.1:8787\"                # the local API; loopback only
+  telemetry_s = 60
+  window = 32                              # chunk subscriptions at a time; 7 on brokers with ten a client
+  log = \"human\"                            # or json
+  log_filter = \"info\"
+Relative paths are relative to the file.";
+
+/// Runs models on a small device, keeps them honest there, and tells land whether they still work.
+#[derive(Debug, Parser)]
+#[command(name = "petrel-agent", version, arg_required_else_help = true, after_help = FIRST_STEPS)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent until it is told to stop
+    #[command(after_help = EXAMPLE)]
+    Run {
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+        /// How the log is written, in place of the key `log`
+        #[arg(long, value_name = "FORMAT")]
+        log_format: Option<log::Format>,
+        /// What is logged, in place of the key `log_filter`: a level, or targets as info,petrel_agent=debug
+        #[arg(long, value_name = "FILTER", value_parser = filter)]
+        log: Option<String>,
+    },
+    Infer(infer::Args),
+    /// What the agent on this device is doing
+    #[command(after_help = "Example:\n  petrel-agent status --config /etc/petrel/agent.toml")]
+    Status {
+        /// The configuration of the running agent
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+        /// Print JSON, for machines
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    log::check(text).map(|()| text.to_owned())
+}
+
+impl Command {
+    /// Does it; what it returns is to be printed.
+    fn run(self) -> anyhow::Result<String> {
+        match self {
+            Command::Run { config, log_format, log } => {
+                let config = Config::read(&config)?;
+                log::start(log_format.unwrap_or(config.log), log.as_deref().unwrap_or(&config.log_filter));
+                driver::run(config)?;
+                Ok(String::new())
+            }
+            Command::Infer(args) => infer::run(&args),
+            Command::Status { config, json } => {
+                let status = status::ask(&config)?;
+                Ok(if json { serde_json::to_string_pretty(&status)? } else { status.to_string() })
+            }
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // Only a provider that is there already makes this fail, and that would do as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match Cli::parse().command.run().and_then(|text| print(&text)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Results go to standard output; whoever stopped reading has enough.
+fn print(text: &str) -> anyhow::Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => Ok(done?),
+    }
+}
+
+/// What happened, why, and what to do; the one place where errors are printed.
+fn complain(error: &anyhow::Error) {
+    let mut text = format!("error: {error}\n");
+    for cause in error.chain().skip(1) {
+        text.push_str(&format!("  why: {cause}\n"));
+    }
+    if let Some(advice) = error.downcast_ref::<Fault>().and_then(Fault::advice) {
+        text.push_str(&format!("  what to do: {advice}\n"));
+    }
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}

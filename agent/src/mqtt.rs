@@ -1,0 +1,366 @@
+//! The connection to the broker.
+//!
+//! Decides how to connect, when to try again, and which acknowledgement belongs to which message.
+//! What is said and heard is not known here. Each connection begins with a client of its own: nothing
+//! of a broken one (ids, queues, subscriptions) lives on, and what must not be lost is in the core's
+//! ledger, which says it again.
+
+use crate::config::Broker;
+use crate::fault::Fault;
+use protocol::MAX_PACKET_BYTES;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    Filter, LastWill, Packet, PubAckReason, PublishProperties, SubscribeReasonCode, UnsubAckReason,
+};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
+use rumqttc::{Outgoing, TlsConfiguration, Transport};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const CONNECT_TIMEOUT_S: u64 = 20;
+/// The library's own default costs 14 MB.
+const INFLIGHT: u16 = 16;
+/// Requests that may wait for the connection.
+const REQUESTS: usize = 4096;
+/// Arrivals that may wait for the driver; then the broker waits.
+const ARRIVALS: usize = 64;
+/// Some brokers take no more topics in one SUBSCRIBE.
+const TOPICS_PER_SUBSCRIBE: usize = 8;
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A connection that held this long was a good one.
+const GOOD_CONNECTION: Duration = Duration::from_secs(30);
+
+/// What is needed to connect.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// Where the broker is.
+    pub(crate) broker: Broker,
+    /// The client id.
+    pub(crate) client_id: String,
+    /// How the broker is known.
+    pub(crate) tls: Arc<rustls::ClientConfig>,
+    /// What the broker says when the device is gone without a word: topic and payload, retained.
+    pub(crate) will: (String, Vec<u8>),
+}
+
+/// A message to publish, at least once.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// Its topic.
+    pub(crate) topic: String,
+    /// Its bytes.
+    pub(crate) payload: Vec<u8>,
+    /// Whether the broker keeps it.
+    pub(crate) retain: bool,
+    /// Seconds after which the broker drops it.
+    pub(crate) expiry_s: Option<u32>,
+    /// When the broker has it, [`Heard::Delivered`] says so with this number.
+    pub(crate) receipt: Option<u64>,
+}
+
+/// What the connection has to say.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// The broker took the connection.
+    Connected,
+    /// The connection is gone; another is tried.
+    Lost(String),
+    /// There was no connection; another is tried.
+    Unreachable(String),
+    /// A message arrived.
+    Message {
+        /// Its topic.
+        topic: String,
+        /// Its bytes.
+        payload: Vec<u8>,
+    },
+    /// The broker has a message.
+    Delivered(u64),
+}
+
+enum Raw {
+    Up(AsyncClient),
+    Down { was_up: bool, why: String },
+    Message { topic: String, payload: Vec<u8> },
+    Sent(u16),
+    Acknowledged { id: u16, refused: Option<PubAckReason> },
+    NotSubscribed(SubscribeReasonCode),
+}
+
+/// The one connection, made again and again.
+#[derive(Debug)]
+pub(crate) struct Link {
+    settings: Settings,
+    raw: mpsc::Receiver<Raw>,
+    task: JoinHandle<()>,
+    client: Option<AsyncClient>,
+    /// Receipts of what was handed over, in its order, until it has a packet id.
+    unsent: VecDeque<Option<u64>>,
+    /// Receipts of what has one, until it is acknowledged.
+    unacknowledged: BTreeMap<u16, Option<u64>>,
+    choked: bool,
+}
+
+/// Trust in the one authority of the file, and in no other.
+///
+/// # Errors
+/// When the file cannot be read or holds no certificate.
+pub(crate) fn tls(ca: &Path) -> Result<Arc<rustls::ClientConfig>, Fault> {
+    let wrong = |why: String| {
+        Fault::new(format!("cannot use the broker's authority {}", ca.display()))
+            .because(why)
+            .remedy("set the key `ca` to the fleet's ca.pem, a file with a PEM certificate")
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| wrong(e.to_string()))? {
+        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
+        roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(wrong("it holds no certificate".into()));
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(|e| wrong(e.to_string()))?;
+    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
+}
+
+impl Link {
+    /// Begins to connect, on the runtime of the caller.
+    pub(crate) fn start(settings: Settings) -> Self {
+        let (raw, task) = spawn(&settings);
+        let (unsent, unacknowledged) = (VecDeque::new(), BTreeMap::new());
+        Self { settings, raw, task, client: None, unsent, unacknowledged, choked: false }
+    }
+
+    /// Whether messages can be published.
+    pub(crate) fn is_up(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// What happened next. May be dropped while it waits.
+    pub(crate) async fn next(&mut self) -> Heard {
+        loop {
+            if self.choked {
+                return self.begin_again();
+            }
+            let Some(raw) = self.raw.recv().await else {
+                self.choked = true;
+                continue;
+            };
+            match raw {
+                Raw::Up(client) => {
+                    self.forget();
+                    self.client = Some(client);
+                    return Heard::Connected;
+                }
+                Raw::Down { was_up, why } => {
+                    self.forget();
+                    return if was_up { Heard::Lost(why) } else { Heard::Unreachable(why) };
+                }
+                Raw::Message { topic, payload } => return Heard::Message { topic, payload },
+                Raw::Sent(id) => {
+                    let receipt = self.unsent.pop_front().flatten();
+                    self.unacknowledged.insert(id, receipt);
+                }
+                Raw::Acknowledged { id, refused } => {
+                    let receipt = self.unacknowledged.remove(&id).flatten();
+                    match (refused, receipt) {
+                        (None, Some(receipt)) => return Heard::Delivered(receipt),
+                        (None, None) => {}
+                        (Some(why), _) => tracing::warn!(
+                            "the broker refused a message ({why:?}): its access rules must let this device write below d/{}/up",
+                            self.settings.client_id
+                        ),
+                    }
+                }
+                Raw::NotSubscribed(why) => tracing::warn!(
+                    "the broker refuses a subscription ({why:?}): its access rules must let this device read what is for it"
+                ),
+            }
+        }
+    }
+
+    /// Publishes, if there is a connection.
+    pub(crate) fn publish(&mut self, message: Message) {
+        let Some(client) = &self.client else { return };
+        let properties = PublishProperties { message_expiry_interval: message.expiry_s, ..Default::default() };
+        let handed = client.try_publish_with_properties(
+            message.topic,
+            QoS::AtLeastOnce,
+            message.retain,
+            message.payload,
+            properties,
+        );
+        match handed {
+            Ok(()) => self.unsent.push_back(message.receipt),
+            Err(_) => self.choked = true,
+        }
+    }
+
+    /// Subscribes, if there is a connection.
+    pub(crate) fn subscribe(&mut self, topics: impl IntoIterator<Item = String>) {
+        let Some(client) = &self.client else { return };
+        let filters: Vec<Filter> = topics.into_iter().map(|topic| Filter::new(topic, QoS::AtLeastOnce)).collect();
+        let some = |filters: &[Filter]| client.try_subscribe_many(filters.to_vec()).is_err();
+        self.choked |= filters.chunks(TOPICS_PER_SUBSCRIBE).any(some);
+    }
+
+    /// Unsubscribes, if there is a connection.
+    pub(crate) fn unsubscribe(&mut self, topic: String) {
+        let Some(client) = &self.client else { return };
+        self.choked |= client.try_unsubscribe(topic).is_err();
+    }
+
+    /// Says goodbye, so that the broker does not speak the will, and waits until that is said.
+    pub(crate) async fn end(mut self, last: Message, patience: Duration) {
+        self.publish(last);
+        if self.client.take().is_some_and(|client| client.try_disconnect().is_ok()) {
+            let gone = async { while !matches!(self.raw.recv().await, None | Some(Raw::Down { .. })) {} };
+            let _ = tokio::time::timeout(patience, gone).await;
+        }
+        self.task.abort();
+    }
+
+    /// Drops the connection, in whatever state it is; the broker speaks the will.
+    pub(crate) fn drop_now(self) {
+        self.task.abort();
+    }
+
+    /// Too much waited to be sent: a new connection, after which everything is said again.
+    fn begin_again(&mut self) -> Heard {
+        self.task.abort();
+        self.forget();
+        (self.raw, self.task) = spawn(&self.settings);
+        Heard::Lost("the connection did not take what was to be said".into())
+    }
+
+    fn forget(&mut self) {
+        self.client = None;
+        self.choked = false;
+        self.unsent.clear();
+        self.unacknowledged.clear();
+    }
+}
+
+fn spawn(settings: &Settings) -> (mpsc::Receiver<Raw>, JoinHandle<()>) {
+    let (heard, raw) = mpsc::channel(ARRIVALS);
+    let settings = settings.clone();
+    (raw, tokio::spawn(async move { keep_connected(&settings, &heard).await }))
+}
+
+/// Ends when nobody listens any more.
+async fn keep_connected(settings: &Settings, heard: &mpsc::Sender<Raw>) {
+    let mut failures = 0;
+    loop {
+        let began = Instant::now();
+        let Some((was_up, why)) = connection(settings, heard).await else { return };
+        if heard.send(Raw::Down { was_up, why }).await.is_err() {
+            return;
+        }
+        failures = if was_up && began.elapsed() >= GOOD_CONNECTION { 0 } else { failures + 1 };
+        tokio::time::sleep(pause(failures, fastrand::f64())).await;
+    }
+}
+
+/// Full jitter: a fleet that lost its broker does not come back all at once.
+fn pause(failures: u32, chance: f64) -> Duration {
+    let longest = SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+    longest.mul_f64(chance)
+}
+
+/// One connection from its beginning to its end: whether it ever was one, and why it ended.
+async fn connection(settings: &Settings, heard: &mpsc::Sender<Raw>) -> Option<(bool, String)> {
+    let (client, mut polled) = AsyncClient::new(options(settings), REQUESTS);
+    let mut was_up = false;
+    loop {
+        let raw = match polled.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => {
+                was_up = true;
+                Raw::Up(client.clone())
+            }
+            Ok(Event::Incoming(Packet::Publish(publish))) => match String::from_utf8(publish.topic.to_vec()) {
+                Ok(topic) => Raw::Message { topic, payload: publish.payload.into() },
+                Err(_) => continue,
+            },
+            Ok(Event::Outgoing(Outgoing::Publish(id))) => Raw::Sent(id),
+            Ok(Event::Incoming(Packet::PubAck(ack))) => {
+                let taken = matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
+                Raw::Acknowledged { id: ack.pkid, refused: (!taken).then_some(ack.reason) }
+            }
+            Ok(Event::Incoming(Packet::SubAck(ack))) => {
+                let refused = ack.return_codes.into_iter().find(|c| !matches!(c, SubscribeReasonCode::Success(_)));
+                match refused {
+                    Some(code) => Raw::NotSubscribed(code),
+                    None => continue,
+                }
+            }
+            Ok(Event::Incoming(Packet::UnsubAck(ack))) => {
+                let odd = ack.reasons.iter().find(|reason| **reason != UnsubAckReason::Success);
+                if let Some(reason) = odd {
+                    tracing::debug!("a subscription could not be ended: {reason:?}");
+                }
+                continue;
+            }
+            Ok(_) => continue,
+            Err(error) => return Some((was_up, explain(&error))),
+        };
+        heard.send(raw).await.ok()?;
+    }
+}
+
+fn options(settings: &Settings) -> MqttOptions {
+    let mut options = MqttOptions::new(&settings.client_id, &settings.broker.host, settings.broker.port);
+    let (topic, payload) = settings.will.clone();
+    let mut network = options.network_options();
+    network.set_tcp_nodelay(true);
+    network.set_connection_timeout(CONNECT_TIMEOUT_S);
+    options
+        .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(settings.tls.clone())))
+        .set_keep_alive(KEEP_ALIVE)
+        .set_connection_timeout(CONNECT_TIMEOUT_S)
+        .set_clean_start(true)
+        .set_max_packet_size(Some(MAX_PACKET_BYTES))
+        .set_outgoing_inflight_upper_limit(INFLIGHT)
+        .set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, true, None))
+        .set_network_options(network);
+    options
+}
+
+/// The library's words; they hold those of their causes.
+fn explain(error: &ConnectionError) -> String {
+    match error {
+        ConnectionError::Timeout(_) => "there was no answer in time".into(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::told;
+
+    #[test]
+    fn the_pause_doubles_up_to_its_limit_and_chance_shortens_it() {
+        let longest: Vec<f64> = (0..8).map(|failures| pause(failures, 1.0).as_secs_f64()).collect();
+        assert_eq!(longest, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
+        assert_eq!(pause(u32::MAX, 0.0), Duration::ZERO);
+        assert_eq!(pause(3, 0.5), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn an_authority_without_a_certificate_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        assert!(tls(&path).unwrap_err().to_string().contains("ca.pem"));
+        std::fs::write(&path, "nothing").unwrap();
+        assert!(told(&tls(&path).unwrap_err()).contains("no certificate"));
+    }
+}

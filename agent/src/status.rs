@@ -1,0 +1,186 @@
+//! The status: what a person beside the device wants to know, and the command that asks for it.
+//!
+//! Decides what is told. It is gathered by the driver and handed out by the local API.
+
+use crate::config::Config;
+use crate::fault::Fault;
+use agent_core::{Agent, StreamLedger};
+use comfy_table::{Table, presets};
+use protocol::{Generation, RefusalReport, StreamName};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+/// The file in the state folder with the address of the local API.
+pub(crate) const ADDRESS_FILE: &str = "http.addr";
+const TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_STATUS_BYTES: u64 = 1 << 20;
+
+/// The device at a glance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// The device.
+    pub(crate) device: String,
+    /// Its fleet.
+    pub(crate) fleet: String,
+    /// The firmware profile.
+    pub(crate) board: String,
+    /// The agent's version.
+    pub(crate) agent: String,
+    /// How often the agent was started.
+    pub(crate) boot: u64,
+    /// Seconds since it was.
+    pub(crate) uptime_s: u64,
+    /// The broker that it speaks to.
+    pub(crate) broker: String,
+    /// Whether there is a connection.
+    pub(crate) connected: bool,
+    /// The id of the device's key.
+    pub(crate) key_id: String,
+    /// The root of trust in use.
+    pub(crate) root_version: u64,
+    /// The last assignment.
+    pub(crate) generation: Option<Generation>,
+    /// The local API.
+    pub(crate) listen: SocketAddr,
+    /// Verdicts that land does not have yet.
+    pub(crate) outbox: usize,
+    /// The streams.
+    pub(crate) streams: Vec<StreamStatus>,
+    /// What was refused since the start.
+    pub(crate) refusals: Vec<RefusalReport>,
+}
+
+/// A stream at a glance; releases by their number.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StreamStatus {
+    /// The stream.
+    pub(crate) stream: StreamName,
+    /// Where it is on its way.
+    pub(crate) phase: String,
+    /// What land wants.
+    pub(crate) wanted: Option<u64>,
+    /// What is confirmed.
+    pub(crate) active: Option<u64>,
+    /// What was before it.
+    pub(crate) previous: Option<u64>,
+    /// What is on trial.
+    pub(crate) trial: Option<u64>,
+    /// What answers.
+    pub(crate) serving: Option<u64>,
+    /// What answers when that fails.
+    pub(crate) fallback: Option<u64>,
+    /// Answers since the start.
+    pub(crate) answers: u64,
+    /// Requests since the start that a model could not answer.
+    pub(crate) errors: u64,
+    /// What is arriving.
+    pub(crate) progress: Option<Progress>,
+}
+
+/// How far a bundle has arrived, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    /// On disk.
+    pub(crate) arrived: u64,
+    /// In all.
+    pub(crate) total: u64,
+}
+
+impl StreamStatus {
+    /// A stream as the core and the worker have it.
+    pub(crate) fn of(
+        core: &Agent,
+        stream: &StreamName,
+        ledger: &StreamLedger,
+        serving: &BTreeMap<StreamName, (u64, Option<u64>)>,
+    ) -> Self {
+        let (main, fallback) = serving.get(stream).map_or((None, None), |(main, fallback)| (Some(*main), *fallback));
+        Self {
+            stream: stream.clone(),
+            phase: core.phases().get(stream).map_or("settled", |phase| phase.name()).to_owned(),
+            wanted: ledger.wanted.as_ref().map(|w| w.target.release),
+            active: ledger.active.map(|i| i.release),
+            previous: ledger.previous.map(|i| i.release),
+            trial: ledger.trial.map(|t| t.candidate.release),
+            serving: main,
+            fallback,
+            answers: 0,
+            errors: 0,
+            progress: None,
+        }
+    }
+
+    /// Whether some release of it should answer.
+    pub(crate) fn should_serve(&self) -> bool {
+        self.active.is_some() || self.trial.is_some()
+    }
+}
+
+/// Asks the agent that uses the configured state folder.
+///
+/// # Errors
+/// When it does not run or does not answer.
+pub(crate) fn ask(config: &Path) -> Result<Status, Fault> {
+    let config = Config::read(config)?;
+    let path = config.state.join(ADDRESS_FILE);
+    let not_running = "start it with `petrel-agent run`, or look at its log";
+    let address = std::fs::read_to_string(&path).map_err(|why| {
+        Fault::new(format!("the agent of {} does not run", config.device))
+            .because(format!("{}: {why}", path.display()))
+            .remedy(not_running)
+    })?;
+    let url = format!("http://{}/status", address.trim());
+    let silent = |why: ureq::Error| {
+        Fault::new(format!("the agent of {} does not answer at {url}", config.device)).because(why).remedy(not_running)
+    };
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().into();
+    let mut response = agent.get(&url).call().map_err(silent)?;
+    response.body_mut().with_config().limit(MAX_STATUS_BYTES).read_json().map_err(silent)
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let link = if self.connected { "connected to" } else { "NOT connected to" };
+        writeln!(f, "{} of fleet {} ({}, agent {})", self.device, self.fleet, self.board, self.agent)?;
+        writeln!(f, "key {}", self.key_id)?;
+        writeln!(f, "{link} {}, boot {}, up {}", self.broker, self.boot, duration(self.uptime_s))?;
+        let generation = self.generation.map_or("no assignment yet".into(), |g| format!("assignment {}", g.seq));
+        writeln!(
+            f,
+            "{generation}, root {}, {} verdicts unsent, API http://{}",
+            self.root_version, self.outbox, self.listen
+        )?;
+        if !self.streams.is_empty() {
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING);
+            table
+                .set_header(["STREAM", "PHASE", "SERVES", "ACTIVE", "TRIAL", "WANTED", "ANSWERS", "ERRORS", "ARRIVED"]);
+            for s in &self.streams {
+                let number = |release: Option<u64>| release.map_or("-".to_owned(), |n| n.to_string());
+                let arrived = s.progress.map_or("-".to_owned(), |p| format!("{}%", p.arrived * 100 / p.total.max(1)));
+                let (answers, errors) = (s.answers.to_string(), s.errors.to_string());
+                let releases = [s.serving, s.active, s.trial, s.wanted].map(number);
+                let row = [s.stream.to_string(), s.phase.clone()].into_iter().chain(releases);
+                table.add_row(row.chain([answers, errors, arrived]));
+            }
+            writeln!(f, "\n{}", table.to_string().trim_end())?;
+        }
+        for refusal in &self.refusals {
+            writeln!(f, "refused {} times, {}: {}", refusal.count, refusal.code, refusal.detail)?;
+        }
+        Ok(())
+    }
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}

@@ -1,0 +1,168 @@
+//! Telemetry: how the board and its models are doing, once an interval.
+//!
+//! Decides what is measured, and that nothing counted is lost while there is no connection: the rows
+//! add up until they can be sent.
+
+use crate::worker::{Counts, Observation};
+use protocol::{DeviceId, StreamName, StreamTelemetry, Telemetry};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use sysinfo::{Components, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
+
+const MIB: u64 = 1 << 20;
+/// Rows that fit into a message, whatever their names and counts.
+const MAX_ROWS: usize = 48;
+
+/// What is measured and what has added up.
+#[derive(Debug)]
+pub(crate) struct Gauge {
+    state: PathBuf,
+    /// What the system does not tell here is told as zero.
+    system: Option<System>,
+    components: Option<Components>,
+    process: Option<Pid>,
+    rows: BTreeMap<(StreamName, u64), Counts>,
+}
+
+/// Who speaks, and when.
+#[derive(Debug)]
+pub(crate) struct Speaker {
+    /// The device.
+    pub(crate) device: DeviceId,
+    /// Boot counter.
+    pub(crate) boot: u64,
+    /// Sequence number.
+    pub(crate) seq: u64,
+    /// Unix milliseconds, where the clock is set.
+    pub(crate) at: Option<u64>,
+    /// Seconds since the start.
+    pub(crate) uptime_s: u64,
+}
+
+/// Memory of the board in MiB; 0 where the system does not tell.
+pub(crate) fn board_memory_mb() -> u64 {
+    let Ok(mut system) = System::new() else { return 0 };
+    system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+    system.total_memory() / MIB
+}
+
+impl Gauge {
+    /// Measures the board, and the disk under `state`.
+    pub(crate) fn new(state: &Path) -> Self {
+        let mut system = System::new().ok();
+        // The load is measured between two looks.
+        system.iter_mut().for_each(System::refresh_cpu_usage);
+        Self {
+            state: state.to_owned(),
+            system,
+            components: Components::new().ok(),
+            process: sysinfo::get_current_pid().ok(),
+            rows: BTreeMap::new(),
+        }
+    }
+
+    /// Adds what was observed.
+    pub(crate) fn add(&mut self, observation: &Observation) {
+        let key = (observation.stream.clone(), observation.release);
+        self.rows.entry(key).or_default().add(&observation.counts);
+    }
+
+    /// The next message; a release that serves and did nothing has a row of zeros.
+    pub(crate) fn read(&mut self, speaker: Speaker, serving: &BTreeMap<StreamName, (u64, Option<u64>)>) -> Telemetry {
+        self.refresh();
+        let system = self.system.as_ref();
+        let own = self.process.and_then(|pid| system?.process(pid)).map_or(0, sysinfo::Process::memory);
+        let sensors = self.components.iter().flat_map(|c| c.iter()).filter_map(sysinfo::Component::temperature);
+        let hottest = sensors.filter(|t| t.is_finite()).reduce(f32::max);
+        Telemetry {
+            device: speaker.device,
+            boot: speaker.boot,
+            seq: speaker.seq,
+            at: speaker.at,
+            uptime_s: speaker.uptime_s,
+            cpu_percent: system.map_or(0.0, |s| s.global_cpu_usage().clamp(0.0, 100.0)),
+            memory_used_mb: system.map_or(0, System::used_memory) / MIB,
+            memory_total_mb: system.map_or(0, System::total_memory) / MIB,
+            agent_memory_mb: own / MIB,
+            disk_free_mb: crate::store::free_space(&self.state).unwrap_or(0) / MIB,
+            temperature_c: hottest,
+            streams: self.take_rows(serving),
+        }
+    }
+
+    fn take_rows(&mut self, serving: &BTreeMap<StreamName, (u64, Option<u64>)>) -> Vec<StreamTelemetry> {
+        let quiet = serving.iter().map(|(stream, (release, _))| (stream.clone(), *release));
+        let keys: BTreeSet<(StreamName, u64)> = self.rows.keys().cloned().chain(quiet).collect();
+        let row = |key: (StreamName, u64)| {
+            let counts = self.rows.remove(&key).unwrap_or_default();
+            let (stream, release) = key;
+            let (answers, errors, latency) = (counts.answers(), counts.errors, counts.latency);
+            StreamTelemetry { stream, release, answers, errors, latency }
+        };
+        keys.into_iter().take(MAX_ROWS).map(row).collect()
+    }
+
+    fn refresh(&mut self) {
+        if let Some(system) = &mut self.system {
+            system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+            system.refresh_cpu_usage();
+            if let Some(pid) = self.process {
+                let memory = ProcessRefreshKind::nothing().with_memory();
+                system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, memory);
+            }
+        }
+        self.components.iter_mut().for_each(|components| components.refresh(true));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Signer;
+    use protocol::{Kind, LATENCY_BUCKETS};
+    use trust::Digest;
+
+    fn speaker() -> Speaker {
+        Speaker { device: "d".repeat(63).parse().unwrap(), boot: u64::MAX, seq: 1, at: Some(u64::MAX), uptime_s: 5 }
+    }
+
+    fn observation(stream: &str, release: u64, errors: u64) -> Observation {
+        let counts = Counts { errors, latency: [1; LATENCY_BUCKETS] };
+        Observation { stream: stream.parse().unwrap(), bundle: Digest([0; 32]), release, counts }
+    }
+
+    #[test]
+    fn counts_add_up_until_they_are_told_once() {
+        let state = tempfile::tempdir().unwrap();
+        let mut gauge = Gauge::new(state.path());
+        gauge.add(&observation("digits", 1, 1));
+        gauge.add(&observation("digits", 1, 2));
+        gauge.add(&observation("digits", 2, 0));
+        let serving = BTreeMap::from([("digits".parse().unwrap(), (2, None))]);
+        let told = gauge.read(speaker(), &serving);
+        let rows: Vec<_> = told.streams.iter().map(|r| (r.release, r.answers, r.errors)).collect();
+        assert_eq!(rows, [(1, 2 * LATENCY_BUCKETS as u64, 3), (2, LATENCY_BUCKETS as u64, 0)]);
+        let rows: Vec<_> = gauge.read(speaker(), &serving).streams.iter().map(|r| (r.release, r.answers)).collect();
+        assert_eq!(rows, [(2, 0)], "a row of zeros for what serves");
+        assert!(told.memory_total_mb > 0 && told.disk_free_mb > 0 && told.agent_memory_mb > 0);
+    }
+
+    #[test]
+    fn however_many_rows_there_are_a_message_fits_and_the_rest_follows() {
+        let state = tempfile::tempdir().unwrap();
+        let signer = Signer::open(state.path()).unwrap();
+        let mut gauge = Gauge::new(state.path());
+        for n in 0..100u64 {
+            let mut row = observation(&format!("{n:063}"), u64::MAX, u64::MAX / 2);
+            row.counts.latency = [u64::MAX / 32; LATENCY_BUCKETS];
+            gauge.add(&row);
+        }
+        let mut sent = 0;
+        for _ in 0..3 {
+            let message = gauge.read(speaker(), &BTreeMap::new());
+            sent += message.streams.len();
+            signer.frame(Kind::Telemetry, &message).unwrap();
+        }
+        assert_eq!(sent, 100);
+    }
+}

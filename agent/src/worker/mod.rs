@@ -1,0 +1,252 @@
+//! The worker: which release answers for which stream, and what becomes of a request.
+//!
+//! Decides between a release and its fallback, and counts. Which release serves is decided by the
+//! core; how requests arrive, by the local API.
+
+mod counters;
+mod loader;
+mod pool;
+
+pub(crate) use counters::Counts;
+pub(crate) use loader::{Loader, Task};
+pub(crate) use pool::{Busy, Pool};
+
+use counters::Counters;
+use engine::{Answer, Input, Pipeline, RunError};
+use protocol::StreamName;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+use tokio::sync::Notify;
+use trust::Digest;
+
+/// A release in memory.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The bundle.
+    pub(crate) bundle: Digest,
+    /// Its release number.
+    pub(crate) release: u64,
+    /// Processing and model.
+    pub(crate) pipeline: Pipeline,
+    counters: Counters,
+}
+
+/// What answers for a stream.
+#[derive(Debug, Clone)]
+pub(crate) struct Serving {
+    /// It is asked first.
+    pub(crate) main: Arc<Loaded>,
+    /// It answers what the first cannot.
+    pub(crate) fallback: Option<Arc<Loaded>>,
+}
+
+/// An answer and the release that gave it.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// Who answered.
+    pub(crate) by: Arc<Loaded>,
+    /// What.
+    pub(crate) answer: Answer,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// Nothing serves under that name.
+    #[error("no model `{0}` serves here")]
+    UnknownModel(String),
+    /// The release does not serve.
+    #[error("release {release} of `{model}` does not serve here")]
+    UnknownRelease {
+        /// The stream.
+        model: StreamName,
+        /// What was asked for.
+        release: String,
+    },
+    /// The request does not fit the model.
+    #[error("{0}")]
+    Request(RunError),
+    /// The model could not answer.
+    #[error("the model could not answer: {0}")]
+    Model(RunError),
+}
+
+/// What a release did since it was last asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Observation {
+    /// The stream.
+    pub(crate) stream: StreamName,
+    /// The bundle.
+    pub(crate) bundle: Digest,
+    /// Its release number.
+    pub(crate) release: u64,
+    /// What it did.
+    pub(crate) counts: Counts,
+}
+
+/// The table of what serves.
+#[derive(Debug, Default)]
+pub(crate) struct Worker {
+    table: RwLock<BTreeMap<StreamName, Serving>>,
+    /// Releases that serve no more, until what they did last is told.
+    retired: Mutex<Vec<(StreamName, Arc<Loaded>)>>,
+    stirred: Notify,
+}
+
+impl Loaded {
+    fn new(bundle: Digest, release: u64, pipeline: Pipeline) -> Self {
+        Self { bundle, release, pipeline, counters: Counters::default() }
+    }
+
+    /// Asks the model and counts. A request that does not fit is not the model's fault and not counted.
+    fn ask(&self, input: &Input) -> Result<Answer, RunError> {
+        let began = Instant::now();
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.pipeline.infer(input)))
+            .unwrap_or_else(|_| Err(RunError::Failed { reason: "it panicked".into() }));
+        match &outcome {
+            Ok(_) => self.counters.answered(began.elapsed()),
+            Err(error) if is_models_fault(error) => self.counters.failed(),
+            Err(_) => {}
+        }
+        outcome
+    }
+}
+
+/// Whether the model failed, and not the one who asked.
+fn is_models_fault(error: &RunError) -> bool {
+    match error {
+        RunError::NonFinite { .. } | RunError::Failed { .. } => true,
+        RunError::InputCount { .. }
+        | RunError::MissingInput { .. }
+        | RunError::MissingColumn { .. }
+        | RunError::Shape { .. }
+        | RunError::Dtype { .. }
+        | RunError::Tensor { .. }
+        | RunError::TooLarge { .. }
+        | RunError::Image { .. } => false,
+    }
+}
+
+impl Worker {
+    /// What serves for a stream, by its name as somebody wrote it.
+    ///
+    /// # Errors
+    /// `UnknownModel`.
+    pub(crate) fn find(&self, model: &str) -> Result<(StreamName, Serving), Failure> {
+        let unknown = || Failure::UnknownModel(model.chars().take(80).collect());
+        let name: StreamName = model.parse().map_err(|_| unknown())?;
+        let serving = self.read().get(&name).cloned().ok_or_else(unknown)?;
+        Ok((name, serving))
+    }
+
+    /// Answers a request. Without `release` the stream's release answers, and its fallback what that
+    /// one cannot; with it, that release or nobody.
+    ///
+    /// # Errors
+    /// `Failure`.
+    pub(crate) fn infer(&self, model: &str, release: Option<&str>, input: &Input) -> Result<Answered, Failure> {
+        let (name, serving) = self.find(model)?;
+        let (first, second) = match release {
+            None => (serving.main, serving.fallback),
+            Some(release) => (serving.of(&name, release)?, None),
+        };
+        let outcome = self.answer(first, second, input);
+        self.stirred.notify_one();
+        outcome
+    }
+
+    fn answer(&self, first: Arc<Loaded>, second: Option<Arc<Loaded>>, input: &Input) -> Result<Answered, Failure> {
+        match (first.ask(input), second) {
+            (Ok(answer), _) => Ok(Answered { by: first, answer }),
+            (Err(error), _) if !is_models_fault(&error) => Err(Failure::Request(error)),
+            (Err(error), None) => {
+                tracing::debug!(release = first.release, "no answer: {error}");
+                Err(Failure::Model(error))
+            }
+            (Err(error), Some(second)) => {
+                tracing::debug!(release = first.release, fallback = second.release, "the fallback is asked: {error}");
+                self.answer(second, None, input)
+            }
+        }
+    }
+
+    /// Puts releases in their places; whoever had one keeps answering what it was asked already.
+    fn put(&self, stream: &StreamName, serving: Serving) {
+        let before = self.write().insert(stream.clone(), serving.clone());
+        self.retire(stream, before, Some(&serving));
+    }
+
+    fn remove(&self, stream: &StreamName) {
+        let before = self.write().remove(stream);
+        self.retire(stream, before, None);
+    }
+
+    fn retire(&self, stream: &StreamName, before: Option<Serving>, now: Option<&Serving>) {
+        let stays = |old: &Arc<Loaded>| now.is_some_and(|now| now.loaded().any(|new| Arc::ptr_eq(new, old)));
+        let gone = before.iter().flat_map(Serving::loaded).filter(|old| !stays(old)).cloned();
+        self.retired().extend(gone.map(|old| (stream.clone(), old)));
+        self.stirred.notify_one();
+    }
+
+    /// Waits until a request was answered, or could not be.
+    pub(crate) async fn stirred(&self) {
+        self.stirred.notified().await;
+    }
+
+    /// What each release did since the last call; those that did nothing are left out.
+    pub(crate) fn observe(&self) -> Vec<Observation> {
+        let observed = |stream: &StreamName, loaded: &Loaded| {
+            let counts = loaded.counters.take();
+            let (stream, bundle, release) = (stream.clone(), loaded.bundle, loaded.release);
+            (!counts.is_zero()).then_some(Observation { stream, bundle, release, counts })
+        };
+        let mut retired = self.retired();
+        let mut observations: Vec<Observation> = retired.iter().filter_map(|(s, l)| observed(s, l)).collect();
+        retired.retain(|(_, loaded)| Arc::strong_count(loaded) > 1);
+        for (stream, serving) in self.read().iter() {
+            observations.extend(serving.loaded().filter_map(|loaded| observed(stream, loaded)));
+        }
+        observations
+    }
+
+    /// What serves: stream, release, and the release that stands in for it.
+    pub(crate) fn serving(&self) -> BTreeMap<StreamName, (u64, Option<u64>)> {
+        let releases = |s: &Serving| (s.main.release, s.fallback.as_ref().map(|f| f.release));
+        self.read().iter().map(|(stream, serving)| (stream.clone(), releases(serving))).collect()
+    }
+
+    // A lock is poisoned only by a panic between two of its lines, none of which leaves it half done.
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<StreamName, Serving>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<StreamName, Serving>> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn retired(&self) -> MutexGuard<'_, Vec<(StreamName, Arc<Loaded>)>> {
+        self.retired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Serving {
+    /// The releases in memory.
+    pub(crate) fn loaded(&self) -> impl Iterator<Item = &Arc<Loaded>> {
+        std::iter::once(&self.main).chain(&self.fallback)
+    }
+
+    /// One of them by its number.
+    ///
+    /// # Errors
+    /// `UnknownRelease`.
+    pub(crate) fn of(&self, model: &StreamName, release: &str) -> Result<Arc<Loaded>, Failure> {
+        let found = self.loaded().find(|loaded| loaded.release.to_string() == release);
+        let release = || release.chars().take(40).collect();
+        found.cloned().ok_or_else(|| Failure::UnknownRelease { model: model.clone(), release: release() })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Releases of the example model in their places: who answers, who is counted, what stays in memory.
+
+use super::loader::Bench;
+use super::*;
+use crate::store::Bundles;
+use crate::testing::{Fixture, models};
+use agent_core::Event;
+use engine::{Limits, Tensor, read_npy};
+use trust::Code;
+
+struct Shelf {
+    _state: tempfile::TempDir,
+    bench: Bench,
+    bundles: Bundles,
+}
+
+impl Shelf {
+    fn of(fixtures: &[&Fixture]) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let bundles = Bundles::open(state.path()).unwrap();
+        fixtures.iter().for_each(|fixture| fixture.install(&bundles));
+        let worker = Arc::new(Worker::default());
+        let bench = Bench { root: fixtures[0].root.clone(), bundles: bundles.clone(), worker };
+        Self { _state: state, bench, bundles }
+    }
+
+    fn serve(&self, main: &Fixture, fallback: Option<&Fixture>) -> Event {
+        let (bundle, fallback) = (main.digest, fallback.map(|f| f.digest));
+        self.bench.run(Task::Serve { stream: stream(), bundle, fallback }).unwrap()
+    }
+
+    fn worker(&self) -> &Worker {
+        &self.bench.worker
+    }
+
+    fn loaded(&self) -> Arc<Loaded> {
+        self.worker().find("digits").unwrap().1.main
+    }
+}
+
+fn stream() -> StreamName {
+    "digits".parse().unwrap()
+}
+
+fn heldout() -> Tensor {
+    read_npy(&models().join("digits/heldout_x.npy"), &Limits::default()).unwrap()
+}
+
+fn row(n: usize) -> Input {
+    Input::Tensors(vec![("image".into(), heldout().rows(n..n + 1).unwrap())])
+}
+
+/// Answers and errors by release, since the last call.
+fn observed(worker: &Worker) -> BTreeMap<u64, (u64, u64)> {
+    worker.observe().into_iter().map(|o| (o.release, (o.counts.answers(), o.counts.errors))).collect()
+}
+
+#[test]
+fn the_fallback_answers_what_the_release_cannot_and_each_is_counted() {
+    let (good, bad) = (Fixture::digits(1), Fixture::digits_bad(2));
+    let shelf = Shelf::of(&[&good, &bad]);
+    assert!(matches!(shelf.serve(&bad, Some(&good)), Event::Served { .. }));
+    let mut by = BTreeMap::new();
+    for n in 0..30 {
+        let answered = shelf.worker().infer("digits", None, &row(n)).unwrap();
+        assert!(answered.answer.classes.is_some());
+        *by.entry(answered.by.release).or_insert(0u64) += 1;
+    }
+    let (failed, answered) = (by[&1], by[&2]);
+    assert!(failed > 0 && answered > 0);
+    assert_eq!(observed(shelf.worker()), BTreeMap::from([(1, (failed, 0)), (2, (answered, failed))]));
+    assert!(shelf.worker().observe().is_empty());
+}
+
+#[test]
+fn without_a_fallback_there_is_no_answer() {
+    let bad = Fixture::digits_bad(2);
+    let shelf = Shelf::of(&[&bad]);
+    shelf.serve(&bad, None);
+    let outcomes: Vec<bool> = (0..30).map(|n| shelf.worker().infer("digits", None, &row(n)).is_ok()).collect();
+    let errors = outcomes.iter().filter(|ok| !**ok).count() as u64;
+    assert!(errors > 0);
+    assert_eq!(observed(shelf.worker()), BTreeMap::from([(2, (30 - errors, errors))]));
+}
+
+#[test]
+fn a_request_that_does_not_fit_is_nobodys_error() {
+    let (good, bad) = (Fixture::digits(1), Fixture::digits_bad(2));
+    let shelf = Shelf::of(&[&good, &bad]);
+    shelf.serve(&bad, Some(&good));
+    let wrong = Tensor::new(vec![1, 3], engine::Data::F32(vec![0.0; 3])).unwrap();
+    let failure = shelf.worker().infer("digits", None, &Input::Tensors(vec![("image".into(), wrong)])).unwrap_err();
+    assert!(matches!(failure, Failure::Request(RunError::Shape { .. })), "{failure}");
+    assert!(shelf.worker().observe().is_empty());
+}
+
+#[test]
+fn a_release_can_be_asked_by_its_number_while_it_serves() {
+    let (one, two) = (Fixture::digits(1), Fixture::digits(2));
+    let shelf = Shelf::of(&[&one, &two]);
+    shelf.serve(&two, Some(&one));
+    assert_eq!(shelf.worker().infer("digits", Some("1"), &row(0)).unwrap().by.release, 1);
+    assert!(matches!(shelf.worker().infer("digits", Some("3"), &row(0)), Err(Failure::UnknownRelease { .. })));
+    assert!(matches!(shelf.worker().infer("other", None, &row(0)), Err(Failure::UnknownModel(_))));
+    assert!(matches!(shelf.worker().infer("No Name", None, &row(0)), Err(Failure::UnknownModel(_))));
+}
+
+#[test]
+fn a_release_in_memory_only_changes_its_place() {
+    let (one, two) = (Fixture::digits(1), Fixture::digits(2));
+    let shelf = Shelf::of(&[&one, &two]);
+    shelf.serve(&one, None);
+    let first = shelf.loaded();
+    shelf.serve(&two, Some(&one));
+    // Taken back: not even the disk is needed.
+    shelf.bundles.discard(one.digest).unwrap();
+    assert!(matches!(shelf.serve(&one, None), Event::Served { .. }));
+    assert!(Arc::ptr_eq(&first, &shelf.loaded()));
+}
+
+#[test]
+fn what_answered_before_goes_on_when_the_next_is_damaged() {
+    let (one, two) = (Fixture::digits(1), Fixture::digits(2));
+    let shelf = Shelf::of(&[&one, &two]);
+    shelf.serve(&one, None);
+    std::fs::write(shelf.bundles.complete(two.digest).join("labels.txt"), "x").unwrap();
+    let Event::ServeFailed { refusal, .. } = shelf.serve(&two, Some(&one)) else { panic!("it served") };
+    assert_eq!(refusal.code, Code::Size);
+    assert_eq!(shelf.worker().infer("digits", None, &row(0)).unwrap().by.release, 1);
+}
+
+#[test]
+fn what_a_retired_release_did_last_is_still_told() {
+    let one = Fixture::digits(1);
+    let shelf = Shelf::of(&[&one]);
+    shelf.serve(&one, None);
+    shelf.worker().infer("digits", None, &row(0)).unwrap();
+    shelf.bench.run(Task::Stop(stream()));
+    assert!(shelf.worker().find("digits").is_err());
+    assert_eq!(observed(shelf.worker()), BTreeMap::from([(1, (1, 0))]));
+    assert!(shelf.worker().retired().is_empty());
+}
+
+#[test]
+fn the_probe_passes_golden_vectors_and_refuses_other_answers() {
+    let (good, bad) = (Fixture::digits(1), Fixture::digits_bad(2));
+    let shelf = Shelf::of(&[&good, &bad]);
+    for fixture in [&good, &bad] {
+        let passed = shelf.bench.run(Task::Probe(fixture.digest)).unwrap();
+        assert!(matches!(passed, Event::ProbePassed { .. }), "{passed:?}");
+    }
+    let wrong = Fixture::digits_with_golden_of_others(3);
+    wrong.install(&shelf.bundles);
+    let Event::ProbeFailed { refusal, .. } = shelf.bench.run(Task::Probe(wrong.digest)).unwrap() else {
+        panic!("it passed")
+    };
+    assert_eq!(refusal.code, Code::Golden);
+    let files = Fixture::of_files(&[("model.onnx", b"no model".to_vec())]);
+    files.install(&shelf.bundles);
+    let Event::ProbeFailed { refusal, .. } = shelf.bench.run(Task::Probe(files.digest)).unwrap() else {
+        panic!("it passed")
+    };
+    assert_eq!(refusal.code, Code::Model);
+}

@@ -1,0 +1,106 @@
+//! The training rows as columns, and the baseline measured on them.
+//!
+//! Decides what a row of an array is called. The arithmetic is decided by `drift`.
+
+use super::read::read_bounded;
+use crate::fault::Fault;
+use drift::Baseline;
+use engine::{Input, Limits};
+use std::path::Path;
+use trust::{Code, Refusal};
+
+/// The most bytes of `drift.json`: a device keeps it in memory.
+const MAX_BYTES: u64 = 8 << 20;
+
+/// Reads training rows: a table, or an array with one row on each index of its first axis.
+///
+/// # Errors
+/// When it cannot be read, or is an image.
+pub(crate) fn read_rows(path: &Path) -> anyhow::Result<Input> {
+    let unusable = || Fault::new(format!("the training data {} cannot be used", path.display()));
+    match engine::read_input(path, &Limits::default()) {
+        Ok(Input::Image(_)) => {
+            let fault = unusable().because("it is one image").remedy("give a .csv table or a .npy array of rows");
+            Err(fault.into())
+        }
+        Ok(rows) => Ok(rows),
+        Err(error) => Err(unusable().because(error).remedy("give numbers only, without the target").into()),
+    }
+}
+
+/// How many rows there are.
+pub(crate) fn row_count(rows: &Input) -> usize {
+    match rows {
+        Input::Table(table) => table.rows.len(),
+        Input::Tensors(tensors) => tensors.first().map_or(0, |(_, tensor)| tensor.row_count()),
+        Input::Image(_) => 0,
+    }
+}
+
+/// Measures the raw features: a table's columns by name, an array's as `f0`, `f1`, …
+///
+/// # Errors
+/// When there are too many, or two have one name.
+pub(crate) fn measure(rows: &Input) -> anyhow::Result<Baseline> {
+    let columns = columns(rows);
+    let baseline = Baseline::measure(columns.iter().map(|(name, values)| (name.as_str(), values.as_slice())));
+    Ok(baseline.map_err(|e| Fault::new("the training data give no baseline").because(e))?)
+}
+
+/// Refuses a baseline that contradicts itself.
+///
+/// # Errors
+/// `E_PARSE` and `E_LIMIT`, or what the system said.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Baseline> {
+    let bytes = read_bounded(path, MAX_BYTES)?;
+    let baseline: Result<Baseline, _> = serde_json::from_slice(&bytes);
+    let malformed = |reason: String| Refusal::new(Code::Parse, format!("the baseline is malformed: {reason}"));
+    let baseline = baseline.map_err(|e| malformed(e.to_string()))?;
+    baseline.validate().map_err(|e| malformed(e.to_string()))?;
+    Ok(baseline)
+}
+
+fn columns(rows: &Input) -> Vec<(String, Vec<f32>)> {
+    match rows {
+        Input::Table(table) => {
+            let column = |index: usize| table.rows.iter().filter_map(|row| row.get(index).copied()).collect();
+            table.columns.iter().enumerate().map(|(index, name)| (name.clone(), column(index))).collect()
+        }
+        Input::Tensors(tensors) => {
+            let Some((_, tensor)) = tensors.first() else { return Vec::new() };
+            let width = tensor.len().checked_div(tensor.row_count()).unwrap_or(0);
+            let values = tensor.as_f32();
+            let column = |index: usize| values.iter().skip(index).step_by(width.max(1)).copied().collect();
+            (0..width).map(|index| (format!("f{index}"), column(index))).collect()
+        }
+        Input::Image(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use engine::{Data, Table, Tensor};
+
+    #[test]
+    fn an_array_is_flattened_behind_its_first_axis() {
+        let tensor = Tensor::new(vec![2, 1, 3], Data::I64(vec![1, 2, 3, 4, 5, 6])).unwrap();
+        let rows = Input::Tensors(vec![(String::new(), tensor)]);
+        assert_eq!(row_count(&rows), 2);
+        let expected = [("f0", [1.0, 4.0]), ("f1", [2.0, 5.0]), ("f2", [3.0, 6.0])];
+        assert_eq!(columns(&rows), expected.map(|(name, values)| (name.to_owned(), values.to_vec())));
+    }
+
+    #[test]
+    fn a_table_keeps_its_names() {
+        let table = Table { columns: vec!["a".into(), "b".into()], rows: vec![vec![1.0, 2.0], vec![3.0, f32::NAN]] };
+        let baseline = measure(&Input::Table(table)).unwrap();
+        assert_eq!((baseline.features[1].name.as_str(), baseline.features[1].missing), ("b", 1));
+    }
+
+    #[test]
+    fn wide_data_are_refused() {
+        let tensor = Tensor::new(vec![1, 5000], Data::U8(vec![0; 5000])).unwrap();
+        assert!(measure(&Input::Tensors(vec![(String::new(), tensor)])).is_err());
+    }
+}

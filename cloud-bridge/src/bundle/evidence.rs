@@ -1,0 +1,152 @@
+//! Evidence that a model runs here as it should: golden vectors, and the engine that must repeat them.
+//!
+//! Decides where golden vectors come from. What counts as agreement is decided by `engine`.
+
+use crate::bundle::baseline;
+use crate::fault::{Fault, told};
+use anyhow::Context;
+use engine::{Agreement, Golden, GoldenError, Input, Limits, LoadError, Model, Pipeline, Table, Tolerance};
+use std::path::{Path, PathBuf};
+use trust::{Code, Refusal};
+
+/// Rows of the training data that serve where there is no reference.
+const OWN_ROWS: usize = 16;
+
+/// Where golden vectors come from.
+#[derive(Debug)]
+pub(crate) enum GoldenSource {
+    /// Two arrays of a model with one input and one output: the model's input, and the reference's output.
+    Arrays {
+        /// Inputs.
+        x: PathBuf,
+        /// Outputs.
+        y: PathBuf,
+    },
+    /// An archive of arrays called `in:<input>` and `out:<output>`.
+    Archive(PathBuf),
+    /// The first training rows through the engine itself.
+    Engine,
+}
+
+/// A model that was loaded and run.
+#[derive(Debug)]
+pub(crate) struct Tested {
+    /// The model with its processing.
+    pub(crate) pipeline: Pipeline,
+    /// What it was compared with.
+    pub(crate) golden: Golden,
+    /// How well it agreed.
+    pub(crate) agreement: Agreement,
+    /// Whether the expected values come from outside of the engine.
+    pub(crate) from_reference: bool,
+}
+
+/// Loads the model in `dir` with its processing and compares it with its golden vectors.
+///
+/// # Errors
+/// `E_MODEL` for what the engine cannot run, `E_GOLDEN` for what it answers otherwise, or a fault of
+/// what was given.
+pub(crate) fn test(
+    dir: &Path,
+    source: &GoldenSource,
+    rows: Option<&Input>,
+    tolerance: Tolerance,
+) -> anyhow::Result<Tested> {
+    let pipeline = open(dir)?;
+    let (golden, from_reference) = match (source, rows) {
+        (GoldenSource::Arrays { x, y }, _) => (from_arrays(pipeline.model(), x, y)?, true),
+        (GoldenSource::Archive(path), _) => {
+            let golden = Golden::read(path, &Limits::default());
+            (golden.with_context(|| format!("cannot use the golden vectors {}", path.display()))?, true)
+        }
+        (GoldenSource::Engine, Some(rows)) => (from_engine(&pipeline, rows)?, false),
+        (GoldenSource::Engine, None) => {
+            let fault = Fault::new("there is nothing to test the model with");
+            return Err(fault.remedy("give --golden X.npy Y.npy from a reference, or --data train.csv").into());
+        }
+    };
+    let agreement = check(&golden, pipeline.model(), tolerance)?;
+    Ok(Tested { pipeline, golden, agreement, from_reference })
+}
+
+/// Opens the model in `dir` with its processing.
+///
+/// # Errors
+/// `E_MODEL`, or what the system said.
+pub(crate) fn open(dir: &Path) -> anyhow::Result<Pipeline> {
+    let advice = |error: &LoadError| match error {
+        LoadError::UnsupportedOperator { .. } => "export the model again without these operators, as plain ONNX",
+        LoadError::ExternalData { .. } => "save the model as one file, its weights inside",
+        LoadError::Declaration { .. } => "correct the file and pack again",
+        _ => "export the model again; `petrel` runs ONNX",
+    };
+    Pipeline::open(dir, &Limits::default()).map_err(|error| match error {
+        LoadError::Io { .. } => error.into(),
+        error => {
+            let refusal = Refusal::new(Code::Model, told(&error));
+            Fault::new("the engine cannot run this model").because(refusal).remedy(advice(&error)).into()
+        }
+    })
+}
+
+/// Compares the model with golden vectors.
+///
+/// # Errors
+/// `E_GOLDEN`, or what the system said.
+pub(crate) fn check(golden: &Golden, model: &Model, tolerance: Tolerance) -> anyhow::Result<Agreement> {
+    golden.check(model, tolerance).map_err(|error| match error {
+        GoldenError::Read(_) | GoldenError::Write(_) => error.into(),
+        error => {
+            let refusal = Refusal::new(Code::Golden, told(&error));
+            Fault::new("the model does not answer as its golden vectors say")
+                .because(refusal)
+                .remedy("compare the export with the reference row by row; loosen the tolerance only if you know why")
+                .into()
+        }
+    })
+}
+
+fn from_arrays(model: &Model, x: &Path, y: &Path) -> anyhow::Result<Golden> {
+    let ([input], [output]) = (model.inputs(), model.outputs()) else {
+        let (inputs, outputs) = (model.inputs().len(), model.outputs().len());
+        let fault = Fault::new("two arrays are not enough for this model")
+            .because(format!("it has {inputs} inputs and {outputs} outputs"))
+            .remedy("give one .npz archive with arrays called `in:<input>` and `out:<output>`");
+        return Err(fault.into());
+    };
+    let array = |path: &Path| {
+        let array = engine::read_npy(path, &Limits::default());
+        array.with_context(|| format!("cannot use the golden vectors {}", path.display()))
+    };
+    Ok(Golden { inputs: vec![(input.name.clone(), array(x)?)], outputs: vec![(output.name.clone(), array(y)?)] })
+}
+
+fn from_engine(pipeline: &Pipeline, rows: &Input) -> anyhow::Result<Golden> {
+    let unfit = |error| Fault::new("the model does not run on the training data").because(error);
+    let model = pipeline.model();
+    let inputs = pipeline.prepare(&first_rows(rows)?).map_err(unfit)?;
+    let outputs = model.run_rows(&inputs).map_err(unfit)?;
+    let named = |ports: &[engine::Port], tensors| ports.iter().map(|port| port.name.clone()).zip(tensors).collect();
+    let golden = Golden { inputs: named(model.inputs(), inputs), outputs: named(model.outputs(), outputs) };
+    if let Some((output, tensor)) = golden.outputs.iter().find(|(_, tensor)| tensor.first_non_finite().is_some()) {
+        let row = tensor.first_non_finite().map_or(0, |at| at / (tensor.len() / tensor.row_count().max(1)).max(1));
+        let detail = format!("output {output:?} is not a finite number in row {row} of the training data");
+        return Err(Refusal::new(Code::Golden, detail).into());
+    }
+    Ok(golden)
+}
+
+fn first_rows(rows: &Input) -> anyhow::Result<Input> {
+    let count = baseline::row_count(rows).min(OWN_ROWS);
+    Ok(match rows {
+        Input::Table(table) => Input::Table(Table {
+            columns: table.columns.clone(),
+            rows: table.rows.iter().take(count).cloned().collect(),
+        }),
+        Input::Tensors(tensors) => {
+            let first = |(name, tensor): &(String, engine::Tensor)| Ok((name.clone(), tensor.rows(0..count)?));
+            Input::Tensors(tensors.iter().map(first).collect::<anyhow::Result<_>>()?)
+        }
+        Input::Image(bytes) => Input::Image(bytes.clone()),
+    })
+}

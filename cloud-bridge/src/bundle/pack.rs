@@ -1,0 +1,255 @@
+//! Packing: from a model and what is known of it to a bundle's folder.
+//!
+//! Decides the content of the manifest and in which order the files come to be. The same inputs give
+//! the same bytes: no time, no path and no random number goes in.
+
+use super::evidence::{self, Tested};
+use super::read::read;
+use super::seal::{Described, describe};
+use super::{CHUNKS, DRIFT, GOLDEN, LABELS, MANIFEST, MAX_FILE_BYTES, MODEL, POST, PRE, SBOM};
+use super::{GoldenSource, Staging, baseline, chunks, measure, sbom};
+use crate::fault::Fault;
+use crate::keyfile::write_new;
+use anyhow::Context;
+use engine::{Agreement, Port, Tolerance};
+use protocol::StreamName;
+use semver::Version;
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use trust::{
+    Budget, FileRole, GoldenTerms, Hardware, ListedFile, Manifest, ManifestPort, Resource, Runtime, SPEC, U53,
+};
+
+/// Rows below which a baseline is too coarse to tell a small drift.
+const ADVISED_ROWS: usize = 5_000;
+
+/// What to pack.
+#[derive(Debug)]
+pub(crate) struct PackRequest {
+    /// The ONNX file.
+    pub(crate) model: PathBuf,
+    /// `pre.json`, `post.json`, `labels.txt`: by the name that they get in the bundle.
+    pub(crate) declarations: BTreeMap<&'static str, PathBuf>,
+    /// Training rows.
+    pub(crate) data: Option<PathBuf>,
+    /// Where golden vectors come from.
+    pub(crate) golden: GoldenSource,
+    /// How far the engine may be from them.
+    pub(crate) tolerance: Tolerance,
+    /// The line of releases.
+    pub(crate) stream: StreamName,
+    /// The version as people write it.
+    pub(crate) version: Version,
+    /// The release; by default from the version.
+    pub(crate) release: Option<u64>,
+    /// Once confirmed, a device takes no release below.
+    pub(crate) security_floor: u64,
+    /// Where it may run; empty for everywhere.
+    pub(crate) hardware: Vec<Hardware>,
+    /// The oldest agent that runs it.
+    pub(crate) min_agent: Version,
+    /// Physical units by the names of inputs and outputs.
+    pub(crate) units: BTreeMap<String, String>,
+    /// The folder to make.
+    pub(crate) target: PathBuf,
+}
+
+/// What was packed.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    /// The bundle as it lies there.
+    pub(crate) described: Described,
+    /// How well the model agreed with its golden vectors.
+    pub(crate) agreement: Agreement,
+    /// Features and rows of the baseline.
+    pub(crate) baseline: Option<(usize, usize)>,
+    /// What a person should know.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Makes a bundle's folder: all of it or nothing. `stage` hears what is being done.
+///
+/// # Errors
+/// `E_MODEL` and `E_GOLDEN` for the model; a fault for what was given, or what the system said.
+pub(crate) fn pack(request: &PackRequest, stage: impl Fn(&'static str)) -> anyhow::Result<Packed> {
+    let release = release(request)?;
+    let staging = Staging::beside(&request.target)?;
+    let dir = staging.path();
+    copy_in(&request.model, dir, MODEL)?;
+    for (name, source) in &request.declarations {
+        copy_in(source, dir, name)?;
+    }
+    stage("reading the training data");
+    let rows = request.data.as_deref().map(baseline::read_rows).transpose()?;
+    stage("running the model on its golden vectors");
+    let test = || evidence::test(dir, &request.golden, rows.as_ref(), request.tolerance);
+    let (tested, peak) = measure::peak(test);
+    let tested = tested?;
+    tested.golden.write(&dir.join(GOLDEN)).context("cannot write the golden vectors")?;
+    let mut notes = Vec::new();
+    if !tested.from_reference {
+        notes.push(
+            "without --golden only differences between machines are seen: \
+             the expected answers come from this engine itself"
+                .to_owned(),
+        );
+    }
+    let baseline = match &rows {
+        Some(rows) => {
+            stage("measuring the baseline");
+            let baseline = baseline::measure(rows)?;
+            write_new(&dir.join(DRIFT), &serde_json::to_vec(&baseline)?, 0o644)?;
+            let count = baseline::row_count(rows);
+            if count < ADVISED_ROWS {
+                notes.push(format!("the baseline has {count} rows; with {ADVISED_ROWS} or more it tells small drifts"));
+            }
+            Some((baseline.features.len(), count))
+        }
+        None => {
+            notes.push("without --data there is no baseline: drift will not be seen".to_owned());
+            None
+        }
+    };
+    stage("writing manifest, bill of materials and chunk index");
+    let ram_mb = measure::budget_mib(peak);
+    finish(request, release, &tested, ram_mb, dir)?;
+    let described = describe(dir)?;
+    staging.commit()?;
+    Ok(Packed { described, agreement: tested.agreement, baseline, notes })
+}
+
+fn release(request: &PackRequest) -> anyhow::Result<U53> {
+    let version = &request.version;
+    let by_default = || match version.pre.is_empty() {
+        true => trust::default_release(version.major, version.minor, version.patch),
+        false => None,
+    };
+    let Some(release) = request.release.or_else(by_default) else {
+        let fault = Fault::new(format!("version {version} gives no release number by itself"))
+            .because("that needs major, minor and patch below 1,000, and no pre-release")
+            .remedy("give --release N, greater than that of every release before");
+        return Err(fault.into());
+    };
+    if request.security_floor > release {
+        let fault = Fault::new(format!("the security floor {} is above the release {release}", request.security_floor))
+            .because("the bundle would outlaw itself")
+            .remedy("give --security-floor a release that devices may still go back to");
+        return Err(fault.into());
+    }
+    number(release)
+}
+
+/// The files that are made of the others: bill of materials, manifest, chunk index.
+fn finish(request: &PackRequest, release: U53, tested: &Tested, ram_mb: u32, dir: &Path) -> anyhow::Result<()> {
+    let files = read(dir)?;
+    let (model, others): (Vec<Resource>, Vec<Resource>) = files.into_iter().partition(|f| f.name == MODEL);
+    let model = model.first().context("the model is not in the folder")?;
+    let bill = sbom::bill(request.stream.as_str(), &request.version.to_string(), model, &others);
+    write_new(&dir.join(SBOM), &serde_json::to_vec_pretty(&bill)?, 0o644)?;
+
+    let files = read(dir)?;
+    let mut manifest = manifest(request, release, tested, &files)?;
+    manifest.resources_budget.ram_mb = U53::from(ram_mb);
+    // The manifest tells the size of the chunk index, which tells the chunks of the manifest: begin
+    // with one chunk; a manifest that needs more then grows by a digit at most.
+    let chunks_before: u64 = files.iter().map(|f| protocol::chunks_in(f.size.get())).sum();
+    let size_before: u64 = files.iter().map(|f| f.size.get()).sum();
+    let mut own_chunks = 1;
+    let bytes = loop {
+        let index = (chunks_before + own_chunks) * chunks::DIGEST_BYTES;
+        manifest.resources_budget.disk_bytes = number(size_before + index)?;
+        let bytes = serde_json::to_vec_pretty(&manifest)?;
+        match protocol::chunks_in(bytes.len() as u64) {
+            needed if needed > own_chunks => own_chunks = needed,
+            _ => break bytes,
+        }
+    };
+    write_new(&dir.join(MANIFEST), &bytes, 0o644)?;
+    write_new(&dir.join(CHUNKS), &chunks::index(dir, &read(dir)?)?, 0o644)
+}
+
+fn manifest(request: &PackRequest, release: U53, tested: &Tested, files: &[Resource]) -> anyhow::Result<Manifest> {
+    let model = tested.pipeline.model();
+    let known = || model.inputs().iter().chain(model.outputs()).map(|port| port.name.as_str());
+    if let Some(unknown) = request.units.keys().find(|unit| !known().any(|name| name == unit.as_str())) {
+        let fault = Fault::new(format!("the model has no input or output `{unknown}` to have a unit"))
+            .remedy(format!("its inputs and outputs are: {}", known().collect::<Vec<_>>().join(", ")));
+        return Err(fault.into());
+    }
+    let ports = |ports: &[Port]| ports.iter().map(|port| manifest_port(port, &request.units)).collect();
+    let mut listed: Vec<ListedFile> =
+        files.iter().map(|f| f.name.as_str()).chain([CHUNKS]).map(listed).collect::<anyhow::Result<_>>()?;
+    listed.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Manifest {
+        spec: number(SPEC)?,
+        stream: request.stream.to_string(),
+        version: request.version.to_string(),
+        release,
+        security_floor: number(request.security_floor)?,
+        hardware: request.hardware.clone(),
+        runtime: Runtime {
+            opset: number(model.opset())?,
+            ops_used: model.operators().iter().cloned().collect(),
+            inputs: ports(model.inputs()),
+            outputs: ports(model.outputs()),
+        },
+        min_agent: request.min_agent.to_string(),
+        files: listed,
+        resources_budget: Budget { ram_mb: U53::default(), disk_bytes: U53::default() },
+        golden: GoldenTerms {
+            tolerance_abs: request.tolerance.abs,
+            tolerance_rel: request.tolerance.rel,
+            from_reference: tested.from_reference,
+        },
+    })
+}
+
+fn manifest_port(port: &Port, units: &BTreeMap<String, String>) -> ManifestPort {
+    let axis = |axis: &Option<usize>| axis.and_then(|n| i64::try_from(n).ok()).unwrap_or(-1);
+    ManifestPort {
+        name: port.name.clone(),
+        dtype: port.dtype.to_string(),
+        shape: port.shape.iter().map(axis).collect(),
+        unit: units.get(&port.name).cloned(),
+    }
+}
+
+fn listed(name: &str) -> anyhow::Result<ListedFile> {
+    let role = match name {
+        MODEL => FileRole::Model,
+        PRE => FileRole::Pre,
+        POST => FileRole::Post,
+        LABELS => FileRole::Labels,
+        GOLDEN => FileRole::Golden,
+        DRIFT => FileRole::Drift,
+        SBOM => FileRole::Sbom,
+        CHUNKS => FileRole::ChunkIndex,
+        other => anyhow::bail!("`{other}` has no role in a bundle"),
+    };
+    Ok(ListedFile { name: name.to_owned(), role })
+}
+
+/// Copies a file that a person named into the bundle.
+fn copy_in(source: &Path, dir: &Path, name: &str) -> anyhow::Result<()> {
+    let unreadable = |e: io::Error| {
+        Fault::new(format!("cannot read {}", source.display())).because(e).remedy(format!("it would become {name}"))
+    };
+    let size = fs::metadata(source).and_then(|found| match found.is_file() {
+        true => Ok(found.len()),
+        false => Err(io::Error::other("it is no file")),
+    });
+    if size.map_err(unreadable)? > MAX_FILE_BYTES {
+        return Err(Fault::new(format!("{} has more than {MAX_FILE_BYTES} bytes", source.display())).into());
+    }
+    let mut from = File::open(source).map_err(unreadable)?.take(MAX_FILE_BYTES);
+    write_new(&dir.join(name), &[], 0o644)?;
+    let copied =
+        File::create(dir.join(name)).and_then(|mut to| io::copy(&mut from, &mut to).and_then(|_| to.sync_all()));
+    copied.with_context(|| format!("cannot copy {}", source.display()))
+}
+
+fn number(value: u64) -> anyhow::Result<U53> {
+    U53::try_from(value).map_err(|e| Fault::new("a number is too large for a manifest").because(e).into())
+}

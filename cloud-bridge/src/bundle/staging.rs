@@ -1,0 +1,116 @@
+//! A folder that appears whole or not at all: made beside its target, then renamed.
+//!
+//! Decides when a target is free. Knows nothing of what is put inside.
+
+use crate::fault::Fault;
+use anyhow::Context;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A folder that is not there yet for anybody else; dropped without [`Staging::commit`] it is gone.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    dir: TempDir,
+    target: PathBuf,
+}
+
+impl Staging {
+    /// A place beside `target`, which must not exist or be an empty folder.
+    ///
+    /// # Errors
+    /// When `target` is taken, or nothing can be written beside it.
+    pub(crate) fn beside(target: &Path) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot make {}", target.display());
+        let target = std::path::absolute(target).with_context(cannot)?;
+        let free = match target.symlink_metadata() {
+            Ok(found) if found.is_dir() => fs::read_dir(&target).with_context(cannot)?.next().is_none(),
+            Ok(_) => false,
+            Err(_) => true,
+        };
+        if !free {
+            let fault = Fault::new(format!("{} is there already", target.display()))
+                .because("nothing is written over")
+                .remedy("choose another folder, or remove this one first");
+            return Err(fault.into());
+        }
+        let parent = target.parent().with_context(cannot)?;
+        fs::create_dir_all(parent).with_context(cannot)?;
+        let mut builder = tempfile::Builder::new();
+        let dir = builder.prefix(".petrel-").permissions(Permissions::from_mode(0o755)).tempdir_in(parent);
+        Ok(Self { dir: dir.with_context(cannot)?, target })
+    }
+
+    /// Where to write meanwhile.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Makes a folder inside.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn folder(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.path().join(name);
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))
+    }
+
+    /// Renames the folder to its target, once it is on the disk.
+    ///
+    /// # Errors
+    /// When somebody took the target meanwhile; then nothing is left behind.
+    pub(crate) fn commit(self) -> anyhow::Result<()> {
+        let cannot = || format!("cannot make {}", self.target.display());
+        let sync = |dir: &Path| File::open(dir).and_then(|dir| dir.sync_all());
+        sync(self.path()).with_context(cannot)?;
+        fs::rename(self.path(), &self.target).with_context(cannot)?;
+        if let Some(parent) = self.target.parent() {
+            sync(parent).with_context(cannot)?;
+        }
+        // Its old name is gone: there is nothing to remove.
+        let _ = self.dir.keep();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_folder_appears_whole() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("new/bundle");
+        let staging = Staging::beside(&target).unwrap();
+        fs::write(staging.path().join("a"), "1").unwrap();
+        assert!(!target.exists());
+        staging.commit().unwrap();
+        assert_eq!(names(&target), ["a"]);
+        assert_eq!(names(target.parent().unwrap()), ["bundle"]);
+    }
+
+    #[test]
+    fn what_is_not_committed_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        drop(Staging::beside(&parent.path().join("bundle")).unwrap());
+        assert_eq!(names(parent.path()).len(), 0);
+    }
+
+    #[test]
+    fn a_taken_target_is_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let target = parent.path().join("bundle");
+        let late = Staging::beside(&target).unwrap();
+        fs::create_dir(&target).unwrap();
+        fs::write(target.join("mine"), "1").unwrap();
+        assert!(Staging::beside(&target).is_err());
+        assert!(late.commit().is_err());
+        assert_eq!(names(&target), ["mine"]);
+        assert_eq!(names(parent.path()), ["bundle"]);
+    }
+}

@@ -1,0 +1,161 @@
+//! `petrel devices`: who is there, who may come in, how they are doing.
+
+use super::Out;
+use super::client::Client;
+use super::table::{ago, spark, table};
+use crate::service::view::{DeviceView, TelemetryView};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// List devices, let them in, see how they are doing
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  petrel devices ls\n  petrel devices approve edge-1\n  petrel devices telemetry edge-1"
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Every device
+    Ls,
+    /// One device
+    Show {
+        /// The device's name
+        id: String,
+    },
+    /// Let a pending device in, after comparing its key id with what `petrel-agent status` shows on it
+    Approve {
+        /// The device's name
+        id: String,
+    },
+    /// Turn a pending device away
+    Reject {
+        /// The device's name
+        id: String,
+    },
+    /// How a device was doing lately
+    Telemetry {
+        /// The device's name
+        id: String,
+        /// How many of the latest messages
+        #[arg(long, default_value_t = 60)]
+        last: u32,
+    },
+}
+
+impl Args {
+    /// Asks the bridge.
+    pub(crate) fn run(self, out: &Out) -> anyhow::Result<()> {
+        let client = Client::from_context()?;
+        match self.command {
+            Command::Ls => list(&client, out),
+            Command::Show { id } => show(&client, out, &id),
+            Command::Approve { id } => decide(&client, out, &id, "approve", "approved"),
+            Command::Reject { id } => decide(&client, out, &id, "reject", "rejected"),
+            Command::Telemetry { id, last } => telemetry(&client, out, &id, last),
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
+}
+
+fn link(device: &DeviceView) -> String {
+    if device.online { "online".into() } else { "offline".into() }
+}
+
+fn list(client: &Client, out: &Out) -> anyhow::Result<()> {
+    let devices: Vec<DeviceView> = client.list("/devices")?;
+    let now = now_ms();
+    let row = |d: &DeviceView| {
+        let serving = d.streams.iter().filter_map(|s| s.active.map(|release| format!("{} {release}", s.stream)));
+        [
+            d.id.clone(),
+            d.status.clone(),
+            link(d),
+            ago(d.last_seen, now),
+            d.board.clone(),
+            d.arch.clone(),
+            serving.collect::<Vec<_>>().join(", "),
+        ]
+    };
+    let people = if devices.is_empty() {
+        "no device has said hello yet\nstart one with: petrel-agent run --config agent.toml".to_owned()
+    } else {
+        let header = ["DEVICE", "STATUS", "LINK", "LAST SEEN", "BOARD", "ARCH", "RUNS"];
+        table(header, devices.iter().map(row)).to_string()
+    };
+    out.result(&devices, people)
+}
+
+fn show(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
+    let device: DeviceView = client.get(&format!("/devices/{id}"))?;
+    let mut people = format!(
+        "{}  {}, {}, seen {}\nkey id  {}\nboard   {} ({}, {} MiB), agent {}\nassigned generation {}, reported {}\n",
+        device.id,
+        device.status,
+        link(&device),
+        ago(device.last_seen, now_ms()),
+        device.key_id,
+        device.board,
+        device.arch,
+        device.ram_mb,
+        device.agent,
+        device.generation,
+        device.reported_generation.map_or("none".into(), |g| g.to_string()),
+    );
+    let release = |r: Option<u64>| r.map_or("-".into(), |r| r.to_string());
+    let rows = device.streams.iter().map(|s| {
+        let state = if s.converged { "as wanted" } else { "on its way" };
+        let desired = s.desired.clone().unwrap_or("-".into());
+        [s.stream.clone(), desired, release(s.active), release(s.trial), release(s.previous), state.into()]
+    });
+    if !device.streams.is_empty() {
+        people += &format!("\n{}", table(["STREAM", "WANTED", "ACTIVE", "TRIAL", "PREVIOUS", "STATE"], rows));
+    }
+    if !device.refusals.is_empty() {
+        let rows = device.refusals.iter().map(|r| [r.code.clone(), r.count.to_string(), r.detail.clone()]);
+        people += &format!("\n\n{}", table(["REFUSED", "TIMES", "LATEST"], rows));
+    }
+    out.result(&device, people.trim_end())
+}
+
+fn decide(client: &Client, out: &Out, id: &str, verb: &str, done: &str) -> anyhow::Result<()> {
+    let body = serde_json::Map::new();
+    client.post::<serde_json::Value>(&format!("/devices/{id}/{verb}"), &body)?;
+    out.result(&serde_json::json!({ "device": id, "status": done }), format!("{id} is {done}"))
+}
+
+fn telemetry(client: &Client, out: &Out, id: &str, last: u32) -> anyhow::Result<()> {
+    let rows: Vec<TelemetryView> = client.list(&format!("/devices/{id}/telemetry?limit={last}"))?;
+    let Some(latest) = rows.last() else {
+        return out.result(&rows, format!("{id} has sent no telemetry yet"));
+    };
+    let line = |name: &str, unit: &str, value: &dyn Fn(&TelemetryView) -> Option<f64>| {
+        let values: Vec<f64> = rows.iter().filter_map(value).collect();
+        let now = values.last().map_or("-".into(), |v| format!("{v:.1} {unit}"));
+        [name.to_owned(), now, spark(&values)]
+    };
+    let total = |of: fn(&crate::service::view::StreamTelemetryView) -> u64| {
+        move |t: &TelemetryView| Some(t.streams.iter().map(of).sum::<u64>() as f64)
+    };
+    let chart = [
+        line("processor", "%", &|t| Some(t.cpu_percent.into())),
+        line("memory used", "MiB", &|t| Some(t.memory_used_mb as f64)),
+        line("agent memory", "MiB", &|t| Some(t.agent_memory_mb as f64)),
+        line("disk free", "MiB", &|t| Some(t.disk_free_mb as f64)),
+        line("temperature", "°C", &|t| t.temperature_c.map(f64::from)),
+        line("answers", "", &total(|s| s.answers)),
+        line("errors", "", &total(|s| s.errors)),
+    ];
+    let people = format!(
+        "{id}, the latest of {} messages {}\n{}",
+        rows.len(),
+        ago(latest.at, now_ms()),
+        table(["", "NOW", "LATELY"], chart)
+    );
+    out.result(&rows, people)
+}

@@ -1,0 +1,132 @@
+//! The demo's fleet: a root of trust, a bridge with its broker, and agents, each a process of its own.
+
+use super::process::{Running, wait_for};
+use crate::authority::{self, NewFleet};
+use crate::cli::client::{Client, Context, Token};
+use crate::keyfile;
+use crate::service::view::DeviceView;
+use crate::service::{self, ADDRESSES, ADMIN_TOKEN, Addresses};
+use anyhow::Context as _;
+use ed25519_dalek::SigningKey;
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+const FLEET: &str = "demo";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A fleet on this machine. Agents end before the bridge.
+pub(crate) struct Fleet {
+    /// The devices.
+    pub(crate) agents: Vec<Device>,
+    /// Land.
+    pub(crate) bridge: Running,
+    /// Where land is.
+    pub(crate) addresses: Addresses,
+    /// The way to land.
+    pub(crate) client: Client,
+    dir: PathBuf,
+    program: PathBuf,
+}
+
+/// An agent.
+pub(crate) struct Device {
+    /// Its name.
+    pub(crate) id: String,
+    /// Its process.
+    pub(crate) process: Running,
+    /// Where its local API listens, `127.0.0.1:port`.
+    pub(crate) address: String,
+}
+
+/// Makes the root of trust and its keys in `DIR/fleet`; returns the publisher's key.
+pub(crate) fn found(dir: &Path) -> anyhow::Result<SigningKey> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?.as_secs();
+    let new = NewFleet { fleet: FLEET.parse()?, publishers: Vec::new(), hosts: Vec::new(), now, days: 30 };
+    authority::init(&new, &dir.join("fleet"))?;
+    keyfile::read_private(&dir.join("fleet/keys/publisher.pem"))
+}
+
+impl Fleet {
+    /// Starts the bridge, on ports that are free.
+    pub(crate) fn start(dir: &Path, program: PathBuf) -> anyhow::Result<Self> {
+        let config = dir.join("fleet/demo-bridge.toml");
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let text = service::starter(&FLEET.parse()?, "../bridge", free, free);
+        std::fs::write(&config, text)?;
+        let petrel = std::env::current_exe()?;
+        let args = [OsStr::new("bridge"), OsStr::new("--config"), config.as_os_str()];
+        let mut bridge = Running::start(&petrel, &args, dir.join("bridge.log"))?;
+        let data = dir.join("bridge");
+        let addresses: Addresses = wait_for("the start of the bridge", PATIENCE, || {
+            bridge.check()?;
+            Ok(std::fs::read(data.join(ADDRESSES)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+        })?;
+        let client = Client::new(Context {
+            url: addresses.api.clone(),
+            ca: std::fs::read_to_string(dir.join("fleet/tls/ca.pem"))?,
+            token: Token(std::fs::read_to_string(data.join(ADMIN_TOKEN))?.trim().to_owned()),
+        })?;
+        Ok(Self { agents: Vec::new(), bridge, addresses, client, dir: dir.to_owned(), program })
+    }
+
+    /// Starts `count` agents and lets them in.
+    pub(crate) fn enlist(&mut self, count: usize) -> anyhow::Result<()> {
+        for number in 1..=count {
+            let id = format!("edge-{number}");
+            let device = self.start_agent(&id)?;
+            self.agents.push(device);
+        }
+        for number in 0..count {
+            let id = self.agents[number].id.clone();
+            self.wait_for_device(&id, "hello", |_| true)?;
+            self.client.post::<serde_json::Value>(&format!("/devices/{id}/approve"), &serde_json::Map::new())?;
+            self.wait_for_device(&id, "its first assignment", |d| d.reported_generation.is_some())?;
+        }
+        Ok(())
+    }
+
+    /// Starts one agent, or starts it again from what it remembers.
+    pub(crate) fn start_agent(&self, id: &str) -> anyhow::Result<Device> {
+        let home = self.dir.join(id);
+        std::fs::create_dir_all(&home)?;
+        let config = home.join("agent.toml");
+        let text = format!(
+            "fleet = \"{FLEET}\"\ndevice = \"{id}\"\nboard = \"demo\"\nbroker = \"{}\"\nca = \"../fleet/tls/ca.pem\"\n\
+             root = \"../fleet/root.json\"\nstate = \"state\"\nlisten = \"127.0.0.1:0\"\ntelemetry_s = 2\n",
+            self.addresses.broker
+        );
+        std::fs::write(&config, text)?;
+        let address_file = home.join("state/http.addr");
+        // An address from before would be believed too early.
+        let _ = std::fs::remove_file(&address_file);
+        let args = [OsStr::new("run"), OsStr::new("--config"), config.as_os_str()];
+        let mut process = Running::start(&self.program, &args, home.join("agent.log"))?;
+        let address = wait_for("the start of an agent", PATIENCE, || {
+            process.check()?;
+            Ok(std::fs::read_to_string(&address_file).ok().map(|a| a.trim().to_owned()).filter(|a| !a.is_empty()))
+        })?;
+        Ok(Device { id: id.to_owned(), process, address })
+    }
+
+    /// Waits until land sees a device as it should be.
+    pub(crate) fn wait_for_device(
+        &mut self,
+        id: &str,
+        what: &str,
+        good: impl Fn(&DeviceView) -> bool,
+    ) -> anyhow::Result<DeviceView> {
+        wait_for(&format!("{what} of {id}"), PATIENCE, || {
+            self.check()?;
+            let devices: Vec<DeviceView> = self.client.list("/devices")?;
+            Ok(devices.into_iter().find(|d| d.id == id).filter(&good))
+        })
+    }
+
+    /// Fails when a process has ended.
+    pub(crate) fn check(&mut self) -> anyhow::Result<()> {
+        self.bridge.check()?;
+        self.agents.iter_mut().try_for_each(|device| device.process.check())
+    }
+}

@@ -1,0 +1,79 @@
+//! `petrel`: every command of people on land.
+//!
+//! Decides which commands there are. Each lives in its own room of `cli`; what they do lives in
+//! rooms that know no command line.
+
+mod authority;
+mod broker;
+mod bundle;
+mod cli;
+mod demo;
+mod fault;
+mod keyfile;
+mod service;
+
+use clap::{Parser, Subcommand};
+use cli::{Out, bridge, devices, inspect, keys, login, pack, push, rollout, root, sign, status, verify};
+use std::process::ExitCode;
+
+/// Takes models to small devices far from shore, and tells whether they still work.
+#[derive(Debug, Parser)]
+#[command(name = "petrel", version, arg_required_else_help = true, after_help = cli::FIRST_STEPS)]
+struct Cli {
+    /// Print JSON, for machines
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Keys(keys::Args),
+    Root(root::Args),
+    Pack(Box<pack::Args>),
+    Sign(sign::Args),
+    Verify(verify::Args),
+    Inspect(inspect::Args),
+    Login(login::Args),
+    Push(push::Args),
+    Bridge(bridge::Args),
+    Devices(devices::Args),
+    Rollout(rollout::Args),
+    Status(status::Args),
+    Demo(demo::Args),
+}
+
+impl Command {
+    fn run(self, out: &Out) -> anyhow::Result<()> {
+        match self {
+            Command::Keys(args) => args.run(out),
+            Command::Root(args) => args.run(out),
+            Command::Pack(args) => args.run(out),
+            Command::Sign(args) => args.run(out),
+            Command::Verify(args) => args.run(out),
+            Command::Inspect(args) => args.run(out),
+            Command::Login(args) => args.run(out),
+            Command::Push(args) => args.run(out),
+            Command::Bridge(args) => args.run(out),
+            Command::Devices(args) => args.run(out),
+            Command::Rollout(args) => args.run(out),
+            Command::Status(args) => args.run(out),
+            Command::Demo(args) => args.run(out),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    // Only a provider that is there already makes this fail, and that would do as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cli = Cli::parse();
+    let out = Out::new(cli.json);
+    match cli.command.run(&out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            out.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What the bridge is told: a file as it was said, checked into what is meant.
+
+use crate::authority;
+use crate::fault::Fault;
+use protocol::FleetId;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use trust::{Root, Verified};
+
+/// The configuration as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    fleet: FleetId,
+    root: PathBuf,
+    director_key: PathBuf,
+    ca: PathBuf,
+    tls_cert: PathBuf,
+    tls_key: PathBuf,
+    data: PathBuf,
+    #[serde(default = "default_listen")]
+    listen: SocketAddr,
+    broker: Option<String>,
+    #[serde(default = "default_broker_listen")]
+    broker_listen: SocketAddr,
+    #[serde(default = "default_telemetry_days")]
+    telemetry_days: u32,
+}
+
+/// Where the REST API listens unless told otherwise.
+pub(crate) fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8443))
+}
+
+/// Where the broker inside listens unless told otherwise.
+pub(crate) fn default_broker_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8883))
+}
+
+fn default_telemetry_days() -> u32 {
+    30
+}
+
+/// What the bridge runs with; every path is absolute or relative to the working directory.
+#[derive(Debug, Clone)]
+pub(crate) struct BridgeConfig {
+    /// The fleet.
+    pub(crate) fleet: FleetId,
+    root: PathBuf,
+    /// The director's private key.
+    pub(crate) director_key: PathBuf,
+    /// The fleet's certificate authority, PEM.
+    pub(crate) ca: PathBuf,
+    /// The server's certificate chain, PEM.
+    pub(crate) tls_cert: PathBuf,
+    /// The server's private key, PEM.
+    pub(crate) tls_key: PathBuf,
+    /// Where everything is kept.
+    pub(crate) data: PathBuf,
+    /// Where the REST API listens.
+    pub(crate) listen: SocketAddr,
+    /// The broker.
+    pub(crate) broker: BrokerChoice,
+    /// Days that telemetry is kept.
+    pub(crate) telemetry_days: u32,
+}
+
+/// Which broker carries the messages.
+#[derive(Debug, Clone)]
+pub(crate) enum BrokerChoice {
+    /// The one in this process, listening here.
+    Here(SocketAddr),
+    /// Any MQTT 5 broker, `mqtts://host:port`.
+    Elsewhere(String),
+}
+
+/// A configuration to begin with, for a file beside `root.json` and its folders `keys` and `tls`.
+pub(crate) fn starter(fleet: &FleetId, data: &str, listen: SocketAddr, broker_listen: SocketAddr) -> String {
+    format!(
+        "# Where things are, relative to this file. Every key is explained in docs/operations.md.\n\
+         fleet = \"{fleet}\"\nroot = \"root.json\"\ndirector_key = \"keys/director.pem\"\nca = \"tls/ca.pem\"\n\
+         tls_cert = \"tls/bridge.pem\"\ntls_key = \"tls/bridge.key\"\ndata = \"{data}\"\n\n\
+         # The REST API, and the broker inside; `broker = \"mqtts://host:8883\"` names another one.\n\
+         listen = \"{listen}\"\nbroker_listen = \"{broker_listen}\"\n"
+    )
+}
+
+impl BridgeConfig {
+    /// Reads the file; relative paths in it are relative to its folder. `broker` overrides the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or says something that is not known.
+    pub(crate) fn read(path: &Path, broker: Option<String>) -> anyhow::Result<Self> {
+        let unreadable = |e| {
+            Fault::new(format!("cannot read the configuration {}", path.display()))
+                .because(e)
+                .remedy("`petrel root init` writes one: give its path with --config")
+        };
+        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        let said: Said = toml::from_str(&text).map_err(|e| {
+            Fault::new(format!("the configuration {} is not understood", path.display()))
+                .because(e.to_string())
+                .remedy("see docs/operations.md for the keys that it may have")
+        })?;
+        let base = path.parent().unwrap_or(Path::new(""));
+        let broker = match broker.or(said.broker) {
+            Some(url) => BrokerChoice::Elsewhere(url),
+            None => BrokerChoice::Here(said.broker_listen),
+        };
+        Ok(Self {
+            fleet: said.fleet,
+            root: base.join(said.root),
+            director_key: base.join(said.director_key),
+            ca: base.join(said.ca),
+            tls_cert: base.join(said.tls_cert),
+            tls_key: base.join(said.tls_key),
+            data: base.join(said.data),
+            listen: said.listen,
+            broker,
+            telemetry_days: said.telemetry_days,
+        })
+    }
+
+    /// The fleet's root of trust.
+    ///
+    /// # Errors
+    /// When it cannot be read or believed, or is another fleet's.
+    pub(crate) fn root(&self) -> anyhow::Result<Verified<Root>> {
+        let root = authority::read_root(&self.root)?;
+        if root.fleet != self.fleet.as_str() {
+            let what =
+                format!("{} is the root of fleet `{}`, not of `{}`", self.root.display(), root.fleet, self.fleet);
+            return Err(Fault::new(what).remedy("give the root of this fleet, or change `fleet`").into());
+        }
+        Ok(root)
+    }
+}

@@ -1,0 +1,327 @@
+//! The driver: feeds events to the core one by one, saves, and carries out what it then hands over.
+//!
+//! It owns the core; everybody else asks through [`Driver`]. It verifies what devices say with the
+//! key that land holds of them, and decides nothing.
+
+use super::director::Director;
+use super::library::{Library, Parts};
+use super::mqtt::Inbound;
+use super::store::{Store, unix_millis};
+use anyhow::Context;
+use bridge_core::{Answer, Bridge, Effect, Event, Now, Rejection};
+use protocol::{
+    BridgeTopic, DeviceId, Hello, Kind, Need, Presence, Report, SignedFrame, Telemetry, Topics, Verdict, decode_cbor,
+    decode_json,
+};
+use rumqttc::v5::AsyncClient;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::Publish;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tracing::{debug, error, info, warn};
+use trust::{DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, verify_device_document};
+
+/// Questions waiting for the driver.
+const QUESTIONS: usize = 256;
+/// The most bytes of a presence message.
+const MAX_PRESENCE_BYTES: usize = 256;
+
+/// What the driver works with.
+pub(crate) struct Hands {
+    /// The topic tree.
+    pub(crate) topics: Topics,
+    /// The wire.
+    pub(crate) client: AsyncClient,
+    /// Signs assignments.
+    pub(crate) director: Director,
+    /// Holds bundles.
+    pub(crate) library: Arc<Library>,
+    /// Holds records.
+    pub(crate) store: Store,
+}
+
+type Look = Box<dyn FnOnce(&Bridge) + Send>;
+
+enum Question {
+    Event(Event, oneshot::Sender<Result<Answer, Rejection>>),
+    Look(Look),
+}
+
+/// The way to the core.
+#[derive(Debug, Clone)]
+pub(crate) struct Driver {
+    ask: mpsc::Sender<Question>,
+}
+
+impl Driver {
+    /// Requests something of the core; the answer comes after it was saved.
+    pub(crate) async fn request(&self, event: Event) -> anyhow::Result<Result<Answer, Rejection>> {
+        let (tell, answer) = oneshot::channel();
+        self.ask.send(Question::Event(event, tell)).await.ok().context("the bridge is stopping")?;
+        answer.await.context("the bridge is stopping")
+    }
+
+    /// Looks at what the core knows.
+    pub(crate) async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Bridge) -> T + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let (tell, answer) = oneshot::channel();
+        let look: Look = Box::new(move |bridge| {
+            // Whoever asked may have gone away; nobody misses the answer then.
+            let _ = tell.send(look(bridge));
+        });
+        self.ask.send(Question::Look(look)).await.ok().context("the bridge is stopping")?;
+        answer.await.context("the bridge is stopping")
+    }
+}
+
+/// Starts the driver with what the store remembers.
+pub(crate) async fn start(
+    hands: Hands,
+    inbound: mpsc::UnboundedReceiver<Inbound>,
+) -> anyhow::Result<(Driver, JoinHandle<anyhow::Result<()>>)> {
+    let bridge = Bridge::restore(hands.store.records().await?);
+    let (ask, questions) = mpsc::channel(QUESTIONS);
+    let task = tokio::spawn(drive(bridge, hands, inbound, questions));
+    Ok((Driver { ask }, task))
+}
+
+async fn drive(
+    mut bridge: Bridge,
+    hands: Hands,
+    mut inbound: mpsc::UnboundedReceiver<Inbound>,
+    mut questions: mpsc::Receiver<Question>,
+) -> anyhow::Result<()> {
+    loop {
+        let wait = bridge.deadline().map(|at| Duration::from_millis(at.saturating_sub(unix_millis())));
+        let overdue = async {
+            match wait {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = overdue => take(&mut bridge, &hands, Event::DeadlineReached).await?,
+            Some(question) = questions.recv() => match question {
+                Question::Look(look) => look(&bridge),
+                Question::Event(event, tell) => {
+                    let answer = advance(&mut bridge, &hands, event).await?;
+                    // Whoever asked may have gone away; what was decided stays decided.
+                    let _ = tell.send(answer);
+                }
+            },
+            news = inbound.recv() => match news.context("the wire ended")? {
+                Inbound::Connected { remembered } => {
+                    take(&mut bridge, &hands, Event::BrokerConnected { remembered }).await?;
+                }
+                Inbound::Said(publish) => hear(&mut bridge, &hands, &publish).await?,
+            },
+        }
+    }
+}
+
+/// One step of the core: saved first, then carried out. An error here is the store's: the bridge ends and starts anew.
+async fn advance(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Result<Result<Answer, Rejection>> {
+    let step = bridge.step(Now { unix: unix_millis() }, event);
+    let committed = step.commit(|records| {
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records)))
+    })?;
+    for effect in committed.effects {
+        hands.carry_out(effect).await;
+    }
+    Ok(committed.answer)
+}
+
+/// Advances with news that nobody waits to hear the answer of.
+async fn take(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Result<()> {
+    if let Err(rejection) = advance(bridge, hands, event).await? {
+        warn!(%rejection, "news was turned down");
+    }
+    Ok(())
+}
+
+/// Takes one message of a device: verified, decided, saved, and only then acknowledged.
+async fn hear(bridge: &mut Bridge, hands: &Hands, publish: &Publish) -> anyhow::Result<()> {
+    let topic = String::from_utf8_lossy(&publish.topic);
+    match hands.topics.read_up(&topic) {
+        None => debug!(%topic, "a topic that means nothing here"),
+        Some(from) => match understand(bridge, &from, &publish.payload) {
+            Ok(Heard::Event(event)) => take(bridge, hands, event).await?,
+            Ok(Heard::Telemetry(telemetry)) => hands.store.keep_telemetry(&telemetry).await?,
+            Ok(Heard::Nothing) => {}
+            Err(reason) => warn!(%topic, %reason, "a message was not believed"),
+        },
+    }
+    hands.client.ack(publish).await.context("the wire ended")
+}
+
+enum Heard {
+    Event(Event),
+    Telemetry(Box<Telemetry>),
+    Nothing,
+}
+
+/// Bytes of a device, checked against the key that land holds of it.
+fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> anyhow::Result<Heard> {
+    let event = match from {
+        BridgeTopic::Hello(device) => {
+            let frame = SignedFrame::split(Kind::Hello, bytes)?;
+            let hello: Hello = decode_cbor(frame.body)?;
+            same(device, &hello.device)?;
+            // The first hello proves that it holds the key it shows; later ones must show the same.
+            let key = DeviceKey::from_spki(&hello.key)?;
+            key.verify(&SignedFrame::signed_bytes(Kind::Hello, frame.body), frame.signature)?;
+            let Hello { device, boot, seq, key, profile } = hello;
+            Event::HelloReceived { device, boot, seq, key, profile }
+        }
+        BridgeTopic::Need(device) => {
+            let need: Need = framed(bridge, device, Kind::Need, bytes)?;
+            same(device, &need.device)?;
+            let chunks = need.digests().context("too many chunks at once")?;
+            let (bundle, documents) = (Digest(need.statement), need.documents);
+            Event::ChunksNeeded { device: need.device, bundle, documents, chunks }
+        }
+        BridgeTopic::Telemetry(device) => {
+            let telemetry: Telemetry = framed(bridge, device, Kind::Telemetry, bytes)?;
+            same(device, &telemetry.device)?;
+            return Ok(Heard::Telemetry(Box::new(telemetry)));
+        }
+        BridgeTopic::Presence(device) => {
+            if bytes.is_empty() {
+                return Ok(Heard::Nothing);
+            }
+            let presence: Presence = decode_json(bytes, MAX_PRESENCE_BYTES)?;
+            Event::PresenceReceived { device: device.clone(), online: presence.online }
+        }
+        BridgeTopic::Report(device) => {
+            let report: Report = document(bridge, device, PayloadKind::Report, bytes)?;
+            same(device, &report.device_id)?;
+            Event::ReportReceived(Box::new(report))
+        }
+        BridgeTopic::Verdict(device) => {
+            let verdict: Verdict = document(bridge, device, PayloadKind::Verdict, bytes)?;
+            same(device, &verdict.device_id)?;
+            Event::VerdictReceived(verdict)
+        }
+    };
+    Ok(Heard::Event(event))
+}
+
+fn same(topic: &DeviceId, message: &DeviceId) -> anyhow::Result<()> {
+    anyhow::ensure!(topic == message, "the message of {message} came on the topic of {topic}");
+    Ok(())
+}
+
+fn key(bridge: &Bridge, device: &DeviceId) -> anyhow::Result<DeviceKey> {
+    let known = bridge.devices().get(device).context("this device has not said hello")?;
+    Ok(DeviceKey::from_spki(&known.key)?)
+}
+
+fn framed<T: serde::de::DeserializeOwned>(
+    bridge: &Bridge,
+    device: &DeviceId,
+    kind: Kind,
+    bytes: &[u8],
+) -> anyhow::Result<T> {
+    let frame = SignedFrame::split(kind, bytes)?;
+    key(bridge, device)?.verify(&SignedFrame::signed_bytes(kind, frame.body), frame.signature)?;
+    Ok(decode_cbor(frame.body)?)
+}
+
+fn document<T: serde::de::DeserializeOwned>(
+    bridge: &Bridge,
+    device: &DeviceId,
+    kind: PayloadKind,
+    bytes: &[u8],
+) -> anyhow::Result<T> {
+    let payload = verify_device_document(kind, &key(bridge, device)?, bytes)?;
+    Ok(decode_json(&payload, MAX_DOCUMENT_BYTES)?)
+}
+
+impl Hands {
+    /// Carries out one effect. What cannot be published now is said again at the next connection.
+    async fn carry_out(&self, effect: Effect) {
+        let done = match effect {
+            Effect::PublishAssignment(draft) => {
+                info!(device = %draft.device, generation = draft.seq, "assignment published");
+                let seconds = i64::try_from(unix_millis() / 1_000).unwrap_or(i64::MAX);
+                match self.director.sign(&draft, seconds) {
+                    Ok(envelope) => self.say(self.topics.assignment(&draft.device), true, envelope).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Effect::PublishBundle { bundle } => self.publish_bundle(bundle),
+            Effect::PublishParts { bundle, documents, chunks } => self.publish_parts(bundle, documents, &chunks).await,
+            Effect::ClearChunks { bundle } => self.clear_chunks(bundle),
+        };
+        if let Err(error) = done {
+            error!(%error, "an effect could not be carried out");
+        }
+    }
+
+    async fn say(&self, topic: String, retain: bool, payload: Vec<u8>) -> anyhow::Result<()> {
+        self.client.publish(topic, QoS::AtLeastOnce, retain, payload).await.context("the wire ended")
+    }
+
+    fn parts(&self, bundle: Digest) -> anyhow::Result<Parts> {
+        tokio::task::block_in_place(|| self.library.shelved(bundle)?.parts())
+    }
+
+    /// Publishes a whole bundle in the background: it may be large and the driver must go on.
+    fn publish_bundle(&self, bundle: Digest) -> anyhow::Result<()> {
+        let parts = self.parts(bundle)?;
+        let (client, topics) = (self.client.clone(), self.topics.clone());
+        tokio::spawn(async move {
+            let all = publish_all(&client, &topics, bundle, &parts).await;
+            match all {
+                Ok(()) => info!(bundle = %bundle.short(), chunks = parts.chunks().len(), "bundle published"),
+                Err(error) => error!(bundle = %bundle.short(), %error, "a bundle could not be published"),
+            }
+        });
+        Ok(())
+    }
+
+    /// Publishes what devices miss, not retained: whoever waits is subscribed.
+    async fn publish_parts(&self, bundle: Digest, documents: bool, chunks: &[[u8; 32]]) -> anyhow::Result<()> {
+        let parts = self.parts(bundle)?;
+        if documents {
+            self.say(self.topics.envelope(&bundle.0), true, parts.envelope.clone()).await?;
+            self.say(self.topics.offer(&bundle.0), true, parts.offer.clone()).await?;
+        }
+        for digest in chunks {
+            if let Some(bytes) = parts.chunk(&Digest(*digest)) {
+                self.say(self.topics.chunk(digest), false, bytes?).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clear_chunks(&self, bundle: Digest) -> anyhow::Result<()> {
+        let parts = self.parts(bundle)?;
+        let (client, topics) = (self.client.clone(), self.topics.clone());
+        tokio::spawn(async move {
+            for chunk in parts.chunks() {
+                if client.publish(topics.chunk(&chunk.0), QoS::AtLeastOnce, true, Vec::new()).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+async fn publish_all(client: &AsyncClient, topics: &Topics, bundle: Digest, parts: &Parts) -> anyhow::Result<()> {
+    let say = |topic, payload| client.publish(topic, QoS::AtLeastOnce, true, payload);
+    say(topics.envelope(&bundle.0), parts.envelope.clone()).await?;
+    say(topics.offer(&bundle.0), parts.offer.clone()).await?;
+    for digest in parts.chunks() {
+        if let Some(bytes) = parts.chunk(digest) {
+            say(topics.chunk(&digest.0), bytes?).await?;
+        }
+    }
+    Ok(())
+}

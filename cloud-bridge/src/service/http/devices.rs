@@ -1,0 +1,71 @@
+//! Devices: who they are, who may come in, how they are doing.
+
+use super::Doors;
+use super::problem::Problem;
+use super::view::{DeviceView, List, TelemetryView};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use bridge_core::Event;
+use protocol::DeviceId;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+/// Every device
+#[utoipa::path(get, path = "/api/v1/devices", responses((status = 200, body = List<DeviceView>), (status = 401, body = Problem)))]
+pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<DeviceView>>, Problem> {
+    let items = doors.driver.look(|bridge| bridge.devices().values().map(DeviceView::from).collect()).await?;
+    Ok(Json(List { items }))
+}
+
+/// One device
+#[utoipa::path(get, path = "/api/v1/devices/{id}", params(("id" = String, Path)),
+    responses((status = 200, body = DeviceView), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Json<DeviceView>, Problem> {
+    let id: DeviceId = id.parse().map_err(Problem::invalid)?;
+    let missing = format!("there is no device `{id}`");
+    let found = doors.driver.look(move |bridge| bridge.devices().get(&id).map(DeviceView::from)).await?;
+    found.map(Json).ok_or_else(|| Problem::not_found(missing))
+}
+
+/// Let a pending device in
+#[utoipa::path(post, path = "/api/v1/devices/{id}/approve", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn approve(State(doors): State<Doors>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let device = id.parse().map_err(Problem::invalid)?;
+    doors.driver.request(Event::DeviceApproved { device }).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Turn a pending device away
+#[utoipa::path(post, path = "/api/v1/devices/{id}/reject", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn reject(State(doors): State<Doors>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let device = id.parse().map_err(Problem::invalid)?;
+    doors.driver.request(Event::DeviceRejected { device }).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct Latest {
+    /// How many of the latest messages, 1 to 1,000.
+    #[serde(default = "sixty")]
+    limit: u32,
+}
+
+fn sixty() -> u32 {
+    60
+}
+
+/// The latest telemetry of a device, the oldest first
+#[utoipa::path(get, path = "/api/v1/devices/{id}/telemetry", params(("id" = String, Path), Latest),
+    responses((status = 200, body = List<TelemetryView>), (status = 400), (status = 401, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn telemetry(
+    State(doors): State<Doors>,
+    Path(id): Path<String>,
+    Query(latest): Query<Latest>,
+) -> Result<Json<List<TelemetryView>>, Problem> {
+    let id: DeviceId = id.parse().map_err(Problem::invalid)?;
+    let taken = doors.store.telemetry(&id, latest.limit.clamp(1, 1_000)).await?;
+    Ok(Json(List { items: taken.iter().map(|t| TelemetryView::new(t.at, &t.telemetry)).collect() }))
+}

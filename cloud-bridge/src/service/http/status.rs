@@ -1,0 +1,25 @@
+//! The bridge in a few numbers.
+
+use super::Doors;
+use super::problem::Problem;
+use super::view::StatusView;
+use axum::Json;
+use axum::extract::State;
+use bridge_core::{Bridge, Status};
+
+/// How the fleet is doing
+#[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = StatusView), (status = 401, body = Problem)))]
+pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView>, Problem> {
+    let count = |bridge: &Bridge| {
+        let of = |status| bridge.devices().values().filter(move |d| d.status == status);
+        StatusView {
+            version: env!("CARGO_PKG_VERSION").into(),
+            devices: of(Status::Approved).count() as u64,
+            online: of(Status::Approved).filter(|d| d.online).count() as u64,
+            pending: of(Status::Pending).count() as u64,
+            releases: bridge.releases().len() as u64,
+            rolling: bridge.rollouts().values().filter(|r| r.wave().is_some()).count() as u64,
+        }
+    };
+    Ok(Json(doors.driver.look(count).await?))
+}

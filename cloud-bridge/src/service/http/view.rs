@@ -1,0 +1,350 @@
+//! What the API shows: the core's records as people and machines read them.
+
+use bridge_core::{Device, Phase, Release, Rollout, Status};
+use protocol::{Outcome, Running, StreamReport, Telemetry};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A list.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct List<T: ToSchema> {
+    /// The rows.
+    pub(crate) items: Vec<T>,
+}
+
+/// A device.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DeviceView {
+    /// Its name.
+    pub(crate) id: String,
+    /// `pending` or `approved`.
+    pub(crate) status: String,
+    /// Whether the broker sees it.
+    pub(crate) online: bool,
+    /// Milliseconds since 1970.
+    pub(crate) last_seen: u64,
+    /// SHA-256 of its public key, to be compared with what `petrel-agent status` shows.
+    pub(crate) key_id: String,
+    /// The firmware profile's name.
+    pub(crate) board: String,
+    /// `x86_64`, `aarch64`, …
+    pub(crate) arch: String,
+    /// Memory of the board in MiB.
+    pub(crate) ram_mb: u64,
+    /// Version of the agent.
+    pub(crate) agent: String,
+    /// The generation of its latest assignment.
+    pub(crate) generation: u64,
+    /// The generation that it reported.
+    pub(crate) reported_generation: Option<u64>,
+    /// What it should run and what it says it runs.
+    pub(crate) streams: Vec<StreamView>,
+    /// Refusals since its start, by code.
+    pub(crate) refusals: Vec<RefusalView>,
+}
+
+/// One stream of a device.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct StreamView {
+    /// Which.
+    pub(crate) stream: String,
+    /// The version that it should run.
+    pub(crate) desired: Option<String>,
+    /// The release that it confirmed.
+    pub(crate) active: Option<u64>,
+    /// The release before it.
+    pub(crate) previous: Option<u64>,
+    /// The release on trial.
+    pub(crate) trial: Option<u64>,
+    /// What it should run is what it runs.
+    pub(crate) converged: bool,
+}
+
+/// A refusal, counted.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RefusalView {
+    /// The stable code.
+    pub(crate) code: String,
+    /// How often.
+    pub(crate) count: u64,
+    /// The latest, in words.
+    pub(crate) detail: String,
+}
+
+impl From<&Device> for DeviceView {
+    fn from(device: &Device) -> Self {
+        let report = device.report.as_ref();
+        let reported = report.map(|r| r.streams.as_slice()).unwrap_or_default();
+        let mut names: Vec<_> = device.desired.keys().chain(reported.iter().map(|s| &s.stream)).collect();
+        names.sort();
+        names.dedup();
+        let release = |r: Option<Running>| r.map(|r| r.release);
+        let streams = names.into_iter().map(|name| {
+            let said: Option<&StreamReport> = reported.iter().find(|s| s.stream == *name);
+            let desired = device.desired.get(name);
+            let active = device.active(name);
+            StreamView {
+                stream: name.to_string(),
+                desired: desired.map(|d| d.version.clone()),
+                active: active.map(|(release, _)| release),
+                previous: said.and_then(|s| release(s.previous)),
+                trial: said.and_then(|s| s.trial).map(|t| t.release),
+                converged: desired.map(|d| d.bundle) == active.map(|(_, bundle)| bundle),
+            }
+        });
+        let refusals = report.map(|r| r.last_refusals.as_slice()).unwrap_or_default();
+        Self {
+            id: device.id.to_string(),
+            status: match device.status {
+                Status::Pending => "pending".into(),
+                Status::Approved => "approved".into(),
+            },
+            online: device.online,
+            last_seen: device.last_seen,
+            key_id: trust::key_id(&device.key),
+            board: device.profile.board.clone(),
+            arch: device.profile.arch.clone(),
+            ram_mb: device.profile.ram_mb,
+            agent: device.profile.agent.clone(),
+            generation: device.generation,
+            reported_generation: report.and_then(|r| r.generation).map(|g| g.seq),
+            streams: streams.collect(),
+            refusals: refusals
+                .iter()
+                .map(|r| RefusalView { code: r.code.clone(), count: r.count, detail: r.detail.clone() })
+                .collect(),
+        }
+    }
+}
+
+/// A release.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ReleaseView {
+    /// The stream.
+    pub(crate) stream: String,
+    /// The version.
+    pub(crate) version: String,
+    /// The release number.
+    pub(crate) release: u64,
+    /// The bundle's statement digest.
+    pub(crate) statement_sha256: String,
+    /// Its size in bytes.
+    pub(crate) total_size: u64,
+    /// When it came, milliseconds since 1970.
+    pub(crate) pushed: u64,
+}
+
+impl From<&Release> for ReleaseView {
+    fn from(release: &Release) -> Self {
+        Self {
+            stream: release.stream.to_string(),
+            version: release.version.clone(),
+            release: release.release,
+            statement_sha256: release.bundle.to_string(),
+            total_size: release.total_size,
+            pushed: release.pushed,
+        }
+    }
+}
+
+/// A rollout.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RolloutView {
+    /// Its number.
+    pub(crate) id: u64,
+    /// The stream.
+    pub(crate) stream: String,
+    /// The version.
+    pub(crate) version: String,
+    /// The release number.
+    pub(crate) release: u64,
+    /// `rolling`, `stopped` or `completed`.
+    pub(crate) state: String,
+    /// Why it stopped.
+    pub(crate) reason: Option<String>,
+    /// The wave that it reached, from 1.
+    pub(crate) wave: u64,
+    /// The waves.
+    pub(crate) waves: Vec<WaveView>,
+    /// Devices that were assigned the release.
+    pub(crate) hit: u64,
+    /// When it began, milliseconds since 1970.
+    pub(crate) started: u64,
+    /// When it ended.
+    pub(crate) ended: Option<u64>,
+    /// What the devices said.
+    pub(crate) results: Vec<ResultView>,
+}
+
+/// A wave.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct WaveView {
+    /// Its devices.
+    pub(crate) devices: u64,
+    /// Those that confirmed.
+    pub(crate) confirmed: u64,
+    /// Those that refused or reverted.
+    pub(crate) failed: u64,
+}
+
+/// What one device said.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ResultView {
+    /// Which device.
+    pub(crate) device: String,
+    /// `confirmed`, `reverted` or `refused`.
+    pub(crate) outcome: String,
+    /// The refusal's code.
+    pub(crate) code: Option<String>,
+    /// The refusal in words.
+    pub(crate) detail: Option<String>,
+    /// Answers on trial.
+    pub(crate) answers: u64,
+    /// Requests without a usable answer on trial.
+    pub(crate) errors: u64,
+}
+
+impl From<&Rollout> for RolloutView {
+    fn from(rollout: &Rollout) -> Self {
+        let (state, reason, wave) = match &rollout.phase {
+            Phase::Rolling { wave } => ("rolling", None, wave + 1),
+            Phase::Stopped { wave, reason } => ("stopped", Some(reason.clone()), wave + 1),
+            Phase::Completed => ("completed", None, rollout.waves.len()),
+        };
+        let waves = rollout.waves.iter().map(|devices| {
+            let outcomes = || devices.iter().filter_map(|d| rollout.results.get(d)).map(|r| r.outcome);
+            WaveView {
+                devices: devices.len() as u64,
+                confirmed: outcomes().filter(|o| *o == Outcome::Confirmed).count() as u64,
+                failed: outcomes().filter(|o| *o != Outcome::Confirmed).count() as u64,
+            }
+        });
+        let results = rollout.results.iter().map(|(device, result)| ResultView {
+            device: device.to_string(),
+            outcome: match result.outcome {
+                Outcome::Confirmed => "confirmed".into(),
+                Outcome::Reverted => "reverted".into(),
+                Outcome::Refused => "refused".into(),
+            },
+            code: result.code.clone(),
+            detail: result.detail.clone(),
+            answers: result.answers,
+            errors: result.errors,
+        });
+        Self {
+            id: rollout.id,
+            stream: rollout.stream.to_string(),
+            version: rollout.version.clone(),
+            release: rollout.release,
+            state: state.into(),
+            reason,
+            wave: wave as u64,
+            waves: waves.collect(),
+            hit: rollout.hit() as u64,
+            started: rollout.started,
+            ended: rollout.ended,
+            results: results.collect(),
+        }
+    }
+}
+
+/// What a person asks of a rollout.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewRollout {
+    /// The stream.
+    pub(crate) stream: String,
+    /// The version to roll out.
+    pub(crate) version: String,
+    /// Device names; absent for every approved device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) devices: Option<Vec<String>>,
+    /// How many devices have it after each wave: counts such as `1`, shares such as `10%`.
+    pub(crate) waves: Vec<String>,
+    /// Answers on trial after which a device confirms before the window ends.
+    pub(crate) trial_answers: u64,
+    /// One error more and a device reverts.
+    pub(crate) trial_errors: u64,
+    /// The longest trial in seconds.
+    pub(crate) trial_window_s: u64,
+    /// One failed device more stops the rollout.
+    pub(crate) max_failed: u64,
+    /// Seconds after which a wave that is not done stops the rollout.
+    pub(crate) deadline_s: u64,
+}
+
+/// One telemetry message.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct TelemetryView {
+    /// When land took it, milliseconds since 1970.
+    pub(crate) at: u64,
+    /// Load of all processors together, 0 to 100.
+    pub(crate) cpu_percent: f32,
+    /// Memory in use, MiB.
+    pub(crate) memory_used_mb: u64,
+    /// Memory of the board, MiB.
+    pub(crate) memory_total_mb: u64,
+    /// Memory of the agent, MiB.
+    pub(crate) agent_memory_mb: u64,
+    /// Free disk, MiB.
+    pub(crate) disk_free_mb: u64,
+    /// The hottest sensor, degrees Celsius.
+    pub(crate) temperature_c: Option<f32>,
+    /// A row for each stream.
+    pub(crate) streams: Vec<StreamTelemetryView>,
+}
+
+/// What one model did in an interval.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct StreamTelemetryView {
+    /// Which stream.
+    pub(crate) stream: String,
+    /// Which release.
+    pub(crate) release: u64,
+    /// Answers given.
+    pub(crate) answers: u64,
+    /// Requests without a usable answer.
+    pub(crate) errors: u64,
+    /// Counts by latency bucket; the bounds are in docs/protocol.md.
+    pub(crate) latency: Vec<u64>,
+}
+
+impl TelemetryView {
+    /// A message that was taken `at`.
+    pub(crate) fn new(at: u64, telemetry: &Telemetry) -> Self {
+        let streams = telemetry.streams.iter().map(|s| StreamTelemetryView {
+            stream: s.stream.to_string(),
+            release: s.release,
+            answers: s.answers,
+            errors: s.errors,
+            latency: s.latency.to_vec(),
+        });
+        Self {
+            at,
+            cpu_percent: telemetry.cpu_percent,
+            memory_used_mb: telemetry.memory_used_mb,
+            memory_total_mb: telemetry.memory_total_mb,
+            agent_memory_mb: telemetry.agent_memory_mb,
+            disk_free_mb: telemetry.disk_free_mb,
+            temperature_c: telemetry.temperature_c,
+            streams: streams.collect(),
+        }
+    }
+}
+
+/// The bridge in a few numbers.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct StatusView {
+    /// Version of the bridge.
+    pub(crate) version: String,
+    /// Approved devices.
+    pub(crate) devices: u64,
+    /// Those that the broker sees.
+    pub(crate) online: u64,
+    /// Devices that wait for approval.
+    pub(crate) pending: u64,
+    /// Releases.
+    pub(crate) releases: u64,
+    /// Rollouts under way.
+    pub(crate) rolling: u64,
+}

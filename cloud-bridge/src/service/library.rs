@@ -1,0 +1,158 @@
+//! The library: every bundle that was pushed, whole and verified, in a folder named by its digest.
+
+use crate::bundle::{self, SEAL};
+use crate::fault::Fault;
+use anyhow::Context;
+use protocol::{MAX_RETAINED_BYTES, Offer, spans};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use trust::{Digest, Manifest, Resource, Root, Verified, verify_statement};
+
+/// Holds bundles on disk.
+#[derive(Debug)]
+pub(crate) struct Library {
+    folder: PathBuf,
+    root: Verified<Root>,
+}
+
+/// A bundle in the library.
+#[derive(Debug)]
+pub(crate) struct Shelved {
+    dir: PathBuf,
+    resources: Vec<Resource>,
+}
+
+/// Where a chunk lies.
+#[derive(Debug, Clone)]
+struct Place {
+    file: usize,
+    offset: u64,
+    length: u64,
+}
+
+/// The parts of a bundle, ready to be published.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    /// The signed envelope.
+    pub(crate) envelope: Vec<u8>,
+    /// The unsigned offer, as JSON.
+    pub(crate) offer: Vec<u8>,
+    files: Vec<PathBuf>,
+    order: Vec<Digest>,
+    places: HashMap<Digest, Place>,
+}
+
+impl Library {
+    /// In `data/bundles`.
+    pub(crate) fn open(data: &Path, root: Verified<Root>) -> anyhow::Result<Self> {
+        let folder = data.join("bundles");
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        // What an interrupted push left behind is nobody's.
+        let staging = data.join("incoming");
+        if staging.exists() {
+            std::fs::remove_dir_all(&staging).with_context(|| format!("cannot clear {}", staging.display()))?;
+        }
+        std::fs::create_dir_all(&staging).with_context(|| format!("cannot make {}", staging.display()))?;
+        Ok(Self { folder, root })
+    }
+
+    /// A new temporary file for an upload, removed when it is dropped.
+    pub(crate) fn upload(&self) -> anyhow::Result<tempfile::NamedTempFile> {
+        Ok(tempfile::NamedTempFile::new_in(self.staging())?)
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.folder.with_file_name("incoming")
+    }
+
+    /// Takes a bundle's tar: unpacked aside, verified, and only then moved to its place.
+    ///
+    /// # Errors
+    /// A refusal when it is not what a publisher signed, or not `expected`.
+    pub(crate) fn take(&self, archive: impl Read, expected: Digest) -> anyhow::Result<(Verified<Manifest>, u64)> {
+        let staging = tempfile::tempdir_in(self.staging())?;
+        let dir = staging.path().join("bundle");
+        std::fs::create_dir(&dir)?;
+        bundle::unpack(archive, &dir)?;
+        let (statement, manifest) = bundle::verify(&self.root, &dir)?;
+        if statement.digest() != expected {
+            let what = format!("the bundle is {}, announced was {}", statement.digest().short(), expected.short());
+            return Err(trust::Refusal::new(trust::Code::Mismatch, what).into());
+        }
+        let place = self.place(expected);
+        if !place.exists() {
+            std::fs::rename(&dir, &place).with_context(|| format!("cannot keep {}", place.display()))?;
+            File::open(&self.folder)?.sync_all()?;
+        }
+        Ok((manifest, statement.total_size()))
+    }
+
+    fn place(&self, bundle: Digest) -> PathBuf {
+        self.folder.join(bundle.to_string())
+    }
+
+    /// A bundle by its digest.
+    pub(crate) fn shelved(&self, digest: Digest) -> anyhow::Result<Shelved> {
+        let dir = self.place(digest);
+        let sealed = bundle::read_bounded(&dir.join(SEAL), MAX_RETAINED_BYTES as u64)?;
+        let statement = verify_statement(&self.root, &sealed)?;
+        Ok(Shelved { dir, resources: statement.resources().to_vec() })
+    }
+}
+
+impl Shelved {
+    /// Cuts the bundle into its parts; hashes every file once.
+    pub(crate) fn parts(&self) -> anyhow::Result<Parts> {
+        let envelope = bundle::read_bounded(&self.dir.join(SEAL), MAX_RETAINED_BYTES as u64)?;
+        let mut index = Vec::new();
+        let mut order = Vec::new();
+        let mut places = HashMap::new();
+        let mut files = Vec::new();
+        for resource in &self.resources {
+            let path = self.dir.join(&resource.name);
+            let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            for span in spans(resource.size.get()) {
+                let mut bytes = vec![0; usize::try_from(span.length)?];
+                file.read_exact_at(&mut bytes, span.offset)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                let digest = Digest::of(&bytes);
+                if resource.name == bundle::CHUNKS {
+                    index.push(protocol::HexDigest(digest.0));
+                }
+                let place = Place { file: files.len(), offset: span.offset, length: span.length };
+                if places.insert(digest, place).is_none() {
+                    order.push(digest);
+                }
+            }
+            files.push(path);
+        }
+        let offer = protocol::encode_json(&Offer { spec: 1, index });
+        if envelope.len().max(offer.len()) > MAX_RETAINED_BYTES {
+            let fault = Fault::new("the bundle's documents are too large to be retained by a broker")
+                .remedy("pack fewer or smaller files into one bundle");
+            return Err(fault.into());
+        }
+        Ok(Parts { envelope, offer, files, order, places })
+    }
+}
+
+impl Parts {
+    /// Every chunk once, in the order in which devices want them.
+    pub(crate) fn chunks(&self) -> &[Digest] {
+        &self.order
+    }
+
+    /// The bytes of a chunk; `None` when it is not of this bundle.
+    pub(crate) fn chunk(&self, digest: &Digest) -> Option<std::io::Result<Vec<u8>>> {
+        let place = self.places.get(digest)?;
+        let read = || {
+            let mut bytes = vec![0; place.length as usize];
+            File::open(&self.files[place.file])?.read_exact_at(&mut bytes, place.offset)?;
+            Ok(bytes)
+        };
+        Some(read())
+    }
+}

@@ -1,0 +1,109 @@
+//! `petrel bridge`: land as a running service.
+//!
+//! Decides nothing about devices or rollouts: that is `bridge-core`. Here are its hands (the store,
+//! the library of bundles, the director's pen, MQTT, REST), how they start, and how they stop.
+
+mod config;
+mod director;
+mod driver;
+mod http;
+mod library;
+mod mqtt;
+mod store;
+
+pub(crate) use config::{BridgeConfig, default_broker_listen, default_listen, starter};
+pub(crate) use http::view;
+
+use crate::broker::{Broker, BrokerConfig};
+use crate::fault::Fault;
+use anyhow::Context;
+use config::BrokerChoice;
+use director::Director;
+use library::Library;
+use protocol::Topics;
+use std::path::Path;
+use std::sync::Arc;
+use store::Store;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+/// Where a running bridge is reached; written to `bridge.json` in its data folder.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(crate) struct Addresses {
+    /// The REST API.
+    pub(crate) api: String,
+    /// The broker.
+    pub(crate) broker: String,
+}
+
+/// The file in the data folder that names where the bridge is reached.
+pub(crate) const ADDRESSES: &str = "bridge.json";
+/// The file in the data folder with the first token.
+pub(crate) const ADMIN_TOKEN: &str = "admin.token";
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// When something that it stands on is not there: a key, a port, a folder.
+pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
+    let unwritable = || Fault::new(format!("cannot use the data folder {}", config.data.display()));
+    std::fs::create_dir_all(&config.data)
+        .map_err(|e| unwritable().because(e).remedy("give a folder that this user may write"))?;
+    let root = config.root()?;
+    let director = Director::new(root.clone(), &config.director_key)?;
+    let store = Store::open(&config.data).await?;
+    store.admit(&config.data.join(ADMIN_TOKEN)).await?;
+    let library = Arc::new(Library::open(&config.data, root)?);
+    let (broker, address) = start_broker(&config).await?;
+
+    let (client, inbound) = mqtt::connect(&config, &address, &Topics::new(&config.fleet))?;
+    let hands = driver::Hands {
+        topics: Topics::new(&config.fleet),
+        client,
+        director,
+        library: library.clone(),
+        store: store.clone(),
+    };
+    let (driver, driving) = driver::start(hands, inbound).await?;
+    let (api, serving) = http::start(&config, http::Doors { driver, library, store: store.clone() }).await?;
+    let retention = tokio::spawn(store.clone().forget_regularly(config.telemetry_days));
+
+    let addresses = Addresses { api: format!("https://{api}"), broker: address };
+    write_addresses(&config.data, &addresses)?;
+    info!(api = addresses.api, broker = addresses.broker, fleet = %config.fleet, "the bridge is up");
+
+    let mut stop = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let ended = tokio::select! {
+        _ = stop.recv() => Ok(()),
+        _ = tokio::signal::ctrl_c() => Ok(()),
+        ended = driving => ended.context("the driver ended")?,
+    };
+    info!("the bridge stops");
+    serving.stop().await;
+    retention.abort();
+    if let Some(broker) = broker {
+        broker.stop().await;
+    }
+    store.close().await;
+    ended
+}
+
+/// The broker in this process, or the address of another.
+async fn start_broker(config: &BridgeConfig) -> anyhow::Result<(Option<Broker>, String)> {
+    match &config.broker {
+        BrokerChoice::Elsewhere(url) => Ok((None, url.clone())),
+        BrokerChoice::Here(listen) => {
+            let settings = BrokerConfig::new(*listen, config.tls_cert.clone(), config.tls_key.clone());
+            let broker = Broker::start(settings).await?;
+            let address = format!("mqtts://{}", broker.address());
+            Ok((Some(broker), address))
+        }
+    }
+}
+
+fn write_addresses(data: &Path, addresses: &Addresses) -> anyhow::Result<()> {
+    let path = data.join(ADDRESSES);
+    let part = data.join("bridge.json.part");
+    let written = std::fs::write(&part, serde_json::to_vec(addresses)?).and_then(|()| std::fs::rename(&part, &path));
+    written.with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,128 @@
+//! The wire of land: one MQTT 5 session that the broker keeps while the bridge is away.
+//!
+//! Decides how the connection is held. What arrives goes to the driver and is acknowledged by it,
+//! after it was saved; the polling task itself never waits for the driver's requests.
+
+use super::config::BridgeConfig;
+use crate::fault::Fault;
+use anyhow::Context;
+use protocol::{MAX_PACKET_BYTES, Topics};
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+/// The bridge's client id within its fleet.
+const CLIENT_ID: &str = "petrel-bridge";
+/// Seconds that the broker keeps what devices say while the bridge is away.
+const SESSION_SECONDS: u32 = 24 * 3_600;
+/// Messages on their way from the broker to the driver: the broker sends no more until they are acknowledged.
+const INBOUND: u16 = 1_000;
+/// Requests on their way to the broker.
+const OUTBOUND: usize = 256;
+/// The longest pause between attempts to connect.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// What the wire tells the driver.
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    /// Connected; `remembered` when the broker kept our session.
+    Connected { remembered: bool },
+    /// A device said something; to be acknowledged once it is saved.
+    Said(Publish),
+}
+
+/// Opens the session; the connection is made, and made again, in the background.
+pub(crate) fn connect(
+    config: &BridgeConfig,
+    address: &str,
+    topics: &Topics,
+) -> anyhow::Result<(AsyncClient, mpsc::UnboundedReceiver<Inbound>)> {
+    let (host, port) = parse(address)?;
+    let mut options = MqttOptions::new(format!("{CLIENT_ID}-{}", config.fleet), host, port);
+    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls(config)?))));
+    options.set_keep_alive(Duration::from_secs(20));
+    options.set_clean_start(false);
+    options.set_manual_acks(true);
+    options.set_outgoing_inflight_upper_limit(64);
+    options.set_session_expiry_interval(Some(SESSION_SECONDS));
+    options.set_receive_maximum(Some(INBOUND));
+    options.set_max_packet_size(Some(MAX_PACKET_BYTES));
+    let mut network = NetworkOptions::new();
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
+    let (client, poll) = AsyncClient::new(options, OUTBOUND);
+    // Bounded by the receive maximum, so the polling task never waits for the driver, which may wait for it.
+    let (tell, inbound) = mpsc::unbounded_channel();
+    tokio::spawn(keep(poll, client.clone(), tell, topics.up_filter(), address.to_owned()));
+    Ok((client, inbound))
+}
+
+/// `mqtts://host:port`
+fn parse(address: &str) -> anyhow::Result<(String, u16)> {
+    let fault = || {
+        Fault::new(format!("`{address}` is no broker that the bridge can use"))
+            .remedy("give one with TLS, such as mqtts://broker.example:8883")
+    };
+    let rest = address.strip_prefix("mqtts://").ok_or_else(fault)?;
+    let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "8883"));
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = port.parse().ok().filter(|_| !host.is_empty()).ok_or_else(fault)?;
+    Ok((host.to_owned(), port))
+}
+
+/// Only the fleet's own authority counts.
+fn tls(config: &BridgeConfig) -> anyhow::Result<rustls::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    let ca =
+        CertificateDer::from_pem_file(&config.ca).with_context(|| format!("cannot read {}", config.ca.display()))?;
+    roots.add(ca).with_context(|| format!("{} is no certificate authority", config.ca.display()))?;
+    Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Polls for as long as the driver listens.
+async fn keep(
+    mut poll: EventLoop,
+    client: AsyncClient,
+    tell: mpsc::UnboundedSender<Inbound>,
+    filter: String,
+    address: String,
+) {
+    let mut pause = Duration::from_millis(200);
+    let mut up = None;
+    loop {
+        let inbound = match poll.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                info!(broker = address, session_kept = ack.session_present, "connected to the broker");
+                pause = Duration::from_millis(200);
+                up = Some(true);
+                // A fresh request channel has room: this never waits in the polling task.
+                if let Err(error) = client.try_subscribe(filter.clone(), QoS::AtLeastOnce) {
+                    warn!(%error, "could not subscribe: connecting again");
+                    continue;
+                }
+                Inbound::Connected { remembered: ack.session_present }
+            }
+            Ok(Event::Incoming(Packet::Publish(publish))) if publish.qos == QoS::AtMostOnce => continue,
+            Ok(Event::Incoming(Packet::Publish(publish))) => Inbound::Said(publish),
+            Ok(_) => continue,
+            Err(error) => {
+                if up != Some(false) {
+                    warn!(broker = address, %error, "no connection to the broker: trying again");
+                }
+                up = Some(false);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+        };
+        if tell.send(inbound).is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What land keeps: one SQLite file in WAL mode, synced before anything is acknowledged.
+
+use crate::fault::Fault;
+use anyhow::Context;
+use bridge_core::{Record, UnixMillis};
+use protocol::{DeviceId, Telemetry};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, SqliteConnection};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use trust::Digest;
+
+/// How often old telemetry is forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+
+/// The database.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    pool: SqlitePool,
+}
+
+/// One telemetry message and when it came.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// Milliseconds since 1970, by land's clock.
+    pub(crate) at: UnixMillis,
+    /// What the device said.
+    pub(crate) telemetry: Telemetry,
+}
+
+/// Milliseconds since 1970 by the system's clock.
+pub(crate) fn unix_millis() -> UnixMillis {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Store {
+    /// Opens or makes `bridge.db` in `data`, and brings it to this version's form.
+    pub(crate) async fn open(data: &Path) -> anyhow::Result<Self> {
+        let path = data.join("bridge.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(10));
+        let unusable = || format!("cannot use the database {}", path.display());
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.with_context(unusable)?;
+        sqlx::migrate!("./migrations").run(&pool).await.with_context(unusable)?;
+        Ok(Self { pool })
+    }
+
+    /// Every record.
+    pub(crate) async fn records(&self) -> anyhow::Result<Vec<Record>> {
+        let rows = sqlx::query("SELECT body FROM record").fetch_all(&self.pool).await?;
+        let parse = |row: &sqlx::sqlite::SqliteRow| -> anyhow::Result<Record> {
+            serde_json::from_str(row.try_get("body")?).context("a record of the database is not understood")
+        };
+        rows.iter().map(parse).collect()
+    }
+
+    /// Saves records, all or none.
+    pub(crate) async fn save(&self, records: &[Record]) -> anyhow::Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        for record in records {
+            save_one(&mut transaction, record).await?;
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Keeps a telemetry message, once.
+    pub(crate) async fn keep_telemetry(&self, telemetry: &Telemetry) -> anyhow::Result<()> {
+        sqlx::query("INSERT INTO telemetry VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(telemetry.device.as_str())
+            .bind(i64::try_from(telemetry.boot)?)
+            .bind(i64::try_from(telemetry.seq)?)
+            .bind(i64::try_from(unix_millis())?)
+            .bind(protocol::encode_cbor(telemetry))
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// The latest `limit` telemetry messages of a device, the oldest first.
+    pub(crate) async fn telemetry(&self, device: &DeviceId, limit: u32) -> anyhow::Result<Vec<Taken>> {
+        let rows = sqlx::query("SELECT taken, body FROM telemetry WHERE device = ? ORDER BY taken DESC LIMIT ?")
+            .bind(device.as_str())
+            .bind(limit)
+            .fetch_all(&self.pool)
+            .await?;
+        let parse = |row: &sqlx::sqlite::SqliteRow| -> anyhow::Result<Taken> {
+            let telemetry = protocol::decode_cbor(row.try_get::<&[u8], _>("body")?)?;
+            Ok(Taken { at: u64::try_from(row.try_get::<i64, _>("taken")?)?, telemetry })
+        };
+        rows.iter().rev().map(parse).collect()
+    }
+
+    /// Removes telemetry older than `days`, now and every hour.
+    pub(crate) async fn forget_regularly(self, days: u32) {
+        let mut every = tokio::time::interval(FORGET_EVERY);
+        loop {
+            every.tick().await;
+            let oldest = unix_millis().saturating_sub(u64::from(days) * 24 * 3_600_000);
+            let oldest = i64::try_from(oldest).unwrap_or(i64::MAX);
+            let forgotten = sqlx::query("DELETE FROM telemetry WHERE taken < ?").bind(oldest).execute(&self.pool).await;
+            if let Err(error) = forgotten {
+                tracing::warn!(%error, "old telemetry could not be removed");
+            }
+        }
+    }
+
+    /// Writes the first token to `path` when the database knows none.
+    pub(crate) async fn admit(&self, path: &Path) -> anyhow::Result<()> {
+        let known: i64 = sqlx::query_scalar("SELECT count(*) FROM token").fetch_one(&self.pool).await?;
+        if known > 0 {
+            return Ok(());
+        }
+        let mut secret = [0; 32];
+        getrandom::fill(&mut secret)
+            .map_err(|e| Fault::new("the system gives no randomness for a token").because(e))?;
+        let token = format!("petrel_{}", hex::encode(secret));
+        let mut options = std::fs::OpenOptions::new();
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+        let written = file.and_then(|mut f| std::io::Write::write_all(&mut f, token.as_bytes()).and(f.sync_all()));
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+        sqlx::query("INSERT INTO token VALUES (?, 'admin', ?)")
+            .bind(Digest::of(token.as_bytes()).0.as_slice())
+            .bind(i64::try_from(unix_millis())?)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Whether somebody holds `token`.
+    pub(crate) async fn knows(&self, token: &str) -> anyhow::Result<bool> {
+        let row = sqlx::query("SELECT 1 FROM token WHERE sha256 = ?")
+            .bind(Digest::of(token.as_bytes()).0.to_vec())
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// Closes the database in order.
+    pub(crate) async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow::Result<()> {
+    let (kind, key) = match record {
+        Record::Device(device) => ("device", device.id.to_string()),
+        Record::NoDevice { id } => ("device", id.to_string()),
+        Record::Release(release) => ("release", release.bundle.to_string()),
+        Record::Rollout(rollout) => ("rollout", rollout.id.to_string()),
+    };
+    let query = match record {
+        Record::NoDevice { .. } => sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key),
+        Record::Device(_) | Record::Release(_) | Record::Rollout(_) => {
+            sqlx::query("INSERT INTO record VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")
+                .bind(kind)
+                .bind(key)
+                .bind(serde_json::to_string(record)?)
+        }
+    };
+    query.execute(connection).await?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Building: one cargo, one target folder, the whole workspace at once, so that nothing is built twice.
+
+use anyhow::{Context, ensure};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Which profile binaries are built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// The one that tests use.
+    Dev,
+    /// The one that figures are made with.
+    Release,
+}
+
+/// The folder of the workspace.
+pub(crate) fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace());
+    command
+}
+
+/// Builds every binary of the workspace; returns the folder where they are.
+pub(crate) fn binaries(profile: Profile) -> anyhow::Result<PathBuf> {
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--bins"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    run(&mut command)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    Ok(target.join(match profile {
+        Profile::Dev => "debug",
+        Profile::Release => "release",
+    }))
+}
+
+/// Builds both binaries and runs `petrel demo`; its exit code is ours.
+pub(crate) fn demo(args: &[String]) -> anyhow::Result<()> {
+    let petrel = binaries(Profile::Dev)?.join("petrel");
+    let status = Command::new(&petrel).arg("demo").args(args).status();
+    let status = status.with_context(|| format!("cannot run {}", petrel.display()))?;
+    if !status.success() {
+        // It has said why.
+        std::process::exit(status.code().unwrap_or(1));
+    }
+    Ok(())
+}
+
+/// Runs a command to its end; fails when it does.
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
+    let name = command.get_program().to_os_string();
+    let status = command.status().with_context(|| format!("cannot run {}", shown(&name)))?;
+    ensure!(status.success(), "{} {} failed ({status})", shown(&name), arguments(command));
+    Ok(())
+}
+
+/// Runs a command to its end and gives its standard output.
+pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
+    let name = command.get_program().to_os_string();
+    let done = command.stderr(std::process::Stdio::inherit()).output();
+    let done = done.with_context(|| format!("cannot run {}", shown(&name)))?;
+    ensure!(done.status.success(), "{} {} failed ({})", shown(&name), arguments(command), done.status);
+    Ok(String::from_utf8(done.stdout)?)
+}
+
+fn shown(name: &OsStr) -> String {
+    name.to_string_lossy().into_owned()
+}
+
+fn arguments(command: &Command) -> String {
+    command.get_args().map(shown).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,37 @@
+//! `cargo xtask`: what the people who build Petrel run, and `cargo demo` for everybody.
+//!
+//! Decides how things are built and which tools are called with what. It knows no code of the
+//! project: it sees only binaries, files and exit codes.
+
+mod bench;
+mod build;
+mod oracles;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask demo [-- ARGS]               build both binaries and run `petrel demo ARGS`
+cargo xtask bench NAME [--json]          measure, and print a table; NAME: loop
+cargo xtask bench --all [--write]        every bench; --write makes docs/benchmarks.md anew
+cargo xtask oracles [NAME]               checks against other people's programs; NAME: reference, mosquitto";
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().skip(1).collect();
+    args.retain(|arg| arg != "--");
+    let done = match args.split_first() {
+        Some((command, rest)) if command == "demo" => build::demo(rest),
+        Some((command, rest)) if command == "bench" => bench::run(rest),
+        Some((command, rest)) if command == "oracles" => oracles::run(rest),
+        _ => {
+            eprintln!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

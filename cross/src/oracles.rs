@@ -1,0 +1,102 @@
+//! Oracles: other people's programs that must agree with ours. Each makes its own virtual environment
+//! and starts and ends its own servers.
+
+use crate::build::{self, Profile, binaries, cargo, workspace};
+use anyhow::{Context, bail};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+type Oracle = fn() -> anyhow::Result<()>;
+
+const ORACLES: [(&str, Oracle); 2] = [("reference", reference), ("mosquitto", mosquitto)];
+
+/// `cargo xtask oracles [NAME]`
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    match args {
+        [] => agree(None),
+        [name] => agree(Some(name)),
+        _ => bail!("one oracle at a time, or none for all"),
+    }
+}
+
+/// Runs one oracle, or all.
+fn agree(name: Option<&str>) -> anyhow::Result<()> {
+    let chosen: Vec<_> = ORACLES.iter().filter(|(known, _)| name.is_none_or(|n| n == *known)).collect();
+    if chosen.is_empty() {
+        let known: Vec<&str> = ORACLES.iter().map(|(name, _)| *name).collect();
+        bail!("there is no oracle `{}`: known are {}", name.unwrap_or_default(), known.join(", "));
+    }
+    for (name, oracle) in chosen {
+        println!("oracle {name}");
+        oracle().with_context(|| format!("oracle {name}"))?;
+        println!("oracle {name}: agrees");
+    }
+    Ok(())
+}
+
+/// A Python with the wheels of a requirements file, made once.
+fn python(name: &str) -> anyhow::Result<PathBuf> {
+    let requirements = workspace().join("tests/oracles/requirements.txt");
+    let venv = workspace().join("target/oracles").join(name);
+    let python = venv.join("bin/python");
+    let stamp = venv.join("requirements.txt");
+    let wanted = std::fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    if std::fs::read(&stamp).ok().as_ref() != Some(&wanted) {
+        build::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&requirements);
+        build::run(&mut pip)?;
+        std::fs::write(&stamp, wanted)?;
+    }
+    Ok(python)
+}
+
+/// The reference answers in tests/models, computed again by scikit-learn and ONNX Runtime.
+fn reference() -> anyhow::Result<()> {
+    let script = workspace().join("tests/oracles/reference.py");
+    build::run(Command::new(python("reference")?).arg(script))
+}
+
+/// A running server; it ends with this value.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The conformance body of tests/conformance.rs against a real Mosquitto, with TLS.
+fn mosquitto() -> anyhow::Result<()> {
+    let folder = workspace().join("target/oracles/mosquitto");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    let fleet = folder.join("fleet");
+    let petrel = binaries(Profile::Dev)?.join("petrel");
+    let mut init = Command::new(petrel);
+    init.args(["root", "init", "--fleet", "oracle", "--out"]).arg(&fleet).stdout(Stdio::null());
+    build::run(&mut init)?;
+    // A free port: taken and given back, so that somebody else could take it; then Mosquitto says so.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let tls = fleet.join("tls");
+    let text = format!(
+        "listener {port} 127.0.0.1\nallow_anonymous true\ncafile {0}/ca.pem\ncertfile {0}/bridge.pem\nkeyfile {0}/bridge.key\n\
+         user root\nmax_queued_messages 20000\nmax_inflight_messages 64\nset_tcp_nodelay true\n",
+        tls.display()
+    );
+    let config = folder.join("mosquitto.conf");
+    std::fs::write(&config, text)?;
+    let program =
+        ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"].into_iter().find(|p| std::path::Path::new(p).exists());
+    let program = program.context("Mosquitto is not installed: apt-get install mosquitto")?;
+    let log = std::fs::File::create(folder.join("mosquitto.log"))?;
+    let child = Command::new(program).arg("-c").arg(&config).stdout(log.try_clone()?).stderr(log).spawn();
+    let _server = Server(child.context("cannot start Mosquitto")?);
+    let mut test = cargo();
+    test.args(["test", "--workspace", "--test", "conformance"]);
+    test.env("PETREL_TEST_BROKER", format!("mqtts://localhost:{port}")).env("PETREL_TEST_CA", tls.join("ca.pem"));
+    build::run(&mut test)
+}

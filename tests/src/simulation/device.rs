@@ -1,0 +1,514 @@
+//! The hands of a device, modelled: its disk, its connection, its fetches, its worker.
+//!
+//! They believe nothing that `trust` does not: envelopes, files and assignments are really verified.
+//! They decide nothing: what to do is the real core's, what must hold is `check`'s.
+
+use super::broker::{Client, Link, Message, Payload, Topic};
+use super::check::Violation;
+use super::faults::{Crash, Faults};
+use super::scenario::{Flaw, MINUTE, Millis, SECOND};
+use super::world::{Happening, World, flipped};
+use crate::signer::{FLEET, resources};
+use agent_core::{Agent, Effect, Event, Now, Step};
+use protocol::{DeviceId, Profile, StreamName};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use trust::{Assignment, Code, Digest, Manifest, Refusal, Root, Statement, Verified};
+
+/// A device: what outlives a power cut, and the process that does not.
+#[derive(Debug)]
+pub(super) struct Device {
+    pub(super) id: DeviceId,
+    /// The ledger as bytes; empty before the first start.
+    ledger: Vec<u8>,
+    folders: BTreeMap<Digest, Folder>,
+    /// The number of the process.
+    life: u64,
+    pub(super) process: Option<Process>,
+    /// Power cuts, and releases that took the agent down.
+    pub(super) crashes: u64,
+    /// A bundle on its disk was damaged.
+    pub(super) rotted: bool,
+}
+
+/// What is lost in a crash.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) agent: Agent,
+    started: Millis,
+    pub(super) link: Option<Link>,
+    /// The bundles that are fetched, and the pause before missing parts are asked for again.
+    fetching: BTreeMap<Digest, (u64, Millis)>,
+    /// What answers, and what in its place when it fails.
+    pub(super) serving: BTreeMap<StreamName, (Digest, Option<Digest>)>,
+    /// What the worker has still to do, in order; `None` stops the stream.
+    pub(super) loads: BTreeMap<StreamName, VecDeque<Option<(Digest, Option<Digest>)>>>,
+    deadline: Option<Millis>,
+}
+
+/// A bundle on the disk, whole or not.
+#[derive(Debug, Default)]
+struct Folder {
+    envelope: Option<Rc<[u8]>>,
+    files: BTreeMap<String, Vec<u8>>,
+}
+
+/// Work that the hands have begun.
+#[derive(Debug)]
+pub(super) enum Job {
+    Connect,
+    Stored(Digest),
+    Verify(Digest),
+    Probe(Digest),
+    Load(StreamName),
+    Traffic { stream: StreamName, bundle: Digest, left: u8 },
+    AskAgain(Digest),
+    Deadline,
+    /// The model on trial takes the agent down.
+    Die { stream: StreamName, bundle: Digest },
+}
+
+/// What was verified already; the same bytes are not verified twice in a world.
+#[derive(Debug, Default)]
+pub(super) struct Believed {
+    assignments: BTreeMap<(usize, Digest), Result<Verified<Assignment>, Refusal>>,
+    statements: BTreeMap<Digest, Result<Verified<Statement>, Refusal>>,
+}
+
+impl Believed {
+    fn statement(&mut self, root: &Verified<Root>, bytes: &[u8]) -> Result<Verified<Statement>, Refusal> {
+        let verify = || trust::verify_statement(root, bytes);
+        self.statements.entry(Digest::of(bytes)).or_insert_with(verify).clone()
+    }
+}
+
+impl Folder {
+    /// Everything that a device checks before it believes a bundle.
+    fn verify(&self, root: &Verified<Root>, seen: &mut Believed, bundle: Digest) -> Result<Verified<Manifest>, Refusal> {
+        let missing = || Refusal::new(Code::Missing, "no envelope");
+        let statement = seen.statement(root, self.envelope.as_ref().ok_or_else(missing)?)?;
+        if statement.digest() != bundle {
+            return Err(Refusal::new(Code::Mismatch, "another bundle"));
+        }
+        statement.check_files(&resources(&self.files))?;
+        trust::verify_manifest(root, &statement, &self.files["manifest.json"])
+    }
+
+    /// The signed files that are not there; `None` while nobody knows which they are.
+    fn missing(&self, root: &Verified<Root>, seen: &mut Believed) -> Option<Vec<Digest>> {
+        let statement = seen.statement(root, self.envelope.as_ref()?).ok()?;
+        let lacks = |r: &&trust::Resource| !self.files.contains_key(&r.name);
+        Some(statement.resources().iter().filter(lacks).map(|r| r.digest).collect())
+    }
+
+    /// Takes `bytes` for the signed files of that digest.
+    fn store(&mut self, root: &Verified<Root>, seen: &mut Believed, digest: Digest, bytes: &[u8]) {
+        if Digest::of(bytes) != digest {
+            return;
+        }
+        let Some(Ok(statement)) = self.envelope.as_ref().map(|e| seen.statement(root, e)) else { return };
+        for resource in statement.resources().iter().filter(|r| r.digest == digest) {
+            self.files.insert(resource.name.clone(), bytes.to_vec());
+        }
+    }
+}
+
+impl Device {
+    pub(super) fn new(id: &DeviceId) -> Self {
+        Self {
+            id: id.clone(),
+            ledger: Vec::new(),
+            folders: BTreeMap::new(),
+            life: 0,
+            process: None,
+            crashes: 0,
+            rotted: false,
+        }
+    }
+}
+
+fn profile() -> Profile {
+    let text = str::to_owned;
+    Profile { board: text("generic"), arch: text("aarch64"), cores: 4, ram_mb: 512, agent: text("0.1.0") }
+}
+
+impl World {
+    pub(super) fn start_device(&mut self, device: usize) -> Result<(), Violation> {
+        if self.devices[device].process.is_some() {
+            return Ok(());
+        }
+        let ledger = match self.devices[device].ledger.as_slice() {
+            [] => agent_core::Ledger::default(),
+            bytes => serde_json::from_slice(bytes).expect("what was saved is read back"),
+        };
+        self.checks.device_read(device, &ledger)?;
+        let id = self.devices[device].id.clone();
+        let (agent, step) = Agent::restore(FLEET.parse().expect("a good name"), id, profile(), 1, ledger);
+        self.devices[device].process = Some(Process {
+            agent,
+            started: self.now,
+            link: None,
+            fetching: BTreeMap::new(),
+            serving: BTreeMap::new(),
+            loads: BTreeMap::new(),
+            deadline: None,
+        });
+        self.hand_on(device, SECOND / 10..3 * SECOND, Job::Connect);
+        self.conclude_device(device, step)
+    }
+
+    /// The process ends here and now.
+    pub(super) fn crash_device(&mut self, device: usize) {
+        if self.devices[device].process.take().is_none() {
+            return;
+        }
+        self.note(|| format!("device {device} crashes"));
+        self.devices[device].life += 1;
+        self.devices[device].crashes += 1;
+        self.crashes += 1;
+        self.break_link(Client::Device(device));
+        let pause = Faults::pause(&mut self.rng, self.now);
+        self.at(self.now + pause, Happening::DeviceStarts { device });
+    }
+
+    /// A bit flips in a bundle on the disk.
+    pub(super) fn rot(&mut self, device: usize) {
+        let files = self.devices[device].folders.values_mut().flat_map(|f| f.files.values_mut());
+        if let Some(file) = self.rng.choice(files.collect::<Vec<_>>()) {
+            *file = flipped(file, &mut self.rng).to_vec();
+            self.devices[device].rotted = true;
+        }
+    }
+
+    /// The connection breaks.
+    pub(super) fn lose_device(&mut self, device: usize, pause: Millis) -> Result<(), Violation> {
+        let Some(process) = self.devices[device].process.as_mut() else { return Ok(()) };
+        if process.link.take().is_none() {
+            return Ok(());
+        }
+        self.break_link(Client::Device(device));
+        self.hand_on(device, pause..pause + 5 * SECOND, Job::Connect);
+        self.tell_device(device, Event::Disconnected)
+    }
+
+    fn hand_on(&mut self, device: usize, range: std::ops::Range<Millis>, job: Job) {
+        let life = self.devices[device].life;
+        self.after(range, Happening::Hand { device, life, job });
+    }
+
+    fn tell_device(&mut self, device: usize, event: Event) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(process) = self.devices[device].process.as_mut() else { return Ok(()) };
+        let step = process.agent.step(Now { mono: now - process.started, wall: None }, event);
+        self.conclude_device(device, step)
+    }
+
+    /// Saves, then carries out: unless the power goes before, between or within.
+    fn conclude_device(&mut self, device: usize, step: Step) -> Result<(), Violation> {
+        self.steps += 1;
+        let crash = self.faults.crash(&mut self.rng, self.now);
+        let mut saved = None;
+        let committed = step.commit(|ledger| match crash {
+            Crash::InSave => Err("the power went"),
+            Crash::Never | Crash::After(_) => {
+                saved = Some(ledger.clone());
+                Ok(())
+            }
+        });
+        if let Some(ledger) = saved {
+            self.devices[device].ledger = serde_json::to_vec(&ledger).expect("a ledger has a JSON form");
+            self.checks.device_saved(device, ledger, &self.scenario)?;
+        }
+        let Ok(effects) = committed else {
+            self.crash_device(device);
+            return Ok(());
+        };
+        let Some(process) = &self.devices[device].process else { return Ok(()) };
+        self.checks.device_stepped(device, &process.agent, &effects)?;
+        let done = if let Crash::After(effects) = crash { effects } else { usize::MAX };
+        for effect in effects.into_iter().take(done) {
+            self.note(|| format!("device {device}: {effect:?}"));
+            self.checks.device_does(device, &effect)?;
+            self.carry_out(device, effect);
+        }
+        if let Crash::After(_) = crash {
+            self.crash_device(device);
+        }
+        self.await_deadline(device);
+        self.checks.device_serves(device, self.devices[device].process.as_ref())
+    }
+
+    fn await_deadline(&mut self, device: usize) {
+        let life = self.devices[device].life;
+        let Some(process) = self.devices[device].process.as_mut() else { return };
+        let due = process.agent.deadline().map(|mono| process.started + mono);
+        if due != process.deadline {
+            process.deadline = due;
+            if let Some(at) = due {
+                self.at(at, Happening::Hand { device, life, job: Job::Deadline });
+            }
+        }
+    }
+
+    fn carry_out(&mut self, device: usize, effect: Effect) {
+        let Some(process) = self.devices[device].process.as_mut() else { return };
+        match effect {
+            Effect::Fetch { bundle, total_size } => {
+                process.fetching.insert(bundle, (total_size, 3 * SECOND));
+                self.devices[device].folders.entry(bundle).or_default();
+                self.fetch_on(device, bundle);
+                self.hand_on(device, 3 * SECOND..4 * SECOND, Job::AskAgain(bundle));
+            }
+            Effect::StopFetching { bundle } => drop(process.fetching.remove(&bundle)),
+            Effect::Verify { bundle } => self.hand_on(device, 20..500, Job::Verify(bundle)),
+            Effect::Probe { bundle } => self.hand_on(device, 50..SECOND, Job::Probe(bundle)),
+            Effect::Serve { stream, bundle, fallback } => self.load(device, stream, Some((bundle, fallback))),
+            Effect::StopServing { stream } => self.load(device, stream, None),
+            Effect::Discard { bundle } => drop(self.devices[device].folders.remove(&bundle)),
+            Effect::Keep { bundles } => self.devices[device].folders.retain(|bundle, _| bundles.contains(bundle)),
+            Effect::SayHello { boot, seq, profile } => {
+                self.say(device, Topic::Hello(device), Payload::Hello { boot, seq, profile }, None);
+            }
+            Effect::PublishReport(report) => {
+                self.say(device, Topic::Report(device), Payload::Report(Rc::new(report)), None);
+            }
+            Effect::DeliverVerdict(verdict) => {
+                let token = Some(verdict.seq);
+                self.say(device, Topic::Verdict(device), Payload::Verdict(Rc::new(verdict)), token);
+            }
+        }
+    }
+
+    fn say(&mut self, device: usize, topic: Topic, payload: Payload, token: Option<u64>) {
+        let Some(link) = self.devices[device].process.as_ref().and_then(|p| p.link) else { return };
+        let retain = matches!(topic, Topic::Report(_) | Topic::Presence(_));
+        self.publish(Client::Device(device), link, Message { topic, payload, retain, token });
+    }
+
+    fn load(&mut self, device: usize, stream: StreamName, what: Option<(Digest, Option<Digest>)>) {
+        let Some(process) = self.devices[device].process.as_mut() else { return };
+        let loads = process.loads.entry(stream.clone()).or_default();
+        loads.push_back(what);
+        if loads.len() == 1 {
+            self.hand_on(device, 20..SECOND, Job::Load(stream));
+        }
+    }
+
+    /// Subscribes to what is missing of a bundle, or says that nothing is.
+    fn fetch_on(&mut self, device: usize, bundle: Digest) {
+        let root = self.library.signer.root();
+        let Some(folder) = self.devices[device].folders.get(&bundle) else { return };
+        let missing = folder.missing(root, &mut self.believed);
+        if missing.as_ref().is_some_and(Vec::is_empty) {
+            return self.hand_on(device, 5..100, Job::Stored(bundle));
+        }
+        let Some(link) = self.devices[device].process.as_ref().and_then(|p| p.link) else { return };
+        match missing {
+            None => self.subscribe(device, link, Topic::Envelope(bundle)),
+            Some(chunks) => chunks.into_iter().for_each(|chunk| self.subscribe(device, link, Topic::Chunk(chunk))),
+        }
+    }
+
+    pub(super) fn device_hears(&mut self, device: usize, message: Message) -> Result<(), Violation> {
+        let Payload::Bytes(bytes) = message.payload else { return Ok(()) };
+        let root = self.library.signer.root();
+        match message.topic {
+            Topic::Assignment(_) => {
+                let id = self.devices[device].id.clone();
+                let key = (device, Digest::of(&bytes));
+                let verify = || trust::verify_assignment(root, id.as_str(), &bytes);
+                let event = match self.believed.assignments.entry(key).or_insert_with(verify).clone() {
+                    Ok(assignment) => Event::AssignmentArrived(assignment),
+                    Err(refusal) => Event::DocumentRefused(refusal),
+                };
+                return self.tell_device(device, event);
+            }
+            Topic::Envelope(bundle) => {
+                let size = self.fetched_size(device, bundle);
+                let Some(folder) = self.devices[device].folders.get_mut(&bundle) else { return Ok(()) };
+                let statement = self.believed.statement(root, &bytes);
+                let asked = |s: &Verified<Statement>| s.digest() == bundle && Some(s.total_size()) == size;
+                if folder.envelope.is_none() && statement.is_ok_and(|s| asked(&s)) {
+                    folder.envelope = Some(bytes);
+                    self.fetch_on(device, bundle);
+                }
+            }
+            Topic::Chunk(chunk) => {
+                let Some(process) = &self.devices[device].process else { return Ok(()) };
+                for bundle in process.fetching.keys().copied().collect::<Vec<_>>() {
+                    let Some(folder) = self.devices[device].folders.get_mut(&bundle) else { continue };
+                    let before = folder.files.len();
+                    folder.store(root, &mut self.believed, chunk, &bytes);
+                    let whole = folder.missing(root, &mut self.believed).is_some_and(|m| m.is_empty());
+                    if whole && folder.files.len() > before {
+                        self.hand_on(device, 5..100, Job::Stored(bundle));
+                    }
+                }
+            }
+            Topic::Hello(_) | Topic::Need(_) | Topic::Presence(_) | Topic::Report(_) | Topic::Verdict(_) => {}
+        }
+        Ok(())
+    }
+
+    fn fetched_size(&self, device: usize, bundle: Digest) -> Option<u64> {
+        self.devices[device].process.as_ref()?.fetching.get(&bundle).map(|(size, _)| *size)
+    }
+
+    pub(super) fn device_delivered(&mut self, device: usize, seq: u64) -> Result<(), Violation> {
+        self.tell_device(device, Event::VerdictDelivered { seq })
+    }
+
+    pub(super) fn device_works(&mut self, device: usize, life: u64, job: Job) -> Result<(), Violation> {
+        let now = self.now;
+        let state = &mut self.devices[device];
+        let Some(process) = state.process.as_mut().filter(|_| state.life == life) else { return Ok(()) };
+        let root = self.library.signer.root();
+        match job {
+            Job::Connect => self.connect_device(device),
+            Job::Stored(bundle) => match process.fetching.remove(&bundle) {
+                Some(_) => self.tell_device(device, Event::BundleStored { bundle }),
+                None => Ok(()),
+            },
+            Job::Verify(bundle) => {
+                let folder = state.folders.entry(bundle).or_default();
+                match folder.verify(root, &mut self.believed, bundle) {
+                    Ok(manifest) => {
+                        self.checks.device_verified(device, bundle);
+                        self.tell_device(device, Event::BundleVerified { bundle, manifest: Box::new(manifest) })
+                    }
+                    // Every chunk was checked as it came: the disk did this, and another fetch mends it.
+                    Err(_) => {
+                        state.folders.remove(&bundle);
+                        self.tell_device(device, Event::Stumbled { bundle })
+                    }
+                }
+            }
+            Job::Probe(bundle) if self.scenario.fails(device, bundle, Flaw::Golden) => {
+                let refusal = Refusal::new(Code::Golden, "the golden vectors disagree");
+                self.tell_device(device, Event::ProbeFailed { bundle, refusal })
+            }
+            Job::Probe(bundle) => {
+                self.checks.device_probed(device, bundle);
+                self.tell_device(device, Event::ProbePassed { bundle })
+            }
+            Job::Load(stream) => self.do_load(device, stream),
+            Job::Traffic { stream, bundle, left } => self.answer(device, stream, bundle, left),
+            Job::AskAgain(bundle) => {
+                self.ask_again(device, bundle);
+                Ok(())
+            }
+            Job::Deadline => match process.agent.deadline() {
+                Some(due) if process.started + due <= now => {
+                    self.tell_device(device, Event::DeadlineReached)?;
+                    self.checks.deadline_passed(self.devices[device].process.as_ref().and_then(|p| p.agent.deadline()), due)
+                }
+                Some(_) | None => Ok(()),
+            },
+            Job::Die { stream, bundle } => {
+                if process.serving.get(&stream).is_some_and(|(main, _)| *main == bundle) {
+                    self.crash_device(device);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn connect_device(&mut self, device: usize) -> Result<(), Violation> {
+        if self.broker.down {
+            self.hand_on(device, SECOND..10 * SECOND, Job::Connect);
+            return Ok(());
+        }
+        self.links += 1;
+        let link = self.links;
+        let Some(process) = self.devices[device].process.as_mut().filter(|p| p.link.is_none()) else { return Ok(()) };
+        process.link = Some(link);
+        let fetching: Vec<Digest> = process.fetching.keys().copied().collect();
+        self.broker.links.insert(Client::Device(device), link);
+        self.say(device, Topic::Presence(device), Payload::Presence { online: true }, None);
+        self.subscribe(device, link, Topic::Assignment(device));
+        for bundle in fetching {
+            self.fetch_on(device, bundle);
+        }
+        self.tell_device(device, Event::Connected)
+    }
+
+    /// The worker loads what is next for a stream: verified again, whatever was verified before.
+    fn do_load(&mut self, device: usize, stream: StreamName) -> Result<(), Violation> {
+        let root = self.library.signer.root();
+        let state = &mut self.devices[device];
+        let Some(process) = state.process.as_mut() else { return Ok(()) };
+        let loads = process.loads.entry(stream.clone()).or_default();
+        let Some(what) = loads.pop_front() else { return Ok(()) };
+        if loads.is_empty() {
+            process.loads.remove(&stream);
+        }
+        let more = process.loads.contains_key(&stream);
+        let mut check = |bundle: Digest| {
+            let missing = || Refusal::new(Code::Missing, "it is not on the disk");
+            state.folders.get(&bundle).ok_or_else(missing)?.verify(root, &mut self.believed, bundle)
+        };
+        let event = match what {
+            None => {
+                process.serving.remove(&stream);
+                None
+            }
+            Some((bundle, fallback)) => {
+                let fallback = fallback.filter(|f| check(*f).is_ok());
+                let loaded = match self.scenario.fails(device, bundle, Flaw::Unloadable) {
+                    true => Err(Refusal::new(Code::Model, "the engine cannot load it")),
+                    false => check(bundle),
+                };
+                Some(match loaded {
+                    Ok(_) => {
+                        process.serving.insert(stream.clone(), (bundle, fallback));
+                        Event::Served { stream: stream.clone(), bundle }
+                    }
+                    Err(refusal) => Event::ServeFailed { stream: stream.clone(), bundle, refusal },
+                })
+            }
+        };
+        if more {
+            self.hand_on(device, 20..SECOND, Job::Load(stream.clone()));
+        }
+        if let Some(Event::Served { bundle, .. }) = event {
+            if self.scenario.fails(device, bundle, Flaw::Crashes) {
+                self.hand_on(device, 100..SECOND, Job::Die { stream: stream.clone(), bundle });
+            } else if self.scenario.busy.contains(&device) {
+                self.hand_on(device, SECOND..8 * SECOND, Job::Traffic { stream, bundle, left: 4 });
+            }
+        }
+        event.map_or(Ok(()), |event| self.tell_device(device, event))
+    }
+
+    /// Requests came, and were answered or not.
+    fn answer(&mut self, device: usize, stream: StreamName, bundle: Digest, left: u8) -> Result<(), Violation> {
+        let process = self.devices[device].process.as_ref();
+        let serves = process.and_then(|p| p.serving.get(&stream)).is_some_and(|(main, _)| *main == bundle);
+        if !serves {
+            return Ok(());
+        }
+        let (answers, errors) = match self.scenario.fails(device, bundle, Flaw::Errors) {
+            true => (1, 10),
+            false => (self.rng.u64(1..12), 0),
+        };
+        if left > 0 {
+            let stream = stream.clone();
+            self.hand_on(device, 2 * SECOND..20 * SECOND, Job::Traffic { stream, bundle, left: left - 1 });
+        }
+        self.tell_device(device, Event::Observed { stream, bundle, answers, errors })
+    }
+
+    /// Asks land for what did not arrive.
+    fn ask_again(&mut self, device: usize, bundle: Digest) {
+        let root = self.library.signer.root();
+        let state = &mut self.devices[device];
+        let Some(process) = state.process.as_mut() else { return };
+        let Some((_, wait)) = process.fetching.get_mut(&bundle) else { return };
+        *wait = (*wait * 2).min(MINUTE);
+        let pause = *wait;
+        let missing = state.folders.get(&bundle).and_then(|f| f.missing(root, &mut self.believed));
+        let need = Payload::Need { bundle, documents: missing.is_none(), chunks: missing.unwrap_or_default() };
+        self.say(device, Topic::Need(device), need, None);
+        self.hand_on(device, pause..pause + SECOND, Job::AskAgain(bundle));
+    }
+}

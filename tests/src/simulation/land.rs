@@ -1,0 +1,305 @@
+//! The hands of the bridge, modelled: its rows on disk, its session, its signing; and the people who
+//! ask it for something.
+//!
+//! Messages are acknowledged after what they led to is saved, and not before.
+
+use super::broker::{Client, Link, Message, Payload, Topic};
+use super::check::Violation;
+use super::faults::{Crash, Faults};
+use super::scenario::{Ask, DEVICES, Millis, MINUTE, SECOND};
+use super::world::{Happening, World};
+use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, Status};
+use protocol::DeviceId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use trust::Digest;
+
+/// The moment at which the world begins, in Unix milliseconds.
+const EPOCH: Millis = 1_700_000_000_000;
+
+/// The bridge: what outlives a crash, and the process that does not.
+#[derive(Debug, Default)]
+pub(super) struct Land {
+    rows: BTreeMap<Row, Vec<u8>>,
+    life: u64,
+    pub(super) process: Option<Process>,
+    /// Assignments by device and generation: the same draft is signed to the same bytes.
+    signed: BTreeMap<(usize, u64), Rc<[u8]>>,
+}
+
+/// What is lost in a crash.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) bridge: Bridge,
+    link: Option<Link>,
+    /// What the broker has not acknowledged, in order.
+    outgoing: BTreeMap<u64, Message>,
+    given: u64,
+    deadline: Option<Millis>,
+}
+
+/// The key of a row.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Row {
+    Device(DeviceId),
+    Release(Digest),
+    Rollout(u64),
+}
+
+/// The device of that name.
+pub(super) fn index(id: &DeviceId) -> usize {
+    id.as_str().trim_start_matches("d-").parse().expect("devices are called d-NN")
+}
+
+impl World {
+    pub(super) fn start_land(&mut self) {
+        let rows = self.land.rows.values();
+        let records = rows.map(|bytes| serde_json::from_slice(bytes).expect("what was saved is read back"));
+        let bridge = Bridge::restore(records.collect::<Vec<Record>>());
+        self.land.process = Some(Process { bridge, link: None, outgoing: BTreeMap::new(), given: 0, deadline: None });
+        self.await_land_deadline();
+        let life = self.land.life;
+        self.after(SECOND / 10..3 * SECOND, Happening::LandConnects { life });
+    }
+
+    pub(super) fn crash_land(&mut self) {
+        if self.land.process.take().is_none() {
+            return;
+        }
+        self.note(|| "the bridge crashes".into());
+        self.land.life += 1;
+        self.crashes += 1;
+        self.break_link(Client::Land);
+        let pause = Faults::pause(&mut self.rng, self.now);
+        self.at(self.now + pause, Happening::LandStarts);
+    }
+
+    pub(super) fn lose_land(&mut self) {
+        let Some(process) = self.land.process.as_mut() else { return };
+        if process.link.take().is_some() {
+            self.break_link(Client::Land);
+            let life = self.land.life;
+            self.after(SECOND..20 * SECOND, Happening::LandConnects { life });
+        }
+    }
+
+    pub(super) fn land_connects(&mut self, life: u64) -> Result<(), Violation> {
+        let current = self.land.life == life;
+        let Some(process) = self.land.process.as_mut().filter(|p| current && p.link.is_none()) else { return Ok(()) };
+        if self.broker.down {
+            self.after(SECOND..5 * SECOND, Happening::LandConnects { life });
+            return Ok(());
+        }
+        self.links += 1;
+        let link = self.links;
+        process.link = Some(link);
+        let remembered = self.broker.session.is_some();
+        if !remembered {
+            process.outgoing.clear();
+        }
+        let again: Vec<Message> = process.outgoing.values().cloned().collect();
+        self.broker.links.insert(Client::Land, link);
+        for message in again {
+            self.publish(Client::Land, link, message);
+        }
+        let waiting = self.broker.session.get_or_insert_default().clone();
+        for (queued, message) in waiting {
+            self.pass_to_land(link, Some(queued), message);
+        }
+        let retained: Vec<(Topic, Payload)> =
+            self.broker.retained.iter().filter(|(t, _)| t.is_up()).map(|(t, p)| (*t, p.clone())).collect();
+        for (topic, payload) in retained {
+            self.pass_to_land(link, None, Message { topic, payload, retain: false, token: None });
+        }
+        self.tell_land(Event::BrokerConnected { remembered }).map(drop)
+    }
+
+    /// The answer is `None` when the bridge died over it.
+    fn tell_land(&mut self, event: Event) -> Result<Option<Result<Answer, Rejection>>, Violation> {
+        let Some(process) = self.land.process.as_mut() else { return Ok(None) };
+        self.steps += 1;
+        let step = process.bridge.step(Now { unix: EPOCH + self.now }, event);
+        let crash = self.faults.crash(&mut self.rng, self.now);
+        let mut saved = Vec::new();
+        let committed = step.commit(|records| match crash {
+            Crash::InSave => Err("the power went"),
+            Crash::Never | Crash::After(_) => {
+                saved = records.to_vec();
+                Ok(())
+            }
+        });
+        for record in &saved {
+            self.save_row(record);
+        }
+        self.checks.land_saved(saved)?;
+        let Ok(committed) = committed else {
+            self.crash_land();
+            return Ok(None);
+        };
+        let Some(process) = &self.land.process else { return Ok(None) };
+        self.checks.land_stepped(&process.bridge, &committed.effects)?;
+        let done = if let Crash::After(effects) = crash { effects } else { usize::MAX };
+        for effect in committed.effects.into_iter().take(done) {
+            self.note(|| format!("land: {effect:?}"));
+            self.checks.land_does(&effect)?;
+            self.publish_from_land(effect);
+        }
+        if let Crash::After(_) = crash {
+            self.crash_land();
+            return Ok(None);
+        }
+        self.await_land_deadline();
+        Ok(Some(committed.answer))
+    }
+
+    fn save_row(&mut self, record: &Record) {
+        let bytes = serde_json::to_vec(record).expect("a record has a JSON form");
+        match record {
+            Record::Device(device) => drop(self.land.rows.insert(Row::Device(device.id.clone()), bytes)),
+            Record::NoDevice { id } => drop(self.land.rows.remove(&Row::Device(id.clone()))),
+            Record::Release(release) => drop(self.land.rows.insert(Row::Release(release.bundle), bytes)),
+            Record::Rollout(rollout) => drop(self.land.rows.insert(Row::Rollout(rollout.id), bytes)),
+        }
+    }
+
+    fn await_land_deadline(&mut self) {
+        let life = self.land.life;
+        let Some(process) = self.land.process.as_mut() else { return };
+        let due = process.bridge.deadline().map(|unix| unix - EPOCH);
+        if due != process.deadline {
+            process.deadline = due;
+            if let Some(at) = due {
+                self.at(at, Happening::LandDeadline { life });
+            }
+        }
+    }
+
+    pub(super) fn land_deadline(&mut self, life: u64) -> Result<(), Violation> {
+        let current = self.land.life == life;
+        let Some(process) = self.land.process.as_ref().filter(|_| current) else { return Ok(()) };
+        match process.bridge.deadline() {
+            Some(due) if due <= EPOCH + self.now => {
+                self.tell_land(Event::DeadlineReached)?;
+                let next = self.land.process.as_ref().and_then(|p| p.bridge.deadline());
+                self.checks.deadline_passed(next, due)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn publish_from_land(&mut self, effect: Effect) {
+        let library = self.library;
+        match effect {
+            Effect::PublishAssignment(draft) => {
+                let device = index(&draft.device);
+                let sign = || library.signer.assignment(&draft.device, draft.seq, &draft.streams).into();
+                let bytes: Rc<[u8]> = self.land.signed.entry((device, draft.seq)).or_insert_with(sign).clone();
+                self.signed.push((device, bytes.clone()));
+                self.send(Topic::Assignment(device), Payload::Bytes(bytes), true);
+            }
+            Effect::PublishBundle { bundle } => {
+                self.send_parts(bundle, true, None, true);
+            }
+            Effect::PublishParts { bundle, documents, chunks } => {
+                let chunks = chunks.into_iter().map(Digest).collect();
+                self.send_parts(bundle, documents, Some(chunks), false);
+            }
+            Effect::ClearChunks { bundle } => {
+                for file in library.bundles[&bundle].files.values() {
+                    self.send(Topic::Chunk(Digest::of(file)), Payload::Empty, true);
+                }
+            }
+        }
+    }
+
+    /// Publishes documents and chunks of a bundle; those that a device asked for are not retained,
+    /// since it has subscribed to them and nobody would clear them.
+    fn send_parts(&mut self, bundle: Digest, documents: bool, only: Option<BTreeSet<Digest>>, retain: bool) {
+        let bundle = &self.library.bundles[&bundle];
+        if documents {
+            let envelope = Payload::Bytes(bundle.envelope.as_slice().into());
+            self.send(Topic::Envelope(bundle.digest), envelope, true);
+        }
+        for file in bundle.files.values() {
+            let chunk = Digest::of(file);
+            if only.as_ref().is_none_or(|o| o.contains(&chunk)) {
+                self.send(Topic::Chunk(chunk), Payload::Bytes(file.as_slice().into()), retain);
+            }
+        }
+    }
+
+    fn send(&mut self, topic: Topic, payload: Payload, retain: bool) {
+        let Some(process) = self.land.process.as_mut() else { return };
+        process.given += 1;
+        let message = Message { topic, payload, retain, token: Some(process.given) };
+        process.outgoing.insert(process.given, message.clone());
+        if let Some(link) = process.link {
+            self.publish(Client::Land, link, message);
+        }
+    }
+
+    pub(super) fn land_delivered(&mut self, token: u64) {
+        if let Some(process) = self.land.process.as_mut() {
+            process.outgoing.remove(&token);
+        }
+    }
+
+    pub(super) fn land_hears(&mut self, link: Link, queued: Option<u64>, message: Message) -> Result<(), Violation> {
+        let name = |device: usize| self.scenario.names[device].clone();
+        let event = match (message.topic, message.payload) {
+            (Topic::Hello(device), Payload::Hello { boot, seq, profile }) => {
+                let key = vec![u8::try_from(device).expect("few devices")];
+                Event::HelloReceived { device: name(device), boot, seq, key, profile }
+            }
+            (Topic::Need(device), Payload::Need { bundle, documents, chunks }) => {
+                let chunks = chunks.into_iter().map(|c| c.0).collect();
+                Event::ChunksNeeded { device: name(device), bundle, documents, chunks }
+            }
+            (Topic::Presence(device), Payload::Presence { online }) => {
+                Event::PresenceReceived { device: name(device), online }
+            }
+            (Topic::Report(_), Payload::Report(report)) => Event::ReportReceived(Box::new((*report).clone())),
+            (Topic::Verdict(_), Payload::Verdict(verdict)) => Event::VerdictReceived((*verdict).clone()),
+            (topic, payload) => unreachable!("{payload:?} on {topic:?}"),
+        };
+        let answer = self.tell_land(event)?;
+        if let (Some(_), Some(queued)) = (&answer, queued) {
+            self.after(1..100, Happening::Done { link, queued });
+        }
+        if let (Some(_), Topic::Hello(device)) = (answer, message.topic) {
+            let known = self.land.process.as_ref().and_then(|p| p.bridge.devices().get(&self.scenario.names[device]));
+            if known.is_some_and(|d| d.status == Status::Pending) {
+                self.after(SECOND..5 * SECOND, Happening::Asked(Ask::Approve(device)));
+            }
+        }
+        Ok(())
+    }
+
+    /// A person asks; whoever gets no answer, or is told to wait, asks again.
+    pub(super) fn ask(&mut self, ask: Ask) -> Result<(), Violation> {
+        let event = match ask.clone() {
+            Ask::Approve(device) => Event::DeviceApproved { device: self.scenario.names[device].clone() },
+            Ask::Push(bundle) => Event::ReleasePushed(self.library.bundles[&bundle].released()),
+            Ask::Start(request) => Event::RolloutRequested(request),
+        };
+        let answer = self.tell_land(event)?;
+        self.note(|| format!("land answers {answer:?}"));
+        match answer {
+            Some(Ok(_) | Err(Rejection::Invalid(_))) => {}
+            Some(Err(Rejection::Conflict(_) | Rejection::NotFound(_))) | None => {
+                self.after(10 * SECOND..2 * MINUTE, Happening::Asked(ask));
+            }
+        }
+        Ok(())
+    }
+
+    /// The bridge, for those who look on.
+    pub(super) fn bridge(&self) -> Option<&Bridge> {
+        self.land.process.as_ref().map(|p| &p.bridge)
+    }
+
+    /// Whether every device has power and a connection.
+    pub(super) fn all_connected(&self) -> bool {
+        (0..DEVICES).all(|i| self.devices[i].process.as_ref().is_some_and(|p| p.link.is_some()))
+    }
+}

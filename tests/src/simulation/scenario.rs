@@ -1,0 +1,162 @@
+//! What is tried in a world: the fleet, the releases and how good each is, and what people ask for.
+//!
+//! All of it follows from the seed, before anything runs. What goes wrong on the way is `faults`.
+
+use crate::signer::{Bundle, Signer, number, trial};
+use bridge_core::{RolloutRequest, Targets, WaveSize};
+use fastrand::Rng;
+use protocol::DeviceId;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
+use trust::Digest;
+
+/// Milliseconds of the world.
+pub(super) type Millis = u64;
+
+pub(super) const SECOND: Millis = 1_000;
+pub(super) const MINUTE: Millis = 60 * SECOND;
+/// The devices of a world.
+pub(super) const DEVICES: usize = 20;
+/// Nothing goes wrong from here on.
+pub(super) const QUIET: Millis = 20 * MINUTE;
+/// A deadline that only an unfinished wave would meet.
+const LONG_DEADLINE_S: u64 = 6 * 3_600;
+
+/// Keys and bundles, made once a process: how good a bundle is, is not in its bytes.
+#[derive(Debug)]
+pub(super) struct Library {
+    pub(super) signer: Signer,
+    pub(super) bundles: BTreeMap<Digest, Bundle>,
+}
+
+impl Library {
+    pub(super) fn shared() -> &'static Self {
+        static LIBRARY: OnceLock<Library> = OnceLock::new();
+        LIBRARY.get_or_init(|| {
+            let signer = Signer::new(7);
+            let all = ["digits", "vibration"].map(|stream| (1..=4).map(move |release| (stream, release)));
+            let bundle = |(stream, release)| signer.bundle(stream, release, |manifest| manifest.security_floor = number(1));
+            let bundles = all.into_iter().flatten().map(bundle).map(|b| (b.digest, b)).collect();
+            Self { signer, bundles }
+        })
+    }
+}
+
+/// How a release does on the devices that it does not suit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// The golden vectors disagree.
+    Golden,
+    /// It does not load, although it passed the probe.
+    Unloadable,
+    /// It gives no usable answers on trial.
+    Errors,
+    /// It takes the agent down with it on trial.
+    Crashes,
+}
+
+/// A release of this world.
+#[derive(Debug, Clone)]
+pub(super) struct Quality {
+    pub(super) flaw: Flaw,
+    /// The devices that it does not suit; none for a good release.
+    pub(super) fails_on: BTreeSet<usize>,
+}
+
+/// What a person does.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    /// Lets a device in.
+    Approve(usize),
+    /// Brings a release.
+    Push(Digest),
+    /// Starts a rollout.
+    Start(RolloutRequest),
+}
+
+/// A world before it begins.
+#[derive(Debug)]
+pub(super) struct Scenario {
+    pub(super) names: Vec<DeviceId>,
+    /// Devices that are asked something.
+    pub(super) busy: BTreeSet<usize>,
+    pub(super) qualities: BTreeMap<Digest, Quality>,
+    pub(super) asks: Vec<(Millis, Ask)>,
+    /// Some rollouts have a deadline that a slow fleet misses.
+    pub(super) impatient: bool,
+}
+
+impl Scenario {
+    pub(super) fn new(rng: &mut Rng, library: &Library) -> Self {
+        let names = (0..DEVICES).map(|i| format!("d-{i:02}").parse().expect("a good name")).collect();
+        let busy: BTreeSet<usize> = (0..DEVICES).filter(|_| rng.u8(..10) < 7).collect();
+        let mut scenario =
+            Self { names, busy, qualities: BTreeMap::new(), asks: Vec::new(), impatient: rng.u8(..10) == 0 };
+        let streams: &[&str] = if rng.bool() { &["digits"] } else { &["digits", "vibration"] };
+        let mut releases = rng.usize(2..=4);
+        for stream in streams {
+            let share = releases.div_ceil(streams.len()).max(1).min(releases);
+            releases -= share;
+            let line: Vec<&Bundle> =
+                library.bundles.values().filter(|b| b.stream.as_str() == *stream && b.release <= share as u64).collect();
+            scenario.plan(rng, line);
+        }
+        scenario
+    }
+
+    /// Whether `bundle` does not suit `device`.
+    pub(super) fn fails(&self, device: usize, bundle: Digest, flaw: Flaw) -> bool {
+        self.qualities.get(&bundle).is_some_and(|q| q.flaw == flaw && q.fails_on.contains(&device))
+    }
+
+    /// Releases of one stream in their order, each rolled out; some again, some back.
+    fn plan(&mut self, rng: &mut Rng, mut line: Vec<&Bundle>) {
+        line.sort_by_key(|b| b.release);
+        let mut at = rng.u64(30 * SECOND..3 * MINUTE);
+        for bundle in &line {
+            let quality = self.quality(rng);
+            self.qualities.insert(bundle.digest, quality);
+            self.asks.push((at / 2, Ask::Push(bundle.digest)));
+            let again = 1 + usize::from(rng.u8(..4) == 0);
+            for _ in 0..again {
+                let request = self.request(rng, bundle);
+                self.asks.push((at, Ask::Start(request)));
+                at += rng.u64(10 * SECOND..6 * MINUTE);
+            }
+        }
+        if line.len() > 1 && rng.u8(..3) == 0 {
+            let older = line[rng.usize(..line.len() - 1)];
+            let back = self.request(rng, older);
+            self.asks.push((at, Ask::Start(back)));
+        }
+    }
+
+    fn quality(&self, rng: &mut Rng) -> Quality {
+        let flaw = [Flaw::Golden, Flaw::Unloadable, Flaw::Errors, Flaw::Crashes][rng.usize(..4)];
+        let share = [0, 0, 0, 5, 10, 40, 100][rng.usize(..7)];
+        // A release that nobody asks gives no wrong answer.
+        let suits = |device: &usize| flaw == Flaw::Errors && !self.busy.contains(device);
+        let fails_on = (0..DEVICES).filter(|d| !suits(d)).filter(|_| rng.u8(..100) < share).collect();
+        Quality { flaw, fails_on }
+    }
+
+    fn request(&self, rng: &mut Rng, bundle: &Bundle) -> RolloutRequest {
+        let waves = [
+            vec![],
+            vec![WaveSize::Percent(10)],
+            vec![WaveSize::Count(3), WaveSize::Percent(50)],
+            vec![WaveSize::Count(1), WaveSize::Count(6), WaveSize::Percent(100)],
+        ];
+        let some = (0..DEVICES).filter(|_| rng.bool()).map(|i| self.names[i].clone()).collect();
+        let hurried = self.impatient && rng.bool();
+        RolloutRequest {
+            stream: bundle.stream.clone(),
+            version: bundle.version.clone(),
+            to: if rng.u8(..4) == 0 { Targets::Devices(some) } else { Targets::All },
+            waves: waves[rng.usize(..waves.len())].clone(),
+            trial: trial(rng.u64(5..40), rng.u64(0..3), rng.u64(30..300)),
+            max_failed: [0, 0, 1, 2][rng.usize(..4)],
+            deadline_s: if hurried { rng.u64(20..300) } else { LONG_DEADLINE_S },
+        }
+    }
+}
