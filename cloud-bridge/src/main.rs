@@ -14,6 +14,7 @@ mod service;
 
 use clap::{Parser, Subcommand};
 use cli::{Out, bridge, devices, inspect, keys, login, pack, push, rollout, root, sign, status, verify};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
 
 /// Takes models to small devices far from shore, and tells whether they still work.
@@ -67,6 +68,8 @@ impl Command {
 fn main() -> ExitCode {
     // Only a provider that is there already makes this fail, and that would do as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    // A crash must not leave keys in a file; where the system forbids even this, it forbids the file as well.
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let cli = Cli::parse();
     let out = Out::new(cli.json);
     match cli.command.run(&out) {

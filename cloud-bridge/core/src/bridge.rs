@@ -266,20 +266,25 @@ impl Bridge {
 
     /// Assigns the release to the devices of the wave under way.
     fn begin_wave(&mut self, now: Now, id: u64) {
-        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
-        let Some(wave) = rollout.wave() else { return };
+        let Some((rollout, wave)) = self.rollouts.get(&id).and_then(|r| Some((r, r.wave()?))) else { return };
         let Some(release) = self.releases.get(&rollout.bundle) else { return };
-        rollout.wave_started = now.unix;
-        for name in &rollout.waves[wave] {
+        let names = rollout.waves[wave].clone();
+        let mut before = BTreeMap::new();
+        for name in &names {
+            // A device that was away may still run whatever it was ever assigned.
+            let assigned = |r: &&Rollout| r.stream == release.stream && r.before.contains_key(name);
+            let newest = self.rollouts.values().filter(assigned).map(|r| r.release).max();
             let Some(device) = self.devices.get_mut(name) else { continue };
-            let before = device.desired.get(&release.stream);
-            rollout.before.insert(name.clone(), before.map(|d| d.bundle));
-            let older = before.is_some_and(|d| release.release < d.release);
+            before.insert(name.clone(), device.desired.get(&release.stream).map(|d| d.bundle));
+            let older = newest.is_some_and(|newest| release.release < newest);
             let intent = if older { Intent::Rollback } else { Intent::Install };
             device.want(release, intent, id, rollout.trial);
             self.effects.push(Effect::PublishAssignment(device.assignment()));
             self.changed_devices.insert(name.clone());
         }
+        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
+        rollout.wave_started = now.unix;
+        rollout.before.extend(before);
         self.changed_rollouts.insert(id);
     }
 

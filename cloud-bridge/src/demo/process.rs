@@ -56,12 +56,17 @@ impl Running {
         Ok(())
     }
 
-    /// Asks it to end, and makes it when it does not.
-    pub(crate) fn stop(&mut self) {
+    /// Asks it to end, without waiting.
+    pub(crate) fn ask_to_end(&self) {
         if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
             // It may have ended already.
             let _ = kill_process(pid, Signal::TERM);
         }
+    }
+
+    /// Asks it to end, and makes it when it does not.
+    pub(crate) fn stop(&mut self) {
+        self.ask_to_end();
         let patience = Instant::now() + GRACE;
         while Instant::now() < patience {
             if !matches!(self.child.try_wait(), Ok(None)) {

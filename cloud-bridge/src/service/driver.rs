@@ -8,10 +8,10 @@ use super::library::{Library, Parts};
 use super::mqtt::Inbound;
 use super::store::{Store, unix_millis};
 use anyhow::Context;
-use bridge_core::{Answer, Bridge, Effect, Event, Now, Rejection};
+use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection};
 use protocol::{
-    BridgeTopic, DeviceId, Hello, Kind, Need, Presence, Report, SignedFrame, Telemetry, Topics, Verdict, decode_cbor,
-    decode_json,
+    BridgeTopic, DeviceId, Hello, Kind, Need, Outcome, Presence, Report, SignedFrame, Telemetry, Topics, Verdict,
+    decode_cbor, decode_json,
 };
 use rumqttc::v5::AsyncClient;
 use rumqttc::v5::mqttbytes::QoS;
@@ -128,12 +128,33 @@ async fn advance(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Re
     let step = bridge.step(Now { unix: unix_millis() }, event);
     let committed = step.commit(|records| {
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records)))
+        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records)))?;
+        tell(records);
+        anyhow::Ok(())
     })?;
     for effect in committed.effects {
         hands.carry_out(effect).await;
     }
     Ok(committed.answer)
+}
+
+/// What changed, for whoever reads the log: each line with the ids that belong to it.
+fn tell(records: &[Record]) {
+    for record in records {
+        match record {
+            Record::Rollout(r) => {
+                let (confirmed, given) = (r.count(Outcome::Confirmed), r.results.len());
+                info!(rollout = r.id, stream = %r.stream, release = r.release, confirmed, given, hit = r.hit(), phase = ?r.phase, "rollout");
+            }
+            Record::Release(r) => {
+                info!(stream = %r.stream, release = r.release, version = r.version, bundle = %r.bundle.short(), "release known");
+            }
+            Record::NoDevice { id } => info!(device = %id, "device rejected"),
+            Record::Device(d) => {
+                debug!(device = %d.id, status = ?d.status, online = d.online, generation = d.generation, "device")
+            }
+        }
+    }
 }
 
 /// Advances with news that nobody waits to hear the answer of.
@@ -150,7 +171,12 @@ async fn hear(bridge: &mut Bridge, hands: &Hands, publish: &Publish) -> anyhow::
     match hands.topics.read_up(&topic) {
         None => debug!(%topic, "a topic that means nothing here"),
         Some(from) => match understand(bridge, &from, &publish.payload) {
-            Ok(Heard::Event(event)) => take(bridge, hands, event).await?,
+            Ok(Heard::Event(event)) => {
+                if let Event::VerdictReceived(v) = &event {
+                    info!(device = %v.device_id, stream = %v.stream, release = v.release, outcome = ?v.outcome, code = v.code, "verdict");
+                }
+                take(bridge, hands, event).await?;
+            }
             Ok(Heard::Telemetry(telemetry)) => hands.store.keep_telemetry(&telemetry).await?,
             Ok(Heard::Nothing) => {}
             Err(reason) => warn!(%topic, %reason, "a message was not believed"),

@@ -59,7 +59,7 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let (client, inbound) = mqtt::connect(&config, &address, &Topics::new(&config.fleet))?;
     let hands = driver::Hands {
         topics: Topics::new(&config.fleet),
-        client,
+        client: client.clone(),
         director,
         library: library.clone(),
         store: store.clone(),
@@ -81,6 +81,8 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     info!("the bridge stops");
     serving.stop().await;
     retention.abort();
+    // The broker keeps our session whether or not it hears the goodbye.
+    let _ = client.try_disconnect();
     if let Some(broker) = broker {
         broker.stop().await;
     }

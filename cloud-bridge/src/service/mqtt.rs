@@ -10,7 +10,7 @@ use protocol::{MAX_PACKET_BYTES, Topics};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
-use rumqttc::{NetworkOptions, TlsConfiguration, Transport};
+use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,6 +108,7 @@ async fn keep(
                 }
                 Inbound::Connected { remembered: ack.session_present }
             }
+            Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
             Ok(Event::Incoming(Packet::Publish(publish))) if publish.qos == QoS::AtMostOnce => continue,
             Ok(Event::Incoming(Packet::Publish(publish))) => Inbound::Said(publish),
             Ok(_) => continue,

@@ -116,7 +116,7 @@ pub struct Budget {
     pub disk_bytes: U53,
 }
 
-/// How golden vectors are compared: |got - expected| <= abs + rel * |expected|.
+/// How golden vectors are compared: |got - expected| <= max(abs, rel * |expected|).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GoldenTerms {
