@@ -45,7 +45,7 @@ pub(crate) struct Hands {
 type Look = Box<dyn FnOnce(&Bridge) + Send>;
 
 enum Question {
-    Event(Event, oneshot::Sender<Result<Answer, Rejection>>),
+    Event(Box<Event>, oneshot::Sender<Result<Answer, Rejection>>),
     Look(Look),
 }
 
@@ -59,7 +59,7 @@ impl Driver {
     /// Requests something of the core; the answer comes after it was saved.
     pub(crate) async fn request(&self, event: Event) -> anyhow::Result<Result<Answer, Rejection>> {
         let (tell, answer) = oneshot::channel();
-        self.ask.send(Question::Event(event, tell)).await.ok().context("the bridge is stopping")?;
+        self.ask.send(Question::Event(Box::new(event), tell)).await.ok().context("the bridge is stopping")?;
         answer.await.context("the bridge is stopping")
     }
 
@@ -108,7 +108,7 @@ async fn drive(
             Some(question) = questions.recv() => match question {
                 Question::Look(look) => look(&bridge),
                 Question::Event(event, tell) => {
-                    let answer = advance(&mut bridge, &hands, event).await?;
+                    let answer = advance(&mut bridge, &hands, *event).await?;
                     // Whoever asked may have gone away; what was decided stays decided.
                     let _ = tell.send(answer);
                 }
@@ -172,10 +172,10 @@ async fn hear(bridge: &mut Bridge, hands: &Hands, publish: &Publish) -> anyhow::
         None => debug!(%topic, "a topic that means nothing here"),
         Some(from) => match understand(bridge, &from, &publish.payload) {
             Ok(Heard::Event(event)) => {
-                if let Event::VerdictReceived(v) = &event {
+                if let Event::VerdictReceived(v) = event.as_ref() {
                     info!(device = %v.device_id, stream = %v.stream, release = v.release, outcome = ?v.outcome, code = v.code, "verdict");
                 }
-                take(bridge, hands, event).await?;
+                take(bridge, hands, *event).await?;
             }
             Ok(Heard::Telemetry(telemetry)) => hands.store.keep_telemetry(&telemetry).await?,
             Ok(Heard::Nothing) => {}
@@ -186,7 +186,7 @@ async fn hear(bridge: &mut Bridge, hands: &Hands, publish: &Publish) -> anyhow::
 }
 
 enum Heard {
-    Event(Event),
+    Event(Box<Event>),
     Telemetry(Box<Telemetry>),
     Nothing,
 }
@@ -234,7 +234,7 @@ fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> anyhow::Resu
             Event::VerdictReceived(verdict)
         }
     };
-    Ok(Heard::Event(event))
+    Ok(Heard::Event(Box::new(event)))
 }
 
 fn same(topic: &DeviceId, message: &DeviceId) -> anyhow::Result<()> {

@@ -34,7 +34,7 @@ pub(crate) enum Inbound {
     /// Connected; `remembered` when the broker kept our session.
     Connected { remembered: bool },
     /// A device said something; to be acknowledged once it is saved.
-    Said(Publish),
+    Said(Box<Publish>),
 }
 
 /// Opens the session; the connection is made, and made again, in the background.
@@ -110,7 +110,7 @@ async fn keep(
             }
             Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
             Ok(Event::Incoming(Packet::Publish(publish))) if publish.qos == QoS::AtMostOnce => continue,
-            Ok(Event::Incoming(Packet::Publish(publish))) => Inbound::Said(publish),
+            Ok(Event::Incoming(Packet::Publish(publish))) => Inbound::Said(Box::new(publish)),
             Ok(_) => continue,
             Err(error) => {
                 if up != Some(false) {
