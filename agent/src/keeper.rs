@@ -37,8 +37,9 @@ pub(crate) enum Errand {
     StopAll,
     /// Check it, and give it its place.
     Verify(Digest),
-    /// Remove it.
-    Discard(Digest),
+    /// Take it out of use: it is damaged. What is whole in it need not come again if it is fetched;
+    /// if it is not, it goes when the rest goes that nobody needs.
+    SetAside(Digest),
     /// Remove all but these.
     Keep(BTreeSet<Digest>),
     /// The connection came or went.
@@ -171,10 +172,10 @@ impl Desk {
                 let event = self.verify(bundle);
                 self.say(Word::Event(event));
             }
-            Errand::Discard(bundle) => {
+            Errand::SetAside(bundle) => {
                 self.fetcher.stop(bundle);
-                if let Err(error) = self.bundles.discard(bundle) {
-                    tracing::warn!(bundle = %bundle.short(), "the bundle cannot be removed: {error}");
+                if let Err(error) = self.bundles.demote(bundle) {
+                    tracing::warn!(bundle = %bundle.short(), "the damaged bundle cannot be set aside: {error}");
                 }
             }
             Errand::Keep(kept) => match self.bundles.keep(&kept) {

@@ -4,6 +4,7 @@
 //! device through the span that the driver and its threads enter.
 
 use serde::Deserialize;
+use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 /// How a line of the log is written.
@@ -30,7 +31,8 @@ pub(crate) fn start(format: Format, filter: &str) {
     // The client library repeats what the driver says better.
     let filter = EnvFilter::new(format!("rumqttc=error,{filter}"));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = fmt::layer().with_writer(std::io::stderr);
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
     let _ = match format {
         Format::Human => registry.with(lines.with_target(false)).try_init(),
         Format::Json => registry.with(lines.json().flatten_event(true).with_span_list(false)).try_init(),

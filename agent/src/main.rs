@@ -143,5 +143,7 @@ fn complain(error: &anyhow::Error) {
     if let Some(advice) = error.downcast_ref::<Fault>().and_then(Fault::advice) {
         text.push_str(&format!("  what to do: {advice}\n"));
     }
+    // What others wrote (a file's name, a stranger's document) must not control the terminal.
+    let text = text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }

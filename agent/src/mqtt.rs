@@ -309,6 +309,8 @@ async fn connection(settings: &Settings, heard: &mpsc::Sender<Raw>) -> Option<(b
                 }
                 continue;
             }
+            // The goodbye is said. Some brokers leave closing to the client.
+            Ok(Event::Outgoing(Outgoing::Disconnect)) => return Some((was_up, "goodbye".into())),
             Ok(_) => continue,
             Err(error) => return Some((was_up, explain(&error))),
         };

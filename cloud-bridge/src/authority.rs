@@ -120,10 +120,14 @@ pub(crate) fn signature(kind: PayloadKind, payload: &[u8], key: &SigningKey) -> 
 /// # Errors
 /// When it cannot be read, or a refusal.
 pub(crate) fn read_root(path: &Path) -> anyhow::Result<Verified<Root>> {
-    let unreadable = || format!("cannot read the root {}", path.display());
+    let unreadable = |e: std::io::Error| {
+        Fault::new(format!("cannot read the root {}", path.display()))
+            .because(e)
+            .remedy("give the root.json that `petrel root init` made")
+    };
     let mut bytes = Vec::new();
-    let file = File::open(path).with_context(unreadable)?;
-    file.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes).with_context(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let verified = fleet_of(&bytes).and_then(|fleet| trust::verify_root(&fleet, &bytes));
     let refused = |refusal| {
         Fault::new(format!("the root {} is refused", path.display()))

@@ -37,7 +37,10 @@ pub(crate) fn id(key: &VerifyingKey) -> String {
 /// When either is there already, or cannot be written.
 pub(crate) fn write_pair(dir: &Path, name: &str, key: &SigningKey) -> anyhow::Result<(PathBuf, PathBuf)> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.with_context(|| format!("cannot make the folder {}", dir.display()))?;
+    made.map_err(|e| {
+        let fault = Fault::new(format!("cannot make the folder {}", dir.display())).because(e);
+        fault.remedy("choose another folder, in one that you may write")
+    })?;
     let (private, public) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.pub")));
     if public.symlink_metadata().is_ok() {
         return Err(taken(&public).into());
@@ -115,9 +118,13 @@ fn public_pem(key: &VerifyingKey) -> anyhow::Result<String> {
 }
 
 fn open(path: &Path) -> anyhow::Result<(File, u32)> {
-    let unreadable = || format!("cannot read {}", path.display());
-    let file = File::open(path).with_context(unreadable)?;
-    let mode = file.metadata().with_context(unreadable)?.mode();
+    let unreadable = |e: std::io::Error| {
+        Fault::new(format!("cannot read {}", path.display()))
+            .because(e)
+            .remedy("give a key that `petrel keys new` or `petrel root init` made")
+    };
+    let file = File::open(path).map_err(unreadable)?;
+    let mode = file.metadata().map_err(unreadable)?.mode();
     Ok((file, mode))
 }
 

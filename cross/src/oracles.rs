@@ -67,7 +67,7 @@ impl Drop for Server {
     }
 }
 
-/// The conformance body of tests/conformance.rs against a real Mosquitto, with TLS.
+/// The conformance body of tests/end_to_end/conformance.rs against a real Mosquitto, with TLS.
 fn mosquitto() -> anyhow::Result<()> {
     let folder = workspace().join("target/oracles/mosquitto");
     if folder.exists() {
@@ -96,7 +96,7 @@ fn mosquitto() -> anyhow::Result<()> {
     let child = Command::new(program).arg("-c").arg(&config).stdout(log.try_clone()?).stderr(log).spawn();
     let _server = Server(child.context("cannot start Mosquitto")?);
     let mut test = cargo();
-    test.args(["test", "--workspace", "--test", "conformance"]);
+    test.args(["test", "--workspace", "--test", "end_to_end", "conformance"]);
     test.env("PETREL_TEST_BROKER", format!("mqtts://localhost:{port}")).env("PETREL_TEST_CA", tls.join("ca.pem"));
     build::run(&mut test)
 }

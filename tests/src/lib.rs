@@ -4,7 +4,8 @@
 //! It decides what may go wrong and what must hold all the same. It deliberately does not know how
 //! the real hands work: it meets the cores only through `step`, `deadline` and `commit`.
 
+pub mod conformance;
 pub mod signer;
 mod simulation;
 
-pub use simulation::{Outcome, Violation, run, run_traced};
+pub use simulation::{ByHand, Outcome, Violation, run, run_traced};

@@ -169,7 +169,10 @@ impl Signer {
 
 /// The files of a folder as a statement lists them.
 pub fn resources(files: &BTreeMap<String, Vec<u8>>) -> Vec<Resource> {
-    files.iter().map(|(name, bytes)| Resource::new(name.clone(), Digest::of(bytes), number(bytes.len() as u64))).collect()
+    files
+        .iter()
+        .map(|(name, bytes)| Resource::new(name.clone(), Digest::of(bytes), number(bytes.len() as u64)))
+        .collect()
 }
 
 impl Bundle {

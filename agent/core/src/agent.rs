@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use trust::{Assignment, Code, Digest, Intent, Manifest, Refusal, StreamAssignment, Verified};
 
 /// The first pause before hello is said again to a land that does not answer; it doubles.
-const FIRST_HELLO_PAUSE: Millis = 60_000;
+const FIRST_HELLO_PAUSE: Millis = 5_000;
 /// The longest such pause.
 const LONGEST_HELLO_PAUSE: Millis = 600_000;
 
@@ -195,6 +195,7 @@ impl Agent {
             Ok(listed) => listed,
             Err(fault) => return self.note(Refusal::new(Code::Parse, format!("{fault}"))),
         };
+        self.answer_again();
         self.ledger.generation = Some(generation);
         self.hello = None;
         self.changed = true;
@@ -208,12 +209,12 @@ impl Agent {
         }
     }
 
-    /// Land repeats itself after it was away: the verdicts that it may have missed are said again.
+    /// Land speaks, perhaps after it was away: the verdicts that it may have missed are said again, also
+    /// those that are on their way, since the broker may have had nobody to give them to.
     fn answer_again(&mut self) {
         if self.connected {
-            let given = self.ledger.streams.values().filter_map(|s| s.verdict.as_ref());
-            let said = given.filter(|v| !self.ledger.outbox.contains(v));
-            self.effects.extend(said.cloned().map(Effect::DeliverVerdict));
+            let given = self.ledger.streams.values().filter_map(|s| s.verdict.clone());
+            self.effects.extend(given.map(Effect::DeliverVerdict));
         }
     }
 

@@ -29,7 +29,7 @@ impl Driver {
                 self.keeper.ask(Errand::StopFetching(bundle));
             }
             Effect::Verify { bundle } => self.keeper.ask(Errand::Verify(bundle)),
-            Effect::Discard { bundle } => self.keeper.ask(Errand::Discard(bundle)),
+            Effect::Discard { bundle } => self.keeper.ask(Errand::SetAside(bundle)),
             Effect::Keep { bundles } => self.keeper.ask(Errand::Keep(bundles)),
             Effect::Probe { bundle } => self.loader.ask(Task::Probe(bundle)),
             Effect::Serve { stream, bundle, fallback } => self.loader.ask(Task::Serve { stream, bundle, fallback }),
@@ -138,5 +138,6 @@ impl Driver {
 fn log_verdict(verdict: &Verdict) {
     let (stream, release, outcome) = (verdict.stream.as_str(), verdict.release, verdict.outcome);
     let (code, detail) = (verdict.code.as_deref().unwrap_or("-"), verdict.detail.as_deref().unwrap_or("-"));
-    tracing::info!(stream, release, ?outcome, code, detail, verdict.answers, verdict.errors, "verdict");
+    let (answers, errors) = (verdict.answers, verdict.errors);
+    tracing::info!(stream, release, ?outcome, code, detail, answers, errors, "verdict");
 }

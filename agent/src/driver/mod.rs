@@ -32,6 +32,8 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// A clock before 2024 was never set.
 const EARLIEST_WALL_MS: u64 = 1_704_067_200_000;
+/// A person who has just let a device in wants to see how it is doing.
+const FIRST_TELEMETRY: Duration = Duration::from_secs(5);
 const LAST_WORD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that one device's agent holds.
@@ -43,7 +45,7 @@ pub(crate) struct Driver {
     profile: Profile,
     tls: Arc<rustls::ClientConfig>,
     started: Instant,
-    store: LedgerStore,
+    store: Option<LedgerStore>,
     /// Absent after the disk refused the ledger, until it takes it again.
     core: Option<Agent>,
     retry: Option<(Instant, Duration)>,
@@ -65,7 +67,8 @@ pub(crate) struct Driver {
 impl Driver {
     /// Works until `stop` resolves, then says goodbye.
     async fn work(mut self, stop: impl Future<Output = ()>) {
-        let mut telemetry = tokio::time::interval_at(Instant::now() + self.config.telemetry, self.config.telemetry);
+        let first = Instant::now() + self.config.telemetry.min(FIRST_TELEMETRY);
+        let mut telemetry = tokio::time::interval_at(first, self.config.telemetry);
         telemetry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         self.restore();
@@ -100,10 +103,9 @@ impl Driver {
     /// One event through the core: decided, remembered, carried out.
     fn step(&mut self, event: Event) {
         let now = self.now();
-        let Some(core) = &mut self.core else { return };
+        let (Some(core), Some(store)) = (&mut self.core, &mut self.store) else { return };
         tracing::debug!(?event, "step");
         let step = core.step(now, event);
-        let store = &mut self.store;
         match step.commit(|ledger| store.save(ledger)) {
             Ok(effects) => effects.into_iter().for_each(|effect| self.carry_out(effect)),
             Err(error) => self.lose_core(&error),
@@ -112,12 +114,15 @@ impl Driver {
 
     /// Begins from the ledger on the disk: at the start, and after the disk refused to take one.
     fn restore(&mut self) {
-        let ledger;
-        (self.store, ledger) = LedgerStore::open(&self.config.state);
+        let (mut store, ledger) = match LedgerStore::open(&self.config.state) {
+            Ok(opened) => opened,
+            Err(error) => return self.lose_core(&error),
+        };
         let (fleet, device) = (self.config.fleet.clone(), self.config.device.clone());
         let (core, step) = Agent::restore(fleet, device, self.profile.clone(), self.root.version.get(), ledger);
-        let store = &mut self.store;
-        match step.commit(|ledger| store.save(ledger)) {
+        let saved = step.commit(|ledger| store.save(ledger));
+        self.store = Some(store);
+        match saved {
             Ok(effects) => {
                 let boot = core.ledger().boot;
                 self.core = Some(core);
@@ -134,7 +139,7 @@ impl Driver {
     fn lose_core(&mut self, error: &std::io::Error) {
         let pause = self.retry.map_or(FIRST_RETRY, |(_, pause)| (pause * 2).min(LONGEST_RETRY));
         tracing::error!(
-            "the ledger cannot be saved in {}: {error}; models go on answering, nothing else is done; tried again in {} s",
+            "the ledger cannot be kept in {}: {error}; models go on answering, nothing else is done; tried again in {} s",
             self.config.state.display(),
             pause.as_secs()
         );

@@ -8,10 +8,9 @@ use crate::keeper::Keeper;
 use crate::key::Signer;
 use crate::mqtt;
 use crate::status::{ADDRESS_FILE, Status};
-use crate::store::{Bundles, LedgerStore, Lock};
+use crate::store::{Bundles, Lock};
 use crate::telemetry::{self, Gauge};
 use crate::worker::{Loader, Pool, Worker};
-use agent_core::Ledger;
 use protocol::{Profile, Topics};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -100,7 +99,6 @@ fn assemble(
     let (say_event, events) = mpsc::unbounded_channel();
     let keeper = Keeper::start(root.clone(), bundles.clone(), config.window, say_word)?;
     let loader = Loader::start(root.clone(), bundles, worker.clone(), say_event)?;
-    let (store, _): (_, Ledger) = LedgerStore::open(&config.state);
     Ok(Driver {
         topics: Topics::new(&config.fleet),
         profile: Profile {
@@ -116,7 +114,7 @@ fn assemble(
         signer,
         tls,
         started: Instant::now(),
-        store,
+        store: None,
         core: None,
         retry: None,
         link: None,

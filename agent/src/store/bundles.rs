@@ -72,11 +72,11 @@ impl Bundles {
     /// # Errors
     /// What the system said.
     pub(crate) fn demote(&self, bundle: Digest) -> io::Result<()> {
-        remove(&self.incoming(bundle))?;
-        match fs::rename(self.complete(bundle), self.incoming(bundle)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            moved => moved?,
+        if !self.has(bundle) {
+            return Ok(());
         }
+        remove(&self.incoming(bundle))?;
+        fs::rename(self.complete(bundle), self.incoming(bundle))?;
         super::sync_dir(&self.complete)?;
         super::sync_dir(&self.incoming)
     }

@@ -4,7 +4,7 @@
 //!
 //! A slot is one line `petrel-ledger 1 <number> <sha-256 of the rest and the number>`, then JSON.
 
-use crate::fault::Fault;
+use crate::fault::{Fault, told};
 use agent_core::Ledger;
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -74,9 +74,12 @@ enum Damage {
 impl LedgerStore {
     /// Reads the newest whole slot. With none the device is as it left the factory, which is logged as
     /// an error when there was something once.
-    pub(crate) fn open(state: &Path) -> (Self, Ledger) {
+    ///
+    /// # Errors
+    /// When no slot is whole and the disk did not let one be read: it may be the one that is.
+    pub(crate) fn open(state: &Path) -> io::Result<(Self, Ledger)> {
         let mut newest: Option<(u64, usize, Ledger)> = None;
-        let mut damaged = 0;
+        let mut damages = Vec::new();
         for (slot, name) in SLOTS.iter().enumerate() {
             match read(&state.join(name)) {
                 Ok(Some((number, ledger))) if newest.as_ref().is_none_or(|(n, ..)| number > *n) => {
@@ -84,20 +87,21 @@ impl LedgerStore {
                 }
                 Ok(_) => {}
                 Err(damage) => {
-                    damaged += 1;
-                    tracing::warn!(
-                        slot = name,
-                        "a slot of the ledger is not believed: {}",
-                        crate::fault::told(&damage)
-                    );
+                    tracing::warn!(slot = name, "a slot of the ledger is not believed: {}", told(&damage));
+                    damages.push(damage);
                 }
             }
         }
-        if newest.is_none() && damaged > 0 {
+        if newest.is_none() && !damages.is_empty() {
+            for damage in damages {
+                if let Damage::Read(error) = damage {
+                    return Err(error);
+                }
+            }
             tracing::error!("no slot of the ledger is whole: the device begins anew, as it left the factory");
         }
         let (number, slot, ledger) = newest.unwrap_or((0, 1, Ledger::default()));
-        (Self { state: state.to_owned(), number, next: 1 - slot }, ledger)
+        Ok((Self { state: state.to_owned(), number, next: 1 - slot }, ledger))
     }
 
     /// Writes the ledger over the older slot. The newer one is untouched, so a failure loses nothing.
@@ -155,7 +159,7 @@ mod tests {
     /// A state folder in which the ledgers 1 to `n` were saved.
     fn saved(n: u64) -> tempfile::TempDir {
         let state = tempfile::tempdir().unwrap();
-        let (mut store, _) = LedgerStore::open(state.path());
+        let (mut store, _) = LedgerStore::open(state.path()).unwrap();
         for boot in 1..=n {
             store.save(&booted(boot)).unwrap();
         }
@@ -163,7 +167,7 @@ mod tests {
     }
 
     fn found(state: &tempfile::TempDir) -> u64 {
-        LedgerStore::open(state.path()).1.boot
+        LedgerStore::open(state.path()).unwrap().1.boot
     }
 
     #[test]
@@ -173,7 +177,7 @@ mod tests {
         }
         let state = saved(1);
         for boot in 2..6 {
-            let (mut store, last) = LedgerStore::open(state.path());
+            let (mut store, last) = LedgerStore::open(state.path()).unwrap();
             assert_eq!(last.boot, boot - 1);
             store.save(&booted(boot)).unwrap();
         }
@@ -210,7 +214,7 @@ mod tests {
     fn the_slot_written_next_is_never_the_one_believed() {
         let state = saved(4);
         fs::write(state.path().join("ledger.b"), "torn").unwrap();
-        let (mut store, last) = LedgerStore::open(state.path());
+        let (mut store, last) = LedgerStore::open(state.path()).unwrap();
         assert_eq!(last.boot, 3);
         store.save(&booted(9)).unwrap();
         fs::write(state.path().join("ledger.b"), "torn again").unwrap();
@@ -223,10 +227,21 @@ mod tests {
         for slot in SLOTS {
             fs::write(state.path().join(slot), "torn").unwrap();
         }
-        let (mut store, ledger) = LedgerStore::open(state.path());
+        let (mut store, ledger) = LedgerStore::open(state.path()).unwrap();
         assert_eq!(ledger, Ledger::default());
         store.save(&booted(1)).unwrap();
         assert_eq!(found(&state), 1);
+    }
+
+    #[test]
+    fn a_slot_that_the_disk_does_not_give_is_not_taken_for_lost() {
+        let state = saved(2);
+        let slot = state.path().join("ledger.b");
+        fs::remove_file(&slot).unwrap();
+        fs::create_dir(&slot).unwrap();
+        assert_eq!(found(&state), 1, "the other one is whole");
+        fs::write(state.path().join("ledger.a"), "torn").unwrap();
+        LedgerStore::open(state.path()).unwrap_err();
     }
 
     #[test]

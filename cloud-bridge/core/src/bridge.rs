@@ -2,8 +2,8 @@
 
 use crate::rollout::{Evidence, MAX_WAVES, entry_order};
 use crate::{
-    Answer, Desired, Device, DeviceResult, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout, RolloutRequest,
-    Status, Step, Targets, UnixMillis,
+    Answer, Desired, Device, DeviceResult, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout,
+    RolloutRequest, Status, Step, Targets, UnixMillis,
 };
 use protocol::{DeviceId, Outcome, Profile, Report, StreamName, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,6 +11,8 @@ use trust::{Digest, Intent, Trial};
 
 /// The most devices that may wait for a person's decision: hello costs an attacker nothing.
 const MAX_PENDING: usize = 1_000;
+/// The latest ended rollouts whose chunks are cleared again after a crash: clearing may have been lost with it.
+const CLEARED_AGAIN: usize = 16;
 
 /// The decisions of land.
 #[derive(Debug, Default)]
@@ -23,6 +25,8 @@ pub struct Bridge {
     // What the step under way has gathered.
     changed_devices: BTreeSet<DeviceId>,
     changed_rollouts: BTreeSet<u64>,
+    /// Devices that are told what they should run: once, with what the whole step decided.
+    due: BTreeSet<DeviceId>,
     records: Vec<Record>,
     effects: Vec<Effect>,
 }
@@ -90,7 +94,12 @@ impl Bridge {
         for id in std::mem::take(&mut self.changed_rollouts) {
             records.extend(self.rollouts.get(&id).map(|r| Record::Rollout(Box::new(r.clone()))));
         }
-        Step { records, effects: std::mem::take(&mut self.effects), answer }
+        let mut effects = std::mem::take(&mut self.effects);
+        let due = std::mem::take(&mut self.due);
+        effects.extend(
+            due.iter().filter_map(|id| self.devices.get(id)).map(|d| Effect::PublishAssignment(d.assignment())),
+        );
+        Step { records, effects, answer }
     }
 
     /// After a connection every assignment is said again; bundles only when the broker forgot, or when
@@ -99,15 +108,14 @@ impl Bridge {
         if std::mem::take(&mut self.fresh) || !remembered {
             let live: BTreeSet<Digest> =
                 self.rollouts.values().filter(|r| r.wave().is_some()).map(|r| r.bundle).collect();
-            let ended = self.rollouts.values().filter(|r| r.wave().is_none());
-            let last: BTreeMap<&StreamName, Digest> = ended.map(|r| (&r.stream, r.bundle)).collect();
+            let ended = self.rollouts.values().rev().filter(|r| r.wave().is_none()).take(CLEARED_AGAIN);
+            let over: BTreeSet<Digest> = ended.map(|r| r.bundle).filter(|bundle| !live.contains(bundle)).collect();
             // Clear first: bundles share chunks.
-            let over = last.into_values().filter(|bundle| !live.contains(bundle));
-            self.effects.extend(over.map(|bundle| Effect::ClearChunks { bundle }));
+            self.effects.extend(over.into_iter().map(|bundle| Effect::ClearChunks { bundle }));
             self.effects.extend(live.iter().map(|bundle| Effect::PublishBundle { bundle: *bundle }));
         }
         let approved = self.devices.values().filter(|d| d.status == Status::Approved);
-        self.effects.extend(approved.map(|d| Effect::PublishAssignment(d.assignment())));
+        self.due.extend(approved.map(|d| d.id.clone()));
         Ok(Answer::Done)
     }
 
@@ -138,7 +146,7 @@ impl Bridge {
         device.online = true;
         device.last_seen = now.unix;
         if device.status == Status::Approved {
-            self.effects.push(Effect::PublishAssignment(device.assignment()));
+            self.due.insert(id.clone());
         }
         self.changed_devices.insert(id);
         Ok(Answer::Done)
@@ -184,7 +192,7 @@ impl Bridge {
         if device.status == Status::Pending {
             device.status = Status::Approved;
             device.generation += 1;
-            self.effects.push(Effect::PublishAssignment(device.assignment()));
+            self.due.insert(id.clone());
             self.changed_devices.insert(id.clone());
         }
         Ok(Answer::Done)
@@ -279,7 +287,7 @@ impl Bridge {
             let older = newest.is_some_and(|newest| release.release < newest);
             let intent = if older { Intent::Rollback } else { Intent::Install };
             device.want(release, intent, id, rollout.trial);
-            self.effects.push(Effect::PublishAssignment(device.assignment()));
+            self.due.insert(name.clone());
             self.changed_devices.insert(name.clone());
         }
         let Some(rollout) = self.rollouts.get_mut(&id) else { return };
@@ -373,7 +381,7 @@ impl Bridge {
                 Some(release) => device.want(release, Intent::Rollback, id, at_once),
                 None => device.want_none(&rollout.stream),
             }
-            self.effects.push(Effect::PublishAssignment(device.assignment()));
+            self.due.insert(name.clone());
             self.changed_devices.insert(name.clone());
         }
     }

@@ -4,7 +4,6 @@
 
 use crate::bundle::baseline;
 use crate::fault::{Fault, told};
-use anyhow::Context;
 use engine::{Agreement, Golden, GoldenError, Input, Limits, LoadError, Model, Pipeline, Table, Tolerance};
 use std::path::{Path, PathBuf};
 use trust::{Code, Refusal};
@@ -41,23 +40,24 @@ pub(crate) struct Tested {
     pub(crate) from_reference: bool,
 }
 
-/// Loads the model in `dir` with its processing and compares it with its golden vectors.
+/// Loads the model in `dir` with its processing and compares it with its golden vectors. People call the
+/// model `called`.
 ///
 /// # Errors
 /// `E_MODEL` for what the engine cannot run, `E_GOLDEN` for what it answers otherwise, or a fault of
 /// what was given.
 pub(crate) fn test(
     dir: &Path,
+    called: &Path,
     source: &GoldenSource,
     rows: Option<&Input>,
     tolerance: Tolerance,
 ) -> anyhow::Result<Tested> {
-    let pipeline = open(dir)?;
+    let pipeline = open(dir, called)?;
     let (golden, from_reference) = match (source, rows) {
         (GoldenSource::Arrays { x, y }, _) => (from_arrays(pipeline.model(), x, y)?, true),
         (GoldenSource::Archive(path), _) => {
-            let golden = Golden::read(path, &Limits::default());
-            (golden.with_context(|| format!("cannot use the golden vectors {}", path.display()))?, true)
+            (Golden::read(path, &Limits::default()).map_err(|e| no_golden(path, e))?, true)
         }
         (GoldenSource::Engine, Some(rows)) => (from_engine(&pipeline, rows)?, false),
         (GoldenSource::Engine, None) => {
@@ -69,11 +69,11 @@ pub(crate) fn test(
     Ok(Tested { pipeline, golden, agreement, from_reference })
 }
 
-/// Opens the model in `dir` with its processing.
+/// Opens the model in `dir`, which people call `called`, with its processing.
 ///
 /// # Errors
 /// `E_MODEL`, or what the system said.
-pub(crate) fn open(dir: &Path) -> anyhow::Result<Pipeline> {
+pub(crate) fn open(dir: &Path, called: &Path) -> anyhow::Result<Pipeline> {
     let advice = |error: &LoadError| match error {
         LoadError::UnsupportedOperator { .. } => "export the model again without these operators, as plain ONNX",
         LoadError::ExternalData { .. } => "save the model as one file, its weights inside",
@@ -84,7 +84,8 @@ pub(crate) fn open(dir: &Path) -> anyhow::Result<Pipeline> {
         LoadError::Io { .. } => error.into(),
         error => {
             let refusal = Refusal::new(Code::Model, told(&error));
-            Fault::new("the engine cannot run this model").because(refusal).remedy(advice(&error)).into()
+            let what = format!("the engine cannot run {}", called.display());
+            Fault::new(what).because(refusal).remedy(advice(&error)).into()
         }
     })
 }
@@ -114,15 +115,22 @@ fn from_arrays(model: &Model, x: &Path, y: &Path) -> anyhow::Result<Golden> {
             .remedy("give one .npz archive with arrays called `in:<input>` and `out:<output>`");
         return Err(fault.into());
     };
-    let array = |path: &Path| {
-        let array = engine::read_npy(path, &Limits::default());
-        array.with_context(|| format!("cannot use the golden vectors {}", path.display()))
-    };
+    let array = |path: &Path| engine::read_npy(path, &Limits::default()).map_err(|e| no_golden(path, e));
     Ok(Golden { inputs: vec![(input.name.clone(), array(x)?)], outputs: vec![(output.name.clone(), array(y)?)] })
 }
 
+fn no_golden(path: &Path, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
+    Fault::new(format!("cannot use the golden vectors {}", path.display()))
+        .because(why)
+        .remedy("give --golden X.npy Y.npy, or one .npz archive, as NumPy writes them")
+}
+
 fn from_engine(pipeline: &Pipeline, rows: &Input) -> anyhow::Result<Golden> {
-    let unfit = |error| Fault::new("the model does not run on the training data").because(error);
+    let unfit = |error| {
+        Fault::new("the model does not run on the training data")
+            .because(error)
+            .remedy("give --data with what the model takes, without the target")
+    };
     let model = pipeline.model();
     let inputs = pipeline.prepare(&first_rows(rows)?).map_err(unfit)?;
     let outputs = model.run_rows(&inputs).map_err(unfit)?;
@@ -131,7 +139,8 @@ fn from_engine(pipeline: &Pipeline, rows: &Input) -> anyhow::Result<Golden> {
     if let Some((output, tensor)) = golden.outputs.iter().find(|(_, tensor)| tensor.first_non_finite().is_some()) {
         let row = tensor.first_non_finite().map_or(0, |at| at / (tensor.len() / tensor.row_count().max(1)).max(1));
         let detail = format!("output {output:?} is not a finite number in row {row} of the training data");
-        return Err(Refusal::new(Code::Golden, detail).into());
+        let fault = Fault::new("the model does not answer with a number").because(Refusal::new(Code::Golden, detail));
+        return Err(fault.remedy("look at that row's values; when they are right, the model is not").into());
     }
     Ok(golden)
 }

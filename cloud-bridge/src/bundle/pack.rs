@@ -84,7 +84,7 @@ pub(crate) fn pack(request: &PackRequest, stage: impl Fn(&'static str)) -> anyho
     stage("reading the training data");
     let rows = request.data.as_deref().map(baseline::read_rows).transpose()?;
     stage("running the model on its golden vectors");
-    let test = || evidence::test(dir, &request.golden, rows.as_ref(), request.tolerance);
+    let test = || evidence::test(dir, &request.model, &request.golden, rows.as_ref(), request.tolerance);
     let (tested, peak) = measure::peak(test);
     let tested = tested?;
     tested.golden.write(&dir.join(GOLDEN)).context("cannot write the golden vectors")?;
@@ -243,7 +243,8 @@ fn copy_in(source: &Path, dir: &Path, name: &str) -> anyhow::Result<()> {
         false => Err(io::Error::other("it is no file")),
     });
     if size.map_err(unreadable)? > MAX_FILE_BYTES {
-        return Err(Fault::new(format!("{} has more than {MAX_FILE_BYTES} bytes", source.display())).into());
+        let fault = Fault::new(format!("{} has more than {MAX_FILE_BYTES} bytes", source.display()));
+        return Err(fault.remedy("give a smaller file: devices would not take it").into());
     }
     let mut from = File::open(source).map_err(unreadable)?.take(MAX_FILE_BYTES);
     write_new(&dir.join(name), &[], 0o644)?;

@@ -71,7 +71,12 @@ pub(crate) fn read(dir: &Path) -> anyhow::Result<Vec<Resource>> {
 /// # Errors
 /// When there is none that can be understood.
 pub(crate) fn read_manifest(dir: &Path) -> anyhow::Result<Manifest> {
-    let bytes = read_bounded(&dir.join(MANIFEST), MAX_DOCUMENT_BYTES as u64)?;
+    let path = dir.join(MANIFEST);
+    if !path.exists() {
+        let fault = Fault::new(format!("{} is no bundle", dir.display())).because(format!("it has no {MANIFEST}"));
+        return Err(fault.remedy("give the folder that `petrel pack` made, or its tar").into());
+    }
+    let bytes = read_bounded(&path, MAX_DOCUMENT_BYTES as u64)?;
     let malformed = |e: serde_json::Error| Refusal::new(Code::Parse, format!("manifest is malformed: {e}"));
     Ok(serde_json::from_slice(&bytes).map_err(malformed)?)
 }

@@ -5,6 +5,7 @@
 use crate::fault::Fault;
 use anyhow::Context;
 use std::fs::{self, File, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -22,10 +23,13 @@ impl Staging {
     /// # Errors
     /// When `target` is taken, or nothing can be written beside it.
     pub(crate) fn beside(target: &Path) -> anyhow::Result<Self> {
-        let cannot = || format!("cannot make {}", target.display());
-        let target = std::path::absolute(target).with_context(cannot)?;
+        let cannot = |why: io::Error| {
+            let what = format!("cannot make {}", target.display());
+            Fault::new(what).because(why).remedy("choose another folder, in one that you may write")
+        };
+        let target = std::path::absolute(target).map_err(cannot)?;
         let free = match target.symlink_metadata() {
-            Ok(found) if found.is_dir() => fs::read_dir(&target).with_context(cannot)?.next().is_none(),
+            Ok(found) if found.is_dir() => fs::read_dir(&target).map_err(cannot)?.next().is_none(),
             Ok(_) => false,
             Err(_) => true,
         };
@@ -35,11 +39,11 @@ impl Staging {
                 .remedy("choose another folder, or remove this one first");
             return Err(fault.into());
         }
-        let parent = target.parent().with_context(cannot)?;
-        fs::create_dir_all(parent).with_context(cannot)?;
+        let parent = target.parent().unwrap_or(&target);
+        fs::create_dir_all(parent).map_err(cannot)?;
         let mut builder = tempfile::Builder::new();
         let dir = builder.prefix(".petrel-").permissions(Permissions::from_mode(0o755)).tempdir_in(parent);
-        Ok(Self { dir: dir.with_context(cannot)?, target })
+        Ok(Self { dir: dir.map_err(cannot)?, target })
     }
 
     /// Where to write meanwhile.

@@ -27,8 +27,9 @@ pub(crate) fn write(dir: &Path, target: &Path) -> anyhow::Result<()> {
     names.sort();
     let beside = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
+    let file = builder.prefix(".tar-").permissions(Permissions::from_mode(0o644)).tempfile_in(beside);
     let file =
-        builder.prefix(".tar-").permissions(Permissions::from_mode(0o644)).tempfile_in(beside).with_context(cannot)?;
+        file.map_err(|e| Fault::new(cannot()).because(e).remedy("give a path in a folder that you may write"))?;
     let mut archive = Builder::new(io::BufWriter::new(file));
     for name in &names {
         append(&mut archive, dir, name).with_context(|| format!("cannot put `{name}` into the tar"))?;
@@ -49,8 +50,13 @@ pub(crate) fn write(dir: &Path, target: &Path) -> anyhow::Result<()> {
 pub(crate) fn unpack(archive: impl Read, dir: &Path) -> anyhow::Result<()> {
     let mut archive = Archive::new(archive);
     let mut total = 0u64;
-    for (count, entry) in archive.entries().context("it is no tar")?.enumerate() {
-        let mut entry = entry.context("it is no tar, or was cut short")?;
+    // The library's words repeat the bytes that it found.
+    let no_tar = |_| {
+        let fault = Fault::new("it is no tar, or was cut short");
+        fault.remedy("give the folder that `petrel pack` made, or its tar")
+    };
+    for (count, entry) in archive.entries().map_err(no_tar)?.enumerate() {
+        let mut entry = entry.map_err(no_tar)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if entry.header().entry_type() != EntryType::Regular || !harmless(&name) {
             let shown: String = name.chars().take(80).collect();

@@ -3,7 +3,7 @@
 //! Decides the order, cheapest first. What is refused and under which code is decided by `trust`.
 
 use super::read::read_bounded;
-use super::{DRIFT, GOLDEN, MANIFEST, SEAL, baseline, chunks, evidence, read};
+use super::{DRIFT, GOLDEN, MANIFEST, MODEL, SEAL, baseline, chunks, evidence, read};
 use anyhow::Context;
 use engine::{Agreement, Golden, Limits, Tolerance};
 use std::path::Path;
@@ -35,7 +35,7 @@ pub(crate) fn verify(root: &Verified<Root>, dir: &Path) -> anyhow::Result<(Verif
 /// # Errors
 /// `E_MODEL` and `E_GOLDEN`, or what the system said.
 pub(crate) fn probe(dir: &Path, manifest: &Manifest) -> anyhow::Result<Agreement> {
-    let pipeline = evidence::open(dir)?;
+    let pipeline = evidence::open(dir, Path::new(MODEL))?;
     let golden = Golden::read(&dir.join(GOLDEN), &Limits::default()).with_context(|| format!("cannot use {GOLDEN}"))?;
     let tolerance = Tolerance { abs: manifest.golden.tolerance_abs, rel: manifest.golden.tolerance_rel };
     evidence::check(&golden, pipeline.model(), tolerance)

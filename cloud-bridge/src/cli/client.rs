@@ -105,8 +105,10 @@ impl Client {
 
     /// With a context of one's own.
     pub(crate) fn new(context: Context) -> anyhow::Result<Self> {
-        let ca =
-            Certificate::from_pem(context.ca.as_bytes()).context("the certificate authority is no PEM certificate")?;
+        let ca = Certificate::from_pem(context.ca.as_bytes()).map_err(|e| {
+            let fault = Fault::new("the certificate authority is no certificate in PEM").because(e);
+            fault.remedy("run `petrel login` with the fleet's tls/ca.pem")
+        })?;
         let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[ca])).build();
         let config = Agent::config_builder()
             .tls_config(tls)
@@ -176,6 +178,20 @@ impl Client {
             )),
             Err(_) => Fault::new(format!("the bridge answered {status}")),
         };
-        Err(fault.into())
+        Err(fault.remedy(advice(status)).into())
+    }
+}
+
+/// What helps against an answer that is none.
+fn advice(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "run `petrel login` with a token of this bridge",
+        StatusCode::NOT_FOUND => {
+            "see what there is: `petrel devices ls`, `petrel rollout ls`; `petrel push` brings a release"
+        }
+        status if status.is_client_error() => {
+            "see where things stand: `petrel devices ls`, `petrel rollout ls`; `petrel verify` checks a bundle"
+        }
+        _ => "look at the bridge's log",
     }
 }

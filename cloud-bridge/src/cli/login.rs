@@ -4,7 +4,6 @@ use super::Out;
 use super::client::{Client, Context, Token};
 use crate::fault::Fault;
 use crate::service::view::StatusView;
-use anyhow::Context as _;
 use std::path::PathBuf;
 
 /// Keep the address of a bridge and a token for the other commands
@@ -30,8 +29,12 @@ impl Args {
             let fault = Fault::new(format!("`{}` is no address of a bridge", self.url));
             return Err(fault.remedy("give one with TLS, such as https://localhost:8443").into());
         }
-        let read =
-            |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path).map_err(|e| {
+                let fault = Fault::new(format!("cannot read {}", path.display())).because(e);
+                fault.remedy("give the fleet's tls/ca.pem with --ca, and the bridge's admin.token with --token-file")
+            })
+        };
         let context = Context {
             url: self.url.trim_end_matches('/').to_owned(),
             ca: read(&self.ca)?,

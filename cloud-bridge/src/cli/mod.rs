@@ -113,7 +113,8 @@ impl Out {
             let what = chain.next().unwrap_or_default();
             let rest = chain.chain(advice.map(str::to_owned));
             let lines = rest.map(|line| format!("\n  {}", line.replace('\n', "\n  ")));
-            format!("{} {what}{}", self.paint("1;31", "error:"), lines.collect::<String>())
+            let told = printable(&format!("{what}{}", lines.collect::<String>()));
+            format!("{} {told}", self.paint("1;31", "error:"))
         };
         // There is nobody left to tell that stderr is gone.
         let _ = print(&mut io::stderr().lock(), &text);
@@ -122,6 +123,11 @@ impl Out {
     fn paint(&self, style: &str, text: &str) -> String {
         if self.colour { format!("\x1b[{style}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// What others wrote (a file's name, a stranger's document) must not control the terminal.
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 /// Writes one line or more. A reader who has gone away (`petrel … | head`) has seen enough.

@@ -3,8 +3,9 @@
 //! Each message carries the device's boot counter and a sequence number: land takes each once, and
 //! an older one never after a newer one. Presence is unsigned, since the broker speaks it as a will.
 
+use crate::report::known_spec;
 use crate::{DeviceId, StreamName};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 /// The first word after a connection: who is there, with which key, on what hardware.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +89,7 @@ pub struct Telemetry {
     /// Seconds since the agent started.
     pub uptime_s: u64,
     /// Load of all processors together, 0 to 100.
+    #[serde(deserialize_with = "finite")]
     pub cpu_percent: f32,
     /// Memory in use on the board, MiB.
     pub memory_used_mb: u64,
@@ -98,6 +100,7 @@ pub struct Telemetry {
     /// Free space where the agent keeps its state, MiB.
     pub disk_free_mb: u64,
     /// The hottest sensor in degrees Celsius, where there is one.
+    #[serde(default, deserialize_with = "finite")]
     pub temperature_c: Option<f32>,
     /// A row for each stream that serves.
     pub streams: Vec<StreamTelemetry>,
@@ -134,6 +137,7 @@ pub struct Presence {
 #[serde(deny_unknown_fields)]
 pub struct Offer {
     /// Version of this document: 1.
+    #[serde(deserialize_with = "known_spec")]
     pub spec: u64,
     /// The chunk digests of `chunks.bin`, hex, in order.
     pub index: Vec<HexDigest>,
@@ -143,6 +147,12 @@ pub struct Offer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct HexDigest(#[serde(with = "hex")] pub [u8; 32]);
+
+/// Refuses what CBOR can say and JSON, which land passes it on in, cannot: NaN and the infinities.
+fn finite<'de, D: Deserializer<'de>, T: Deserialize<'de> + Copy + Into<Option<f32>>>(d: D) -> Result<T, D::Error> {
+    let measure = T::deserialize(d)?;
+    if measure.into().is_none_or(f32::is_finite) { Ok(measure) } else { Err(D::Error::custom("a measure is finite")) }
+}
 
 mod bytes {
     use serde::{Deserializer, Serializer, de};

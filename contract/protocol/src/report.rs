@@ -4,10 +4,18 @@
 //! retained and complete: whoever reads the last one knows the device, whatever was lost before.
 
 use crate::{DeviceId, FleetId, Profile, StreamName};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 /// The version of the documents in this file.
 pub const SPEC: u64 = 1;
+
+/// Refuses a version from the future by its name, not as some field that is unknown.
+pub(crate) fn known_spec<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    match u64::deserialize(d)? {
+        SPEC => Ok(SPEC),
+        other => Err(D::Error::custom(format!("version {other} is not known here: update the older side"))),
+    }
+}
 
 /// The generation of an assignment: newer means greater, first by the director's epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,6 +32,7 @@ pub struct Generation {
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// Version of this document: [`SPEC`].
+    #[serde(deserialize_with = "known_spec")]
     pub spec: u64,
     /// The fleet.
     pub fleet: FleetId,
@@ -116,6 +125,7 @@ pub struct RefusalReport {
 #[serde(deny_unknown_fields)]
 pub struct Verdict {
     /// Version of this document: [`SPEC`].
+    #[serde(deserialize_with = "known_spec")]
     pub spec: u64,
     /// The fleet.
     pub fleet: FleetId,

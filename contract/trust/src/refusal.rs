@@ -95,6 +95,9 @@ impl fmt::Display for Code {
     }
 }
 
+/// The most characters of a refusal's words.
+const MAX_DETAIL: usize = 300;
+
 /// Why something was not believed, or not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
@@ -106,8 +109,10 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with a code and words.
+    /// A refusal with a code and words. They may quote what was refused, so they are cut to 300
+    /// characters and hold nothing that a terminal would obey.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        Self { code, detail: detail.into().chars().take(MAX_DETAIL).map(printable).collect() }
     }
 }

@@ -209,7 +209,9 @@ pub fn verify_root(fleet: &str, bytes: &[u8]) -> Result<Verified<Root>, Refusal>
 fn strong_key(public: &[u8; 32]) -> Result<VerifyingKey, Refusal> {
     let weak = || Refusal::new(Code::KeyWeak, "a key of the root is weak or no point of the curve");
     let key = VerifyingKey::from_bytes(public).map_err(|_| weak())?;
-    if key.is_weak() || key.as_bytes() != public { Err(weak()) } else { Ok(key) }
+    // The library keeps the bytes that it was given: only the point itself tells their canonical form.
+    let canonical = key.to_edwards().compress();
+    if key.is_weak() || canonical.as_bytes() != public { Err(weak()) } else { Ok(key) }
 }
 
 fn schema(detail: impl Into<String>) -> Refusal {

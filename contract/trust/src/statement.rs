@@ -143,6 +143,9 @@ impl Statement {
             let file = found.iter().find(|f| f.name == resource.name).ok_or_else(missing)?;
             resource.check(file)?;
         }
+        if found.len() != self.resources.len() {
+            return Err(Refusal::new(Code::Extra, "a signed file is there more than once"));
+        }
         Ok(())
     }
 
@@ -163,6 +166,9 @@ impl Statement {
         if resources.is_empty() || resources.len() > MAX_RESOURCES {
             return Err(Refusal::new(Code::Limit, format!("a bundle has 1 to {MAX_RESOURCES} files")));
         }
+        if !resources.is_sorted_by(|a, b| a.name < b.name) {
+            return fault("the files of the statement are not sorted by name, each once");
+        }
         let mut twins = BTreeSet::new();
         for resource in &resources {
             check_path(&resource.name)?;
@@ -170,11 +176,13 @@ impl Statement {
                 return fault("every digest of the statement must be sha256");
             }
             if !twins.insert(resource.name.to_lowercase()) {
-                return Err(Refusal::new(Code::Path, format!("`{}` is there twice", resource.name)));
+                let detail = format!("`{}` differs from another file in case only", resource.name);
+                return Err(Refusal::new(Code::Path, detail));
             }
         }
-        if !resources.is_sorted_by(|a, b| a.name < b.name) {
-            return fault("the files of the statement are not sorted by name");
+        let inside_a_file = |name: &&String| name.match_indices('/').any(|(at, _)| twins.contains(&name[..at]));
+        if let Some(name) = twins.iter().find(inside_a_file) {
+            return Err(Refusal::new(Code::Path, format!("`{name}` would lie in a file")));
         }
         match wire.subject.as_slice() {
             [subject] if subject.digest.sha256 == root_digest(&resources) => Ok(Self { resources, signers }),
@@ -229,9 +237,10 @@ fn check_path(path: &str) -> Result<(), Refusal> {
     let word = |part: &str| {
         part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
             && !part.starts_with(['.', '-'])
+            && !part.ends_with('.')
     };
     let safe = path.len() <= 255 && path.split('/').all(|part| !part.is_empty() && word(part));
-    if safe && !SIGNED_OUTSIDE.contains(&path) {
+    if safe && !SIGNED_OUTSIDE.iter().any(|outside| path.eq_ignore_ascii_case(outside)) {
         return Ok(());
     }
     let shown: String = path.chars().take(80).collect();

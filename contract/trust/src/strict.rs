@@ -20,6 +20,10 @@ pub(crate) fn limit(what: &str, bytes: &[u8], limit: usize) -> Result<(), Refusa
 
 /// Parses a document of a closed type.
 pub(crate) fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Refusal> {
+    // A closed type would also be read from a list of its values.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(Refusal::new(Code::Parse, format!("{what} is malformed: it is no JSON object")));
+    }
     serde_json::from_slice(bytes).map_err(|e| Refusal::new(Code::Parse, format!("{what} is malformed: {e}")))
 }
 

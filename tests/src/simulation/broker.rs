@@ -1,6 +1,7 @@
 //! The broker: retained messages, subscriptions, wills, and a session that is kept for the bridge only.
 //!
-//! It is a table and no clock: `world` moves the messages and decides how long each is under way.
+//! It says what goes to whom and has no clock: `world` moves the messages and decides how long each is
+//! under way. tests/end_to_end/conformance.rs holds it against real brokers.
 
 use protocol::{Profile, Report, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,9 +39,19 @@ pub(super) enum Payload {
     Bytes(Rc<[u8]>),
     /// Clears what is retained.
     Empty,
-    Hello { boot: u64, seq: u64, profile: Profile },
-    Need { bundle: Digest, documents: bool, chunks: Vec<Digest> },
-    Presence { online: bool },
+    Hello {
+        boot: u64,
+        seq: u64,
+        profile: Profile,
+    },
+    Need {
+        bundle: Digest,
+        documents: bool,
+        chunks: Vec<Digest>,
+    },
+    Presence {
+        online: bool,
+    },
     Report(Rc<Report>),
     Verdict(Rc<Verdict>),
 }
@@ -53,6 +64,16 @@ pub(super) struct Message {
     pub(super) retain: bool,
     /// What the publisher knows its acknowledgement by.
     pub(super) token: Option<u64>,
+}
+
+/// A message on its way from the broker to a client.
+#[derive(Debug, Clone)]
+pub(super) struct Delivery {
+    pub(super) to: Client,
+    pub(super) link: Link,
+    /// Its number in the bridge's session, if it is not a retained one.
+    pub(super) queued: Option<u64>,
+    pub(super) message: Message,
 }
 
 /// What the broker has.
@@ -97,37 +118,89 @@ impl Broker {
         self.links.get(&client) == Some(&link)
     }
 
-    /// Keeps `message`, if it is to be retained.
-    pub(super) fn retain(&mut self, message: &Message) {
+    /// `client` has a connection now; whether its session was kept, and what waits for it.
+    pub(super) fn connect(&mut self, client: Client, link: Link) -> (bool, Vec<Delivery>) {
+        self.links.insert(client, link);
+        if client != Client::Land {
+            return (false, Vec::new());
+        }
+        let kept = self.session.is_some();
+        let session = self.session.get_or_insert_default();
+        let waiting = session.iter().map(|(queued, message)| (Some(*queued), message.clone()));
+        let retained = self.retained.iter().filter(|(topic, _)| topic.is_up());
+        let retained = retained.map(|(topic, payload)| (None, Message::plain(*topic, payload.clone())));
+        let to = |(queued, message)| Delivery { to: client, link, queued, message };
+        (kept, waiting.chain(retained).map(to).collect())
+    }
+
+    /// A device hears `topic` from now on, and what is retained there at once.
+    pub(super) fn subscribe(&mut self, device: usize, topic: Topic) -> Option<Delivery> {
+        let to = Client::Device(device);
+        let link = *self.links.get(&to)?;
+        self.filters.entry(device).or_default().insert(topic);
+        let message = Message::plain(topic, self.retained.get(&topic)?.clone());
+        Some(Delivery { to, link, queued: None, message })
+    }
+
+    /// A message came: it is retained and passed on.
+    pub(super) fn publish(&mut self, message: Message) -> Vec<Delivery> {
         match (message.retain, &message.payload) {
             (true, Payload::Empty) => drop(self.retained.remove(&message.topic)),
             (true, payload) => drop(self.retained.insert(message.topic, payload.clone())),
             (false, _) => {}
         }
+        if message.topic.is_up() {
+            self.queue(message).into_iter().collect()
+        } else {
+            self.listeners(message.topic)
+                .map(|(device, link)| Delivery {
+                    to: Client::Device(device),
+                    link,
+                    queued: None,
+                    message: message.clone(),
+                })
+                .collect()
+        }
+    }
+
+    /// The bridge has message `queued`.
+    pub(super) fn acknowledge(&mut self, queued: u64) {
+        self.session.as_mut().and_then(|session| session.remove(&queued));
+    }
+
+    /// A connection is gone. A device's clean start ends with it, and its will is said.
+    pub(super) fn lose(&mut self, client: Client) -> Vec<Delivery> {
+        let was = self.links.remove(&client).is_some();
+        let Client::Device(device) = client else { return Vec::new() };
+        self.filters.remove(&device);
+        if !was {
+            return Vec::new();
+        }
+        let payload = Payload::Presence { online: false };
+        self.publish(Message { topic: Topic::Presence(device), payload, retain: true, token: None })
     }
 
     /// The devices that hear `topic` now.
-    pub(super) fn listeners(&self, topic: Topic) -> Vec<(usize, Link)> {
-        let hears = |(device, filters): (&usize, &BTreeSet<Topic>)| {
-            let link = self.links.get(&Client::Device(*device))?;
-            filters.contains(&topic).then_some((*device, *link))
-        };
-        self.filters.iter().filter_map(hears).collect()
+    fn listeners(&self, topic: Topic) -> impl Iterator<Item = (usize, Link)> {
+        self.filters
+            .iter()
+            .filter(move |(_, filters)| filters.contains(&topic))
+            .filter_map(|(device, _)| self.links.get(&Client::Device(*device)).map(|link| (*device, *link)))
     }
 
-    /// Puts `message` into the bridge's session; `None` when it has none.
-    pub(super) fn queue(&mut self, message: Message) -> Option<u64> {
+    /// Puts `message` into the bridge's session, if there is one; it goes out if there is a connection.
+    fn queue(&mut self, message: Message) -> Option<Delivery> {
         let session = self.session.as_mut()?;
         self.queued += 1;
-        session.insert(self.queued, message);
-        Some(self.queued)
+        session.insert(self.queued, message.clone());
+        let link = *self.links.get(&Client::Land)?;
+        Some(Delivery { to: Client::Land, link, queued: Some(self.queued), message })
     }
+}
 
-    /// A device's clean start ends with its connection.
-    pub(super) fn unlink(&mut self, client: Client) {
-        self.links.remove(&client);
-        if let Client::Device(device) = client {
-            self.filters.remove(&device);
-        }
+impl Message {
+    /// As the broker gives what it retained.
+    fn plain(topic: Topic, payload: Payload) -> Self {
+        Self { topic, payload, retain: false, token: None }
     }
 }

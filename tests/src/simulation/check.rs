@@ -3,11 +3,11 @@
 //! It sees disks, effects and what the worker serves. It does not know which faults there are, and
 //! decides nothing; where a rule needs to know how good a release is, it asks the scenario.
 
+use super::broker::Topic;
 use super::device::{Device, Process};
 use super::land::index;
 use super::scenario::{DEVICES, Flaw, Scenario};
 use super::world::World;
-use super::broker::Topic;
 use agent_core::{Agent, Effect, Installed, Ledger, StreamLedger};
 use bridge_core::{Bridge, Effect as LandEffect, Phase, Record, Rollout};
 use protocol::{DeviceId, Outcome, Report, Verdict};
@@ -324,9 +324,7 @@ impl Checks {
             Phase::Completed => rule(bad <= rollout.max_failed, "a bad release is stopped", shown),
             Phase::Stopped { reason, .. } => {
                 let late = world.scenario.impatient && reason.contains("no verdict");
-                let expected = |d: &DeviceId| {
-                    quality.fails_on.contains(&index(d)) || unlucky(&world.devices[index(d)])
-                };
+                let expected = |d: &DeviceId| quality.fails_on.contains(&index(d)) || unlucky(&world.devices[index(d)]);
                 let failed = rollout.results.iter().filter(|(_, r)| r.outcome != Outcome::Confirmed);
                 let failed: Vec<&DeviceId> = failed.map(|(d, _)| d).collect();
                 let deserved = failed.len() as u64 > rollout.max_failed && failed.iter().all(|d| expected(d));

@@ -61,11 +61,18 @@ pub(super) enum Job {
     Verify(Digest),
     Probe(Digest),
     Load(StreamName),
-    Traffic { stream: StreamName, bundle: Digest, left: u8 },
+    Traffic {
+        stream: StreamName,
+        bundle: Digest,
+        left: u8,
+    },
     AskAgain(Digest),
     Deadline,
     /// The model on trial takes the agent down.
-    Die { stream: StreamName, bundle: Digest },
+    Die {
+        stream: StreamName,
+        bundle: Digest,
+    },
 }
 
 /// What was verified already; the same bytes are not verified twice in a world.
@@ -84,7 +91,12 @@ impl Believed {
 
 impl Folder {
     /// Everything that a device checks before it believes a bundle.
-    fn verify(&self, root: &Verified<Root>, seen: &mut Believed, bundle: Digest) -> Result<Verified<Manifest>, Refusal> {
+    fn verify(
+        &self,
+        root: &Verified<Root>,
+        seen: &mut Believed,
+        bundle: Digest,
+    ) -> Result<Verified<Manifest>, Refusal> {
         let missing = || Refusal::new(Code::Missing, "no envelope");
         let statement = seen.statement(root, self.envelope.as_ref().ok_or_else(missing)?)?;
         if statement.digest() != bundle {
@@ -400,7 +412,8 @@ impl World {
             Job::Deadline => match process.agent.deadline() {
                 Some(due) if process.started + due <= now => {
                     self.tell_device(device, Event::DeadlineReached)?;
-                    self.checks.deadline_passed(self.devices[device].process.as_ref().and_then(|p| p.agent.deadline()), due)
+                    self.checks
+                        .deadline_passed(self.devices[device].process.as_ref().and_then(|p| p.agent.deadline()), due)
                 }
                 Some(_) | None => Ok(()),
             },
@@ -423,7 +436,7 @@ impl World {
         let Some(process) = self.devices[device].process.as_mut().filter(|p| p.link.is_none()) else { return Ok(()) };
         process.link = Some(link);
         let fetching: Vec<Digest> = process.fetching.keys().copied().collect();
-        self.broker.links.insert(Client::Device(device), link);
+        self.broker.connect(Client::Device(device), link);
         self.say(device, Topic::Presence(device), Payload::Presence { online: true }, None);
         self.subscribe(device, link, Topic::Assignment(device));
         for bundle in fetching {

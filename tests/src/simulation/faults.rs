@@ -1,6 +1,6 @@
 //! What goes wrong, and when. It knows nothing of what must hold all the same: that is `check`.
 
-use super::scenario::{DEVICES, Millis, MINUTE, QUIET, SECOND};
+use super::scenario::{DEVICES, MINUTE, Millis, QUIET, SECOND};
 use fastrand::Rng;
 
 /// Something that goes wrong at a time.

@@ -6,7 +6,7 @@
 use super::broker::{Client, Link, Message, Payload, Topic};
 use super::check::Violation;
 use super::faults::{Crash, Faults};
-use super::scenario::{Ask, DEVICES, Millis, MINUTE, SECOND};
+use super::scenario::{Ask, DEVICES, MINUTE, Millis, SECOND};
 use super::world::{Happening, World};
 use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, Status};
 use protocol::DeviceId;
@@ -93,24 +93,15 @@ impl World {
         self.links += 1;
         let link = self.links;
         process.link = Some(link);
-        let remembered = self.broker.session.is_some();
+        let (remembered, waiting) = self.broker.connect(Client::Land, link);
         if !remembered {
             process.outgoing.clear();
         }
         let again: Vec<Message> = process.outgoing.values().cloned().collect();
-        self.broker.links.insert(Client::Land, link);
         for message in again {
             self.publish(Client::Land, link, message);
         }
-        let waiting = self.broker.session.get_or_insert_default().clone();
-        for (queued, message) in waiting {
-            self.pass_to_land(link, Some(queued), message);
-        }
-        let retained: Vec<(Topic, Payload)> =
-            self.broker.retained.iter().filter(|(t, _)| t.is_up()).map(|(t, p)| (*t, p.clone())).collect();
-        for (topic, payload) in retained {
-            self.pass_to_land(link, None, Message { topic, payload, retain: false, token: None });
-        }
+        self.hand_out(waiting);
         self.tell_land(Event::BrokerConnected { remembered }).map(drop)
     }
 

@@ -4,6 +4,7 @@
 //! modelled hands, `world` moves the clock, and `check` says what must hold, knowing nothing of why.
 
 mod broker;
+mod by_hand;
 mod check;
 mod device;
 mod faults;
@@ -11,6 +12,7 @@ mod land;
 mod scenario;
 mod world;
 
+pub use by_hand::ByHand;
 pub use check::Violation;
 
 use world::World;

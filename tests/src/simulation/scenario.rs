@@ -35,7 +35,8 @@ impl Library {
         LIBRARY.get_or_init(|| {
             let signer = Signer::new(7);
             let all = ["digits", "vibration"].map(|stream| (1..=4).map(move |release| (stream, release)));
-            let bundle = |(stream, release)| signer.bundle(stream, release, |manifest| manifest.security_floor = number(1));
+            let bundle =
+                |(stream, release)| signer.bundle(stream, release, |manifest| manifest.security_floor = number(1));
             let bundles = all.into_iter().flatten().map(bundle).map(|b| (b.digest, b)).collect();
             Self { signer, bundles }
         })
@@ -97,8 +98,11 @@ impl Scenario {
         for stream in streams {
             let share = releases.div_ceil(streams.len()).max(1).min(releases);
             releases -= share;
-            let line: Vec<&Bundle> =
-                library.bundles.values().filter(|b| b.stream.as_str() == *stream && b.release <= share as u64).collect();
+            let line: Vec<&Bundle> = library
+                .bundles
+                .values()
+                .filter(|b| b.stream.as_str() == *stream && b.release <= share as u64)
+                .collect();
             scenario.plan(rng, line);
         }
         scenario

@@ -3,13 +3,13 @@
 //! Everything that will happen stands in one queue, ordered by time. It knows how long things take,
 //! and nothing of what they mean.
 
-use super::broker::{Broker, Client, Link, Message, Payload, Topic};
+use super::Outcome;
+use super::broker::{Broker, Client, Delivery, Link, Message, Payload, Topic};
 use super::check::{Checks, Violation, rule};
 use super::device::{Believed, Device, Job};
 use super::faults::{Fault, Faults};
 use super::land::Land;
 use super::scenario::{Ask, DEVICES, Library, Millis, SECOND, Scenario};
-use super::Outcome;
 use bridge_core::Phase;
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -201,7 +201,7 @@ impl World {
             }
             Happening::Done { link, queued } => {
                 if self.broker.is_linked(Client::Land, link) {
-                    self.broker.session.as_mut().and_then(|s| s.remove(&queued));
+                    self.broker.acknowledge(queued);
                 }
             }
             Happening::Hand { device, life, job } => return self.device_works(device, life, job),
@@ -250,15 +250,16 @@ impl World {
 
     /// The broker retains a message and passes it on.
     pub(super) fn route(&mut self, message: Message) {
-        self.broker.retain(&message);
-        if message.topic.is_up() {
-            let Some(queued) = self.broker.queue(message.clone()) else { return };
-            if let Some(link) = self.broker.links.get(&Client::Land).copied() {
-                self.pass_to_land(link, Some(queued), message);
-            }
-        } else {
-            for (device, link) in self.broker.listeners(message.topic) {
-                self.pass_to_device(device, link, message.clone());
+        let deliveries = self.broker.publish(message);
+        self.hand_out(deliveries);
+    }
+
+    /// What the broker gives to clients is under way.
+    pub(super) fn hand_out(&mut self, deliveries: impl IntoIterator<Item = Delivery>) {
+        for Delivery { to, link, queued, message } in deliveries {
+            match to {
+                Client::Land => self.pass_to_land(link, queued, message),
+                Client::Device(device) => self.pass_to_device(device, link, message),
             }
         }
     }
@@ -288,23 +289,16 @@ impl World {
 
     /// A device hears `topic` from now on, and what is retained there at once.
     pub(super) fn subscribe(&mut self, device: usize, link: Link, topic: Topic) {
-        if !self.broker.is_linked(Client::Device(device), link) {
-            return;
-        }
-        self.broker.filters.entry(device).or_default().insert(topic);
-        if let Some(payload) = self.broker.retained.get(&topic).cloned() {
-            self.pass_to_device(device, link, Message { topic, payload, retain: false, token: None });
+        if self.broker.is_linked(Client::Device(device), link) {
+            let retained = self.broker.subscribe(device, topic);
+            self.hand_out(retained);
         }
     }
 
     /// The broker sees that a connection is gone; a device's will is said.
     pub(super) fn break_link(&mut self, client: Client) {
-        let was = self.broker.links.contains_key(&client);
-        self.broker.unlink(client);
-        if let (true, Client::Device(device)) = (was, client) {
-            let payload = Payload::Presence { online: false };
-            self.route(Message { topic: Topic::Presence(device), payload, retain: true, token: None });
-        }
+        let will = self.broker.lose(client);
+        self.hand_out(will);
     }
 
     fn befall(&mut self, fault: Fault) -> Result<(), Violation> {

@@ -1,0 +1,195 @@
+//! One sample of every message, with every field set, and how each goes to the wire and back.
+//!
+//! The signature of frames is a fixed pattern: this crate carries signatures and does not know them.
+
+use petrel_protocol::*;
+use serde::{Serialize, de::DeserializeOwned};
+
+/// The largest presence (see docs/protocol.md).
+const MAX_PRESENCE_BYTES: usize = 256;
+/// The largest signed document (see docs/protocol.md).
+const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
+
+/// A message in its envelope of bytes.
+pub(crate) trait Wire: Sized {
+    /// Its golden file: `.hex` for frames, `.json` for the rest.
+    const FILE: &'static str;
+    /// The most bytes.
+    const LIMIT: usize;
+    /// Its bytes.
+    fn encode(&self) -> Vec<u8>;
+    /// It, from bytes.
+    fn decode(bytes: &[u8]) -> Result<Self, CodecError>;
+}
+
+fn frame<T: Serialize>(message: &T, signature: &[u8; SIGNATURE_BYTES]) -> Vec<u8> {
+    SignedFrame::join(signature, &encode_cbor(message))
+}
+
+fn unframe<T: DeserializeOwned>(kind: Kind, bytes: &[u8]) -> Result<T, CodecError> {
+    let split = SignedFrame::split(kind, bytes)?;
+    assert_eq!(split.signature.len(), SIGNATURE_BYTES);
+    decode_cbor(split.body)
+}
+
+fn pattern() -> [u8; SIGNATURE_BYTES] {
+    std::array::from_fn(|i| 0xa0 ^ i as u8)
+}
+
+macro_rules! framed {
+    ($($type:ident $kind:ident $file:literal $limit:expr;)+) => {$(
+        impl Wire for $type {
+            const FILE: &'static str = $file;
+            const LIMIT: usize = $limit;
+            fn encode(&self) -> Vec<u8> {
+                assert_eq!(Kind::$kind.max_bytes(), $limit);
+                frame(self, &pattern())
+            }
+            fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+                unframe(Kind::$kind, bytes)
+            }
+        }
+    )+};
+}
+
+macro_rules! json {
+    ($($type:ident $file:literal $limit:expr;)+) => {$(
+        impl Wire for $type {
+            const FILE: &'static str = $file;
+            const LIMIT: usize = $limit;
+            fn encode(&self) -> Vec<u8> {
+                encode_json(self)
+            }
+            fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+                decode_json(bytes, $limit)
+            }
+        }
+    )+};
+}
+
+framed! {
+    Hello Hello "hello.hex" 2 * 1024;
+    Need Need "need.hex" 4 * 1024;
+    Telemetry Telemetry "telemetry.hex" 16 * 1024;
+}
+
+json! {
+    Presence "presence.json" MAX_PRESENCE_BYTES;
+    Offer "offer.json" MAX_RETAINED_BYTES;
+    Report "report.json" MAX_DOCUMENT_BYTES;
+    Verdict "verdict.json" MAX_DOCUMENT_BYTES;
+}
+
+/// 32 bytes that are easy to find.
+pub(crate) fn digest(byte: u8) -> [u8; 32] {
+    [byte; 32]
+}
+
+fn device() -> DeviceId {
+    "rpi-1".parse().expect("a good name")
+}
+
+fn stream(name: &str) -> StreamName {
+    name.parse().expect("a good name")
+}
+
+fn profile() -> Profile {
+    Profile { board: "rpi4".into(), arch: "aarch64".into(), cores: 4, ram_mb: 3_792, agent: "0.1.0".into() }
+}
+
+/// A hello with a key of the right length.
+pub(crate) fn hello() -> Hello {
+    Hello { device: device(), boot: 3, seq: 1, key: (0..91).collect(), profile: profile() }
+}
+
+/// A need of two chunks.
+pub(crate) fn need() -> Need {
+    let chunks = [digest(0xc1), digest(0xc2)].concat();
+    Need { device: device(), boot: 3, seq: 70_000, statement: digest(0xab), documents: true, chunks }
+}
+
+/// A telemetry of two streams, with numbers of every width.
+pub(crate) fn telemetry() -> Telemetry {
+    let row = |name, release, answers, errors| StreamTelemetry {
+        stream: stream(name),
+        release,
+        answers,
+        errors,
+        latency: std::array::from_fn(|i| 3_u64.pow(i as u32)),
+    };
+    Telemetry {
+        device: device(),
+        boot: 3,
+        seq: 12,
+        at: Some(1_700_000_000_123),
+        uptime_s: 86_400,
+        cpu_percent: 12.5,
+        memory_used_mb: 900,
+        memory_total_mb: 3_792,
+        agent_memory_mb: 23,
+        disk_free_mb: 20_000,
+        temperature_c: Some(51.3),
+        streams: vec![row("digits", 1_002_000, 5_000_000_000, 7), row("vib-2", 4, 0, 0)],
+    }
+}
+
+/// A device that is there.
+pub(crate) fn presence() -> Presence {
+    Presence { boot: 3, online: true }
+}
+
+/// An offer of two chunks.
+pub(crate) fn offer() -> Offer {
+    Offer { spec: 1, index: vec![HexDigest(digest(0xd1)), HexDigest(digest(0xd2))] }
+}
+
+/// A report with one stream at rest and one on trial.
+pub(crate) fn report() -> Report {
+    let running = |release, byte| Running { release, statement_sha256: digest(byte) };
+    let trial = TrialReport { release: 5, statement_sha256: digest(0xe3), answers: 17, errors: 1 };
+    Report {
+        spec: SPEC,
+        fleet: "demo".parse().expect("a good name"),
+        device_id: device(),
+        boot: 3,
+        seq: 9,
+        generation: Some(Generation { role_epoch: 1, seq: 44 }),
+        root_version: 2,
+        clock: ClockState::Stale,
+        streams: vec![
+            StreamReport {
+                stream: stream("digits"),
+                active: Some(running(1_002_000, 0xe1)),
+                previous: Some(running(1_001_000, 0xe2)),
+                trial: None,
+                floor: 1_000_000,
+            },
+            StreamReport { stream: stream("vib-2"), active: None, previous: None, trial: Some(trial), floor: 0 },
+        ],
+        last_refusals: vec![RefusalReport {
+            code: "E_SIG".into(),
+            count: 2,
+            detail: "a signature of the assignment does not verify".into(),
+        }],
+        profile: profile(),
+    }
+}
+
+/// A release that was taken back.
+pub(crate) fn verdict() -> Verdict {
+    Verdict {
+        spec: SPEC,
+        fleet: "demo".parse().expect("a good name"),
+        device_id: device(),
+        seq: 8,
+        generation: Generation { role_epoch: 1, seq: 44 },
+        stream: stream("digits"),
+        release: 1_002_000,
+        statement_sha256: digest(0xe1),
+        outcome: Outcome::Reverted,
+        code: Some("E_PROBATION".into()),
+        detail: Some("3 errors in 20 answers, at most 2 are allowed".into()),
+        answers: 20,
+        errors: 3,
+    }
+}

@@ -1,0 +1,91 @@
+//! The refusal catalogue, as far as this crate decides it: every hostile document has its code.
+//!
+//! Each room below makes one kind of document hostile in every way that the catalogue (and we) could
+//! think of. What needs a ledger, a clock, an engine or a disk is proved where those live.
+
+mod bundles;
+mod content;
+mod devices;
+mod roots;
+mod signatures;
+#[path = "../signer/mod.rs"]
+mod signer;
+
+use petrel_trust::{Code, Refusal};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::LazyLock;
+
+/// One hostile document and what became of it.
+struct Case {
+    /// The row of the catalogue, or a word for what no row names.
+    row: &'static str,
+    /// How it is hostile.
+    how: String,
+    expect: Code,
+    got: Result<(), Refusal>,
+}
+
+fn case<T>(row: &'static str, how: impl Into<String>, expect: Code, got: Result<T, Refusal>) -> Case {
+    Case { row, how: how.into(), expect, got: got.map(drop) }
+}
+
+static SUITE: LazyLock<Vec<Case>> = LazyLock::new(|| {
+    let mut cases = signatures::cases();
+    cases.extend(roots::cases());
+    cases.extend(bundles::cases());
+    cases.extend(content::cases());
+    cases.extend(devices::cases());
+    cases
+});
+
+#[test]
+fn every_hostile_document_is_refused_with_its_code() {
+    let cases = &*SUITE;
+    let mut wrong = Vec::new();
+    for Case { row, how, expect, got } in cases {
+        match got {
+            Err(refusal) if refusal.code == *expect => {
+                if refusal.detail.chars().count() > 300 {
+                    wrong.push(format!("{row} {how}: words without end"));
+                }
+                if refusal.detail.contains(char::is_control) {
+                    wrong.push(format!("{row} {how}: words that a terminal obeys"));
+                }
+            }
+            Err(refusal) => wrong.push(format!("{row} {how}: expected {expect}, got {refusal}")),
+            Ok(()) => wrong.push(format!("{row} {how}: expected {expect}, was BELIEVED")),
+        }
+    }
+    let rows: BTreeSet<&str> = cases.iter().map(|c| c.row).collect();
+    let numbered = rows.iter().filter(|row| row.starts_with('T')).count();
+    println!("{numbered} rows of the catalogue in {} cases: {rows:?}", cases.len());
+    assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    let decided = [
+        "T01", "T02", "T03", "T04", "T05", "T06", "T07", "T08", "T09", "T15", "T16", "T18", "T39", "T44", "T47", "T48",
+        "T49", "T50", "T51", "T52", "T53", "T70", "EPOCH", "VERSION",
+    ];
+    assert_eq!(rows, BTreeSet::from(decided));
+}
+
+/// The codes that the source of this crate names, so that a new one without a case fails here.
+fn codes_of_the_source() -> BTreeSet<Code> {
+    let mut named = BTreeSet::new();
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
+        let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+        for piece in text.split("Code::").skip(1) {
+            let name = piece.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            named.extend(Code::ALL.iter().filter(|code| format!("{code:?}") == name));
+        }
+    }
+    named
+}
+
+#[test]
+fn every_code_of_this_crate_is_raised() {
+    let raised: BTreeSet<Code> = SUITE.iter().filter_map(|c| c.got.as_ref().err()).map(|r| r.code).collect();
+    let named = codes_of_the_source();
+    println!("{} codes raised of {} that the crate names", raised.len(), named.len());
+    assert!(named.len() >= 20, "the source was not understood");
+    assert_eq!(raised, named);
+}

@@ -1,0 +1,155 @@
+//! Signatures: spoiled, foreign, repeated, malleated, of another kind, of another role, out of scope.
+
+use crate::signer::*;
+use crate::{Case, case};
+use petrel_trust::*;
+
+/// The order of the Ed25519 group, little end first.
+const L: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
+type Attempt = fn(&[u8]) -> Result<(), Refusal>;
+
+/// The documents from land: kind, honest payload, honest signers, and how each is believed.
+fn documents() -> [(PayloadKind, Vec<u8>, Vec<u8>, Attempt); 3] {
+    let root: Attempt = |bytes| verify_root(FLEET, bytes).map(drop);
+    let bundle: Attempt = |bytes| verify_statement(&trusted(), bytes).map(drop);
+    let assigned: Attempt = |bytes| verify_assignment(&trusted(), DEVICE, bytes).map(drop);
+    [
+        (PayloadKind::Root, json(&crate::signer::root()), ROOTS[..2].to_vec(), root),
+        (PayloadKind::Bundle, statement_payload(), PUBLISHERS[..2].to_vec(), bundle),
+        (PayloadKind::Assignment, json(&assignment()), vec![DIRECTOR], assigned),
+    ]
+}
+
+/// S + L: the same signature to a careless verifier.
+fn malleated(signature: &[u8]) -> Vec<u8> {
+    let mut bytes = signature.to_vec();
+    let mut carry = 0;
+    for (byte, more) in bytes[32..].iter_mut().zip(L) {
+        let sum = u16::from(*byte) + u16::from(more) + carry;
+        *byte = sum as u8;
+        carry = sum >> 8;
+    }
+    bytes
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (kind, payload, signers, attempt) in documents() {
+        let honest = || envelope(kind, &payload, &signers);
+        attempt(&honest().to_bytes()).expect("the honest document is believed");
+        let mut try_it = |row, how: &str, expect, spoil: &dyn Fn(&mut Envelope)| {
+            let mut envelope = honest();
+            spoil(&mut envelope);
+            cases.push(case(row, format!("{kind:?}: {how}"), expect, attempt(&envelope.to_bytes())));
+        };
+        spoiled(&mut try_it, &payload);
+        foreign(&mut try_it, kind, &payload);
+        repeated(&mut try_it, signers.len());
+        another_kind(&mut try_it, kind, &payload, &signers);
+    }
+    cases.extend(scopes());
+    cases
+}
+
+type Try<'a> = dyn FnMut(&'static str, &str, Code, &dyn Fn(&mut Envelope)) + 'a;
+
+fn spoiled(try_it: &mut Try<'_>, payload: &[u8]) {
+    // A digit of a size or a time or a number: the payload stays what its kind prescribes.
+    let digit = payload.iter().rposition(u8::is_ascii_digit).expect("every document counts something");
+    try_it("T01", "one bit of the payload", Code::Sig, &|e| e.payload[digit] ^= 1);
+    try_it("T01", "one bit of R", Code::Sig, &|e| e.signatures[0].bytes[0] ^= 1);
+    try_it("T01", "one bit of S", Code::Sig, &|e| e.signatures[0].bytes[32] ^= 1);
+    try_it("T01", "the last signature", Code::Sig, &|e| e.signatures.last_mut().unwrap().bytes[9] ^= 0x80);
+    try_it("T06", "S + L", Code::Sig, &|e| e.signatures[0].bytes = malleated(&e.signatures[0].bytes));
+    try_it("T06", "a short signature", Code::Sig, &|e| e.signatures[0].bytes.truncate(63));
+    try_it("T06", "a long signature", Code::Sig, &|e| e.signatures[0].bytes.push(0));
+    try_it("T06", "an empty signature", Code::Sig, &|e| e.signatures[0].bytes.clear());
+    try_it("T06", "a signature of zeros", Code::Sig, &|e| e.signatures[0].bytes = vec![0; 64]);
+}
+
+fn foreign(try_it: &mut Try<'_>, kind: PayloadKind, payload: &[u8]) {
+    let by = |keys: &[u8]| envelope(kind, payload, keys).signatures;
+    try_it("T02", "strangers only", Code::Threshold, &|e| e.signatures = by(&[STRANGER, STRANGER + 1]));
+    try_it("T02", "no signature at all", Code::Threshold, &|e| e.signatures.clear());
+    try_it("T04", "a stranger under a known key id", Code::Sig, &|e| {
+        let known = e.signatures[0].key_id.clone();
+        e.signatures = by(&[STRANGER]);
+        e.signatures[0].key_id = known;
+    });
+    for wrong in [ROOTS[0], PUBLISHERS[0], DIRECTOR, REVOCATION, BEACON, BREAKGLASS] {
+        let own = matches!(
+            (kind, wrong),
+            (PayloadKind::Root, 1) | (PayloadKind::Bundle, 11) | (PayloadKind::Assignment, DIRECTOR)
+        );
+        if !own {
+            let how = format!("key {wrong} of another role");
+            try_it("T08", &how, Code::Role, &|e| e.signatures = by(&[wrong, STRANGER]));
+        }
+    }
+    try_it("T15", "17 signatures", Code::Limit, &|e| e.signatures = vec![e.signatures[0].clone(); 17]);
+}
+
+fn repeated(try_it: &mut Try<'_>, signers: usize) {
+    if signers < 2 {
+        return;
+    }
+    try_it("T02", "one of the two", Code::Threshold, &|e| e.signatures.truncate(1));
+    try_it("T03", "the same signature twice", Code::Threshold, &|e| e.signatures[1] = e.signatures[0].clone());
+    for (how, rename) in [
+        ("in capitals", str::to_uppercase as fn(&str) -> String),
+        ("with a space", |id| format!("{id} ")),
+        ("that is empty", |_| String::new()),
+        ("of a stranger", |_| id(STRANGER)),
+    ] {
+        try_it("T03", &format!("the same key under a second id {how}"), Code::Threshold, &|e| {
+            e.signatures[1] = e.signatures[0].clone();
+            e.signatures[1].key_id = rename(&e.signatures[1].key_id);
+        });
+    }
+}
+
+fn another_kind(try_it: &mut Try<'_>, kind: PayloadKind, payload: &[u8], signers: &[u8]) {
+    let kinds =
+        [PayloadKind::Root, PayloadKind::Bundle, PayloadKind::Assignment, PayloadKind::Report, PayloadKind::Verdict];
+    for other in kinds.into_iter().filter(|k| *k != kind) {
+        let how = format!("signed as {other:?}");
+        try_it("T07", &how, Code::Type, &|e| *e = envelope(other, payload, signers));
+        let how = format!("signed as {other:?}, relabelled");
+        try_it("T07", &how, Code::Sig, &|e| e.signatures = envelope(other, payload, signers).signatures);
+    }
+    for near in ["", "application/json", "application/vnd.petrel.root.v2+json", "APPLICATION/VND.IN-TOTO+JSON"] {
+        try_it("T07", &format!("of type `{near}`"), Code::Type, &|e| e.payload_type = near.into());
+    }
+    try_it("T07", "of an endless type", Code::Type, &|e| e.payload_type = "\u{1b}[2J".repeat(5_000));
+}
+
+/// A bundle of `stream`, signed by `keys`.
+fn released(stream: &str, keys: &[u8]) -> Result<(), Refusal> {
+    let manifest = json(&Manifest { stream: stream.into(), ..manifest() });
+    let payload = Statement::payload("a name", resources(&files(&manifest)));
+    let statement = verify_statement(&trusted(), &sealed(PayloadKind::Bundle, &payload, keys))?;
+    verify_manifest(&trusted(), &statement, &manifest).map(drop)
+}
+
+fn scopes() -> Vec<Case> {
+    let [one, two, lab] = PUBLISHERS;
+    for (stream, keys) in [("digits", &[one, two][..]), ("digits-2", &[one, two, lab]), ("digits-lab", &[one, lab])] {
+        released(stream, keys).expect("in scope");
+    }
+    let mut cases = Vec::new();
+    let mut try_it = |expect, stream: &str, keys: &[u8]| {
+        cases.push(case("T09", format!("`{stream}` by {keys:?}"), expect, released(stream, keys)));
+    };
+    for stream in ["vib-1", "digit", "Digits", "", "xdigits", "digits*".get(1..).unwrap()] {
+        try_it(Code::Scope, stream, &[one, two]);
+    }
+    // In scope is only one of the two who signed.
+    try_it(Code::Threshold, "vib-1", &[one, lab]);
+    try_it(Code::Threshold, "digits", &[one, lab]);
+    try_it(Code::Threshold, "digits-lab2", &[two, lab]);
+    cases
+}

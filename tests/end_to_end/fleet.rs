@@ -1,0 +1,145 @@
+//! A fleet on this machine: a bridge with its broker, and agents, each a process on ports that were free.
+//!
+//! Decides how they are started, and started again on the same ports and disks. What happens to them is
+//! decided by each test.
+
+use crate::programs::{Desk, Process, wait_for};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use ureq::Agent;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+/// A bridge, its agents, and a person who is logged in.
+pub(crate) struct Fleet {
+    /// Agents end before the bridge, and the desk with its logs at the end.
+    pub(crate) agents: BTreeMap<String, Process>,
+    pub(crate) bridge: Process,
+    /// `https://host:port`
+    pub(crate) api: String,
+    pub(crate) desk: Desk,
+    land: Agent,
+}
+
+impl Fleet {
+    pub(crate) fn start() -> Self {
+        let desk = Desk::with_fleet();
+        let bridge = start_bridge(&desk, "127.0.0.1:0", "127.0.0.1:0");
+        let addresses: Value = serde_json::from_slice(&desk.read("fleet/data/bridge.json")).unwrap();
+        let api = addresses["api"].as_str().unwrap().to_owned();
+        desk.json(&format!("petrel login {api} --ca fleet/tls/ca.pem --token-file fleet/data/admin.token"));
+        let ca = Certificate::from_pem(&desk.read("fleet/tls/ca.pem")).unwrap();
+        let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[ca])).build();
+        let land = Agent::config_builder().tls_config(tls).http_status_as_error(false).proxy(None).build().new_agent();
+        Self { agents: BTreeMap::new(), bridge, api, desk, land }
+    }
+
+    /// Ends the bridge as a power cut would, and starts it again on the same ports.
+    pub(crate) fn cut_bridge(&mut self) {
+        let addresses: Value = serde_json::from_slice(&self.desk.read("fleet/data/bridge.json")).unwrap();
+        let port = |key: &str| addresses[key].as_str().unwrap().rsplit_once('/').unwrap().1.to_owned();
+        self.bridge.kill();
+        self.bridge = start_bridge(&self.desk, &port("api"), &port("broker"));
+    }
+
+    /// Starts an agent, or starts it again from what it remembers.
+    pub(crate) fn start_agent(&mut self, id: &str) {
+        self.agents.remove(id);
+        let addresses: Value = serde_json::from_slice(&self.desk.read("fleet/data/bridge.json")).unwrap();
+        let config = agent_config(id, addresses["broker"].as_str().unwrap(), "127.0.0.1:0");
+        self.desk.write(&format!("{id}.toml"), config);
+        let _ = fs::remove_file(self.desk.path(&format!("{id}/http.addr")));
+        let process = self.desk.start(&format!("petrel-agent run --config {id}.toml"), &format!("{id}.log"));
+        self.agents.insert(id.to_owned(), process);
+        let file = self.desk.path(&format!("{id}/http.addr"));
+        wait_for("the start of an agent", || {
+            self.agents.get_mut(id).unwrap().runs();
+            file.exists().then_some(())
+        });
+    }
+
+    /// Starts an agent, compares its key and lets it in, as a person would.
+    pub(crate) fn enlist(&mut self, id: &str) {
+        self.start_agent(id);
+        let pending = self.device(id, "hello", |device| device["status"] == "pending");
+        assert_eq!(pending["key_id"], self.desk.json(&format!("petrel-agent status --config {id}.toml"))["key_id"]);
+        self.desk.json(&format!("petrel devices approve {id}"));
+        self.device(id, "its first assignment", |device| device["reported_generation"].is_u64());
+    }
+
+    /// Waits until land sees a device as it should be.
+    pub(crate) fn device(&self, id: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+        wait_for(&format!("{id}: {what}"), || Some(self.ask(&format!("/devices/{id}")).1).filter(|d| good(d)))
+    }
+
+    /// Waits until a rollout is as it should be.
+    pub(crate) fn rollout(&self, id: &Value, what: &str, good: impl Fn(&Value) -> bool) -> Value {
+        wait_for(what, || Some(self.ask(&format!("/rollouts/{id}")).1).filter(|rollout| good(rollout)))
+    }
+
+    /// `GET` of the bridge with the administrator's token; the status, and the body when it is JSON.
+    pub(crate) fn ask(&self, path: &str) -> (u16, Value) {
+        self.ask_as(String::from_utf8(self.desk.read("fleet/data/admin.token")).unwrap().trim(), path)
+    }
+
+    /// `GET` of the bridge with any token.
+    pub(crate) fn ask_as(&self, token: &str, path: &str) -> (u16, Value) {
+        let request =
+            self.land.get(format!("{}/api/v1{path}", self.api)).header("authorization", format!("Bearer {token}"));
+        answer(request.call())
+    }
+
+    /// `GET` of an agent's local API, or `POST` where there is a body.
+    pub(crate) fn local(&self, id: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let address = String::from_utf8(self.desk.read(&format!("{id}/http.addr"))).unwrap();
+        let url = format!("http://{}{path}", address.trim());
+        match body {
+            None => answer(self.land.get(url).call()),
+            Some(body) => answer(self.land.post(url).send_json(body)),
+        }
+    }
+
+    /// Asks an agent for the classes of digits, `[rows, 1, 8, 8]` row by row.
+    pub(crate) fn classes(&self, id: &str, rows: usize, images: &[f64]) -> Value {
+        let input = json!({ "name": "image", "shape": [rows, 1, 8, 8], "datatype": "FP32", "data": images });
+        let body = json!({ "id": "7", "inputs": [input], "outputs": [{ "name": "class" }, { "name": "label" }] });
+        let (status, answer) = self.local(id, "/v2/models/digits/infer", Some(&body));
+        assert_eq!((status, &answer["id"]), (200, &json!("7")), "{answer}");
+        answer
+    }
+}
+
+/// A bridge that answers, on the given addresses.
+fn start_bridge(desk: &Desk, api: &str, broker: &str) -> Process {
+    desk.write("fleet/bridge.toml", bridge_config(desk, api, broker));
+    let _ = fs::remove_file(desk.path("fleet/data/bridge.json"));
+    let mut bridge = desk.start("petrel bridge --config fleet/bridge.toml", "bridge.log");
+    wait_for("the start of the bridge", || {
+        bridge.runs();
+        desk.path("fleet/data/bridge.json").exists().then_some(())
+    });
+    bridge
+}
+
+/// What `petrel root init` wrote, with other addresses.
+pub(crate) fn bridge_config(desk: &Desk, api: &str, broker: &str) -> String {
+    let written = String::from_utf8(desk.read("fleet/bridge.toml")).unwrap();
+    let others = written.lines().filter(|line| !line.starts_with("listen =") && !line.starts_with("broker_listen ="));
+    let others: Vec<&str> = others.collect();
+    format!("{}\nlisten = \"{api}\"\nbroker_listen = \"{broker}\"\n", others.join("\n"))
+}
+
+/// The configuration of an agent whose state is the folder `id`.
+pub(crate) fn agent_config(id: &str, broker: &str, listen: &str) -> String {
+    format!(
+        "fleet = \"sea\"\ndevice = \"{id}\"\nbroker = \"{broker}\"\nca = \"fleet/tls/ca.pem\"\n\
+         root = \"fleet/root.json\"\nstate = \"{id}\"\nlisten = \"{listen}\"\ntelemetry_s = 1\n"
+    )
+}
+
+/// Nothing at all, where nobody answered.
+fn answer(got: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> (u16, Value) {
+    let Ok(mut response) = got else { return (0, Value::Null) };
+    let status = response.status().as_u16();
+    (status, response.body_mut().read_json().unwrap_or_default())
+}

@@ -1,0 +1,12 @@
+//! End to end: the two programs as people and machines use them, with a real broker, real ports and real disks.
+//!
+//! Decides what was promised to whoever runs them. It knows nothing of their insides: it meets them through
+//! commands, REST, the local API and files that are documented. Rarer orders of events are the simulation's work.
+
+mod answers;
+mod bad_input;
+mod conformance;
+mod fleet;
+mod kills;
+mod programs;
+mod whole_loop;
