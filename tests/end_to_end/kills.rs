@@ -11,10 +11,10 @@ use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 12;
-/// Starts of an agent that a release on trial survives.
-const TRIAL_BOOTS: u64 = 3;
+/// A release that was on trial at more than three starts goes back; the last start is the one that it needs.
+const MOST_TRIAL_BOOTS: u64 = 2;
 /// The golden rows are many, so that there is something to fetch and to probe.
-const COPIES: usize = 20;
+const COPIES: usize = 10;
 
 #[test]
 fn a_release_survives_every_loss_of_power_and_is_confirmed_once() {
@@ -26,23 +26,28 @@ fn a_release_survives_every_loss_of_power_and_is_confirmed_once() {
     let id = fleet.desk.json("petrel rollout start digits@1.0.0 --trial-answers 20")["id"].clone();
 
     let mut dice = fastrand::Rng::with_seed(7);
-    let (mut fetching, mut stored) = (0, 0);
-    for _ in 0..KILLS {
-        let boots = trial(&ledger(&fleet.desk)).map_or(0, |trial| trial["boots"].as_u64().unwrap());
-        if boots + 2 > TRIAL_BOOTS {
+    let (mut fetching, mut verifying) = (0, 0);
+    for kill in 0..KILLS {
+        fleet.start_agent("edge-1");
+        let desk = &fleet.desk;
+        let arrives = || holds(desk, "incoming") || holds(desk, "bundles");
+        wait_for("the first bytes of the bundle", || arrives().then_some(()));
+        // Soon, to meet the fetch; or later, to meet what follows it.
+        let longest = if kill % 2 == 0 && !holds(desk, "bundles") { 15 } else { 150 };
+        live(Duration::from_millis(dice.u64(5..=longest)));
+        fleet.agents.get_mut("edge-1").unwrap().kill();
+        fetching += usize::from(holds(desk, "incoming"));
+        verifying += usize::from(holds(desk, "bundles") && trial(&ledger(desk)).is_none());
+        if trial(&ledger(desk)).is_some_and(|trial| trial["boots"].as_u64() >= Some(MOST_TRIAL_BOOTS)) {
             break;
         }
-        fleet.start_agent("edge-1");
-        live(Duration::from_millis(dice.u64(5..=150)));
-        fleet.agents.get_mut("edge-1").unwrap().kill();
-        fetching += usize::from(holds(&fleet.desk, "incoming"));
-        stored += usize::from(holds(&fleet.desk, "bundles"));
     }
-    assert!(fetching > 0, "no loss of power met the fetch; {stored} met a stored bundle");
-    fleet.start_agent("edge-1");
-    let desk = &fleet.desk;
-    wait_for("the trial", || trial(&ledger(desk)));
-    fleet.agents.get_mut("edge-1").unwrap().kill();
+    assert!(fetching > 0 && verifying > 0, "the fetch was met {fetching} times, what follows it {verifying} times");
+    if trial(&ledger(&fleet.desk)).is_none() {
+        fleet.start_agent("edge-1");
+        wait_for("the trial", || trial(&ledger(&fleet.desk)));
+        fleet.agents.get_mut("edge-1").unwrap().kill();
+    }
     fleet.start_agent("edge-1");
 
     let images = npy(&fleet.desk.path("models/digits/heldout_x.npy"));

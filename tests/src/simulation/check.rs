@@ -248,7 +248,8 @@ impl Checks {
         let bound = 2 * DEVICES + 2 * bridge.releases().len() + 2;
         rule(effects.len() <= bound, "the effects of a step are bounded", || format!("land: {effects:?}"))?;
         // All devices are many: one step in eight will do, since what was forgotten stays forgotten.
-        let same = *bridge.rollouts() == self.rollouts && (self.steps % 8 != 0 || *bridge.devices() == self.land);
+        let same =
+            *bridge.rollouts() == self.rollouts && (!self.steps.is_multiple_of(8) || *bridge.devices() == self.land);
         rule(same, "nothing is done before it is remembered", || {
             format!("land holds {:?}, its disk says {:?}", bridge.rollouts(), self.rollouts)
         })

@@ -31,6 +31,9 @@ pub(super) struct Device {
     pub(super) rotted: bool,
 }
 
+/// What answers, and what in its place when it fails.
+pub(super) type Pair = (Digest, Option<Digest>);
+
 /// What is lost in a crash.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -40,9 +43,9 @@ pub(super) struct Process {
     /// The bundles that are fetched, and the pause before missing parts are asked for again.
     fetching: BTreeMap<Digest, (u64, Millis)>,
     /// What answers, and what in its place when it fails.
-    pub(super) serving: BTreeMap<StreamName, (Digest, Option<Digest>)>,
+    pub(super) serving: BTreeMap<StreamName, Pair>,
     /// What the worker has still to do, in order; `None` stops the stream.
-    pub(super) loads: BTreeMap<StreamName, VecDeque<Option<(Digest, Option<Digest>)>>>,
+    pub(super) loads: BTreeMap<StreamName, VecDeque<Option<Pair>>>,
     deadline: Option<Millis>,
 }
 
@@ -297,7 +300,7 @@ impl World {
         self.publish(Client::Device(device), link, Message { topic, payload, retain, token });
     }
 
-    fn load(&mut self, device: usize, stream: StreamName, what: Option<(Digest, Option<Digest>)>) {
+    fn load(&mut self, device: usize, stream: StreamName, what: Option<Pair>) {
         let Some(process) = self.devices[device].process.as_mut() else { return };
         let loads = process.loads.entry(stream.clone()).or_default();
         loads.push_back(what);
