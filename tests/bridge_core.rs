@@ -1,0 +1,347 @@
+//! The transitions of land, as tables: what happens on the left, what the core asks for on the right.
+//!
+//! One stream, `digits`; releases are numbers, devices are `a`, `b`, `c`. They enter the waves of
+//! `digits` in the order a, c, b: entry is by a stable hash.
+
+use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, RolloutRequest, Targets};
+use protocol::{DeviceId, Generation, Outcome, Profile, SPEC, Verdict};
+use std::convert::Infallible;
+use trust::{Digest, Intent};
+use world::signer::{Bundle, FLEET, Signer, trial};
+
+struct Bench {
+    bridge: Bridge,
+    saved: Vec<Record>,
+    bundles: Vec<Bundle>,
+    unix: u64,
+}
+
+fn device(name: &str) -> DeviceId {
+    name.parse().unwrap()
+}
+
+impl Bench {
+    fn new() -> Self {
+        let signer = Signer::new(1);
+        let bundles = (1..=3).map(|release| signer.bundle("digits", release, |_| ())).collect();
+        Self { bridge: Bridge::restore([]), saved: Vec::new(), bundles, unix: 1_000_000 }
+    }
+
+    fn release(&self, digest: Digest) -> u64 {
+        self.bundles.iter().find(|b| b.digest == digest).unwrap().release
+    }
+
+    /// `verdict DEVICE SEQ RELEASE OUTCOME [GENERATION]`, by default of the device's latest assignment.
+    fn verdict(&self, words: &[&str]) -> Event {
+        let id = device(words[0]);
+        let bundle = &self.bundles[words[2].parse::<usize>().unwrap() - 1];
+        let latest = self.bridge.devices().get(&id).map_or(0, |d| d.generation);
+        let outcome = match words[3] {
+            "confirmed" => Outcome::Confirmed,
+            "reverted" => Outcome::Reverted,
+            _ => Outcome::Refused,
+        };
+        Event::VerdictReceived(Verdict {
+            spec: SPEC,
+            fleet: FLEET.parse().unwrap(),
+            device_id: id,
+            seq: words[1].parse().unwrap(),
+            generation: Generation { role_epoch: 1, seq: words.get(4).map_or(latest, |g| g.parse().unwrap()) },
+            stream: bundle.stream.clone(),
+            release: bundle.release,
+            statement_sha256: bundle.digest.0,
+            outcome,
+            code: (outcome != Outcome::Confirmed).then(|| "E_GOLDEN".into()),
+            detail: None,
+            answers: 0,
+            errors: 0,
+        })
+    }
+
+    /// `start RELEASE MAX_FAILED DEADLINE_S WAVE...`; `only` before the waves for device `a` alone.
+    fn start(&self, words: &[&str]) -> Event {
+        let number = |at: usize| words[at].parse::<u64>().unwrap();
+        let only = words.get(3) == Some(&"only");
+        let waves = words.iter().skip(3 + usize::from(only)).map(|w| w.parse().unwrap()).collect();
+        Event::RolloutRequested(RolloutRequest {
+            stream: "digits".parse().unwrap(),
+            version: format!("1.{}.0", words[0]),
+            to: if only { Targets::Devices([device("a")].into()) } else { Targets::All },
+            waves,
+            trial: trial(10, 0, 60),
+            max_failed: number(1),
+            deadline_s: number(2),
+        })
+    }
+
+    fn happen(&mut self, line: &str) -> Vec<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let event = match words[0] {
+            "restart" => {
+                self.bridge = Bridge::restore(self.saved.clone());
+                return Vec::new();
+            }
+            "hello" => {
+                let profile =
+                    Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() };
+                let (id, key) = (device(words[1]), words.get(3).unwrap_or(&words[1]).as_bytes().to_vec());
+                Event::HelloReceived { device: id, boot: 1, seq: words[2].parse().unwrap(), key, profile }
+            }
+            "approve" => Event::DeviceApproved { device: device(words[1]) },
+            "reject" => Event::DeviceRejected { device: device(words[1]) },
+            "push" => Event::ReleasePushed(self.bundles[words[1].parse::<usize>().unwrap() - 1].released()),
+            "start" => self.start(&words[1..]),
+            "verdict" => self.verdict(&words[1..]),
+            "need" => {
+                let bundle = self.bundles[words[2].parse::<usize>().unwrap() - 1].digest;
+                Event::ChunksNeeded { device: device(words[1]), bundle, documents: true, chunks: Vec::new() }
+            }
+            "connect" => Event::BrokerConnected { remembered: words[1] == "remembered" },
+            "wait" => {
+                self.unix += words[1].parse::<u64>().unwrap() * 1_000;
+                Event::DeadlineReached
+            }
+            other => panic!("no event is called {other}"),
+        };
+        let step = self.bridge.step(Now { unix: self.unix }, event);
+        let saved = &mut self.saved;
+        let committed = step.commit(|records| {
+            saved.extend(records.iter().cloned());
+            Ok::<_, Infallible>(())
+        });
+        let Ok(committed) = committed;
+        let again = Bridge::restore(self.saved.clone());
+        assert_eq!(again.rollouts(), self.bridge.rollouts(), "what the core holds is what was saved");
+        assert_eq!(again.devices(), self.bridge.devices(), "what the core holds is what was saved");
+        let answer = match committed.answer {
+            Ok(Answer::Done | Answer::Known { .. }) => None,
+            Ok(Answer::Started { rollout }) => Some(format!("started {rollout}")),
+            Err(Rejection::Conflict(_)) => Some("conflict".into()),
+            Err(Rejection::NotFound(_)) => Some("not found".into()),
+            Err(Rejection::Invalid(_)) => Some("invalid".into()),
+        };
+        committed.effects.iter().map(|e| self.say(e)).chain(answer).collect()
+    }
+
+    fn say(&self, effect: &Effect) -> String {
+        match effect {
+            Effect::PublishAssignment(draft) => {
+                let intent = |i: Intent| match i {
+                    Intent::Install => "install",
+                    Intent::Rollback => "rollback",
+                    Intent::Hold => "hold",
+                };
+                let order = draft.streams.first().map_or("nothing".into(), |s| {
+                    format!("{} {}", intent(s.intent), self.release(s.statement_sha256))
+                });
+                format!("{} {}: {order}", draft.device, draft.seq)
+            }
+            Effect::PublishBundle { bundle } => format!("publish {}", self.release(*bundle)),
+            Effect::PublishParts { bundle, .. } => format!("parts of {}", self.release(*bundle)),
+            Effect::ClearChunks { bundle } => format!("clear {}", self.release(*bundle)),
+        }
+    }
+
+    fn phase(&self, rollout: u64) -> String {
+        format!("{:?}", self.bridge.rollouts()[&rollout].phase).split([' ', '{']).next().unwrap().to_owned()
+    }
+}
+
+/// Lives `script` and compares what the core asked for.
+fn check(script: &[(&str, &str)]) -> Bench {
+    let mut bench = Bench::new();
+    for (at, (event, expected)) in script.iter().enumerate() {
+        assert_eq!(bench.happen(event).join(", "), *expected, "line {at}: {event}");
+    }
+    bench
+}
+
+/// `script`, with devices a, b and c approved and every release pushed.
+fn fleet(script: &[(&str, &str)]) -> Bench {
+    let before = [
+        ("hello a 1", ""),
+        ("hello b 1", ""),
+        ("hello c 1", ""),
+        ("approve a", "a 1: nothing"),
+        ("approve b", "b 1: nothing"),
+        ("approve c", "c 1: nothing"),
+        ("push 1", ""),
+        ("push 2", ""),
+        ("push 3", ""),
+    ];
+    check(&[&before, script].concat())
+}
+
+#[test]
+fn a_device_belongs_to_the_fleet_when_a_person_says_so() {
+    check(&[
+        ("approve a", "not found"),
+        ("hello a 1", ""),
+        ("approve a", "a 1: nothing"),
+        ("approve a", ""),
+        ("hello a 2", "a 1: nothing"),
+        // The same word again is no news; another key is another device.
+        ("hello a 2", ""),
+        ("hello a 3 thief", "conflict"),
+        ("reject a", "conflict"),
+        ("hello b 1", ""),
+        ("reject b", ""),
+        ("approve b", "not found"),
+    ]);
+}
+
+#[test]
+fn waves_follow_each_other_and_then_it_is_completed() {
+    let bench = fleet(&[
+        ("start 1 0 600 1 100%", "publish 1, a 2: install 1, started 1"),
+        ("verdict a 1 1 confirmed", "b 2: install 1, c 2: install 1"),
+        ("verdict b 1 1 confirmed", ""),
+        ("verdict c 1 1 confirmed", "clear 1"),
+    ]);
+    assert_eq!(bench.phase(1), "Completed");
+}
+
+#[test]
+fn a_bad_release_is_stopped_and_those_who_have_it_are_sent_back() {
+    let bench = fleet(&[
+        ("start 1 0 600", "publish 1, a 2: install 1, b 2: install 1, c 2: install 1, started 1"),
+        ("verdict a 1 1 confirmed", ""),
+        ("verdict b 1 1 confirmed", ""),
+        ("verdict c 1 1 confirmed", "clear 1"),
+        ("start 2 0 600 2", "publish 2, a 3: install 2, c 3: install 2, started 2"),
+        ("verdict c 2 2 confirmed", ""),
+        ("verdict a 2 2 reverted", "clear 2, a 4: rollback 1, c 4: rollback 1"),
+        // What they say of going back is no word on the rollout.
+        ("verdict a 3 1 confirmed", ""),
+    ]);
+    assert_eq!(bench.phase(2), "Stopped");
+    assert_eq!(bench.bridge.rollouts()[&2].hit(), 2);
+}
+
+#[test]
+fn a_device_that_ran_nothing_before_is_sent_back_to_nothing() {
+    fleet(&[
+        ("start 1 0 600 1", "publish 1, a 2: install 1, started 1"),
+        ("verdict a 1 1 refused", "clear 1, a 3: nothing"),
+    ]);
+}
+
+#[test]
+fn a_failure_that_is_allowed_sends_that_device_back_and_goes_on() {
+    let bench = fleet(&[
+        ("start 1 1 600 1 100%", "publish 1, a 2: install 1, started 1"),
+        ("verdict a 1 1 refused", "a 3: nothing, b 2: install 1, c 2: install 1"),
+        ("verdict b 1 1 confirmed", ""),
+        ("verdict c 1 1 confirmed", "clear 1"),
+        // It never ran release 1, so that is not what it goes back to.
+        ("start 2 0 600 only", "publish 2, a 4: install 2, started 2"),
+        ("verdict a 2 2 refused", "clear 2, a 5: nothing"),
+    ]);
+    assert_eq!(bench.phase(1), "Completed");
+}
+
+#[test]
+fn a_wave_that_stays_silent_is_stopped() {
+    let bench = fleet(&[
+        ("start 1 0 600 1", "publish 1, a 2: install 1, started 1"),
+        ("wait 599", ""),
+        ("wait 1", "clear 1, a 3: nothing"),
+        // Too late: it is over.
+        ("verdict a 1 1 confirmed 2", ""),
+    ]);
+    assert_eq!(bench.phase(1), "Stopped");
+}
+
+#[test]
+fn a_verdict_counts_once_and_only_for_what_was_asked() {
+    let bench = fleet(&[
+        ("start 1 1 600", "publish 1, a 2: install 1, b 2: install 1, c 2: install 1, started 1"),
+        ("verdict a 2 1 confirmed", ""),
+        ("verdict a 1 1 reverted", ""),
+        ("verdict a 2 1 reverted", ""),
+        ("verdict b 1 2 reverted", ""),
+        ("verdict b 1 1 reverted 1", ""),
+        ("verdict x 1 1 reverted", ""),
+    ]);
+    let results = &bench.bridge.rollouts()[&1].results;
+    assert_eq!(results.len(), 1);
+    assert_eq!(results[&device("a")].outcome, Outcome::Confirmed);
+}
+
+#[test]
+fn a_verdict_of_a_stopped_rollout_does_not_count_for_the_next_one() {
+    let bench = fleet(&[
+        ("start 1 0 600 only", "publish 1, a 2: install 1, started 1"),
+        ("wait 600", "clear 1, a 3: nothing"),
+        ("start 1 0 600 only", "publish 1, a 4: install 1, started 2"),
+        ("verdict a 1 1 reverted 2", ""),
+        ("verdict a 2 1 confirmed", "clear 1"),
+    ]);
+    assert_eq!(bench.phase(2), "Completed");
+}
+
+#[test]
+fn a_request_that_makes_no_sense_is_turned_down() {
+    fleet(&[
+        ("start 9 0 600", "not found"),
+        ("push 1", ""),
+        ("start 1 0 600 only", "publish 1, a 2: install 1, started 1"),
+        ("start 2 0 600", "conflict"),
+        ("verdict a 1 1 confirmed", "clear 1"),
+        ("start 1 0 600 only", "invalid"),
+    ]);
+    check(&[("push 1", ""), ("start 1 0 600", "invalid"), ("start 1 0 600 only", "not found")]);
+}
+
+#[test]
+fn an_older_release_is_declared_a_rollback() {
+    fleet(&[
+        ("start 2 0 600 only", "publish 2, a 2: install 2, started 1"),
+        ("verdict a 1 2 confirmed", "clear 2"),
+        ("start 1 0 600 only", "publish 1, a 3: rollback 1, started 2"),
+    ]);
+    // Also when land took the newer one away in between: the device may not have heard of that.
+    fleet(&[
+        ("start 2 0 600 only", "publish 2, a 2: install 2, started 1"),
+        ("wait 600", "clear 2, a 3: nothing"),
+        ("start 1 0 600 only", "publish 1, a 4: rollback 1, started 2"),
+    ]);
+}
+
+#[test]
+fn after_a_connection_everyone_is_told_again() {
+    let rolling = [("start 1 0 600 1", "publish 1, a 2: install 1, started 1")];
+    let said = "a 2: install 1, b 1: nothing, c 1: nothing";
+    let forgotten = format!("publish 1, {said}");
+    let script = [
+        // The first time is the first after a start, whatever the broker remembers.
+        ("connect remembered", forgotten.as_str()),
+        ("connect remembered", said),
+        ("connect forgotten", &forgotten),
+        ("restart", ""),
+        ("connect remembered", &forgotten),
+    ];
+    fleet(&[&rolling[..], &script].concat());
+}
+
+#[test]
+fn chunks_are_cleared_again_when_a_crash_may_have_lost_it() {
+    fleet(&[
+        ("start 1 0 600 only", "publish 1, a 2: install 1, started 1"),
+        ("verdict a 1 1 confirmed", "clear 1"),
+        ("start 2 0 600 only", "publish 2, a 3: install 2, started 2"),
+        ("restart", ""),
+        ("connect remembered", "clear 1, publish 2, a 3: install 2, b 1: nothing, c 1: nothing"),
+    ]);
+}
+
+#[test]
+fn only_a_device_that_should_run_it_is_helped() {
+    fleet(&[
+        ("start 1 0 600 only", "publish 1, a 2: install 1, started 1"),
+        ("need a 1", "parts of 1"),
+        ("need a 2", ""),
+        ("need b 1", ""),
+        ("need x 1", ""),
+    ]);
+}
