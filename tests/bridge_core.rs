@@ -131,9 +131,10 @@ impl Bench {
                     Intent::Rollback => "rollback",
                     Intent::Hold => "hold",
                 };
-                let order = draft.streams.first().map_or("nothing".into(), |s| {
-                    format!("{} {}", intent(s.intent), self.release(s.statement_sha256))
-                });
+                let order = draft
+                    .streams
+                    .first()
+                    .map_or("nothing".into(), |s| format!("{} {}", intent(s.intent), self.release(s.statement_sha256)));
                 format!("{} {}: {order}", draft.device, draft.seq)
             }
             Effect::PublishBundle { bundle } => format!("publish {}", self.release(*bundle)),

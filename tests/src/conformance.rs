@@ -3,7 +3,7 @@
 //!
 //! It knows clients, topics and bytes. How a broker is reached is its implementation's business.
 
-use std::fmt::Debug;
+use std::collections::BTreeMap;
 
 /// A client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,13 +70,20 @@ fn chunk(number: u8) -> Place {
     Place::Chunk([number; 32])
 }
 
-/// Nothing but `expected` comes, and then this marker: proof of silence without a clock.
+/// Nothing but `expected` comes, and this marker: whatever came besides would stand in its place, or in
+/// that of the next one. A topic keeps its order; between topics there is none.
 fn hears(broker: &mut impl Brokered, device: usize, expected: &[(Place, &[u8])], marker: &[u8]) {
     let end = Place::Assignment(device);
     broker.publish(Who::Land, end, marker, false);
-    for (place, bytes) in expected.iter().copied().chain([(end, marker)]) {
-        assert_eq!(broker.next(Who::Device(device)), Heard { place, bytes: bytes.to_vec() });
-    }
+    let by_topic = |messages: Vec<Heard>| {
+        let mut topics: BTreeMap<Place, Vec<Vec<u8>>> = BTreeMap::new();
+        messages.into_iter().for_each(|heard| topics.entry(heard.place).or_default().push(heard.bytes));
+        topics
+    };
+    let expected = expected.iter().copied().chain([(end, marker)]);
+    let expected: Vec<Heard> = expected.map(|(place, bytes)| Heard { place, bytes: bytes.to_vec() }).collect();
+    let heard = expected.iter().map(|_| broker.next(Who::Device(device))).collect();
+    assert_eq!(by_topic(heard), by_topic(expected));
 }
 
 /// A retained message reaches who comes later; it is replaced, and cleared by an empty one.

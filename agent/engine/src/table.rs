@@ -36,9 +36,18 @@ impl Table {
     /// # Errors
     /// `InputError`, with line and column where a cell is wrong.
     pub fn parse(source: impl Read, limits: &Limits) -> Result<Table, InputError> {
-        // No single cell can be longer than the whole table may be.
-        let bytes = (limits.input_elements as u64).saturating_mul(16);
-        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source.take(bytes));
+        // No single cell can be longer than the whole table may be. One byte more shows that it was cut.
+        let limit = (limits.input_elements as u64).saturating_mul(16);
+        let mut source = source.take(limit.saturating_add(1));
+        let table = Table::parse_within(&mut source, limits);
+        if source.limit() == 0 {
+            return Err(InputError::TooLarge { what: "bytes or more", size: limit + 1, limit });
+        }
+        table
+    }
+
+    fn parse_within(source: impl Read, limits: &Limits) -> Result<Table, InputError> {
+        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source);
         let columns = columns(&mut reader)?;
         let most = limits.input_elements / columns.len();
         let mut rows = Vec::new();
@@ -104,6 +113,13 @@ mod tests {
     fn parse(text: &str) -> Result<Table, String> {
         let limits = Limits { input_elements: 8, ..Limits::default() };
         Table::parse(text.as_bytes(), &limits).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_table_is_never_cut_silently() {
+        // 8 elements allow 128 bytes: padded cells reach that before there are too many rows.
+        let padded = format!("age\n1{}\n2\n", " ".repeat(200));
+        assert!(parse(&padded).unwrap_err().contains("bytes"), "{:?}", parse(&padded));
     }
 
     #[test]
