@@ -9,7 +9,7 @@ use std::time::Instant;
 use world::{Outcome, Violation, run, run_traced};
 
 /// The worlds of an ordinary run.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 800;
 /// The lines of a story that are shown when a rule is broken.
 const LAST: usize = 60;
 

@@ -3,6 +3,12 @@
 //! A change of these bytes is a decision: `PETREL_BLESS=1 cargo test -p petrel-protocol --test wire`
 //! writes them anew, and the difference shows in the review.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the bans are on the room: its tests read golden files and the clock"
+)]
+
 mod samples;
 
 use ciborium::Value;
