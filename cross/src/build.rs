@@ -40,11 +40,16 @@ pub(crate) fn binaries(profile: Profile) -> anyhow::Result<PathBuf> {
         command.arg("--release");
     }
     run(&mut command)?;
+    Ok(folder(profile))
+}
+
+/// The folder where the binaries of a profile are.
+pub(crate) fn folder(profile: Profile) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    Ok(target.join(match profile {
+    target.join(match profile {
         Profile::Dev => "debug",
         Profile::Release => "release",
-    }))
+    })
 }
 
 /// Builds both binaries and runs `petrel demo`; its exit code is ours.

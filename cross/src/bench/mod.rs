@@ -5,10 +5,11 @@
 
 mod the_loop;
 
-use crate::build::{output, workspace};
+use crate::build::{Profile, binaries, folder, output, workspace};
 use anyhow::bail;
 use serde::Serialize;
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::Command;
 
 /// One figure.
@@ -67,16 +68,18 @@ struct Outcome {
 struct Bench {
     name: &'static str,
     about: &'static str,
-    run: fn() -> anyhow::Result<Vec<Row>>,
+    run: fn(&Path) -> anyhow::Result<Vec<Row>>,
 }
 
 const BENCHES: [Bench; 1] = [Bench { name: "loop", about: the_loop::ABOUT, run: the_loop::run }];
 
-/// `cargo xtask bench NAME|--all [--json] [--write]`
+/// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let has = |flag: &str| args.iter().any(|a| a == flag);
     let names: Vec<&String> = args.iter().filter(|a| !a.starts_with("--")).collect();
-    let unknown = args.iter().find(|a| a.starts_with("--") && !["--all", "--json", "--write"].contains(&a.as_str()));
+    let unknown = args
+        .iter()
+        .find(|a| a.starts_with("--") && !["--all", "--json", "--write", "--no-build"].contains(&a.as_str()));
     if let Some(flag) = unknown {
         bail!("there is no flag {flag}");
     }
@@ -89,8 +92,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         "# Benchmarks\n\nMade by `cargo xtask bench --all --write`; edited by nobody. An absolute figure is the best of five runs on the machine\n\
          named; machines differ, so compare ratios.\n",
     );
+    let binaries = if has("--no-build") { folder(Profile::Release) } else { binaries(Profile::Release)? };
     for bench in chosen {
-        let outcome = Outcome { bench: bench.name, machine: machine(), date: date()?, rows: (bench.run)()? };
+        let outcome = Outcome { bench: bench.name, machine: machine(), date: date()?, rows: (bench.run)(&binaries)? };
         println!("{}", table(&outcome));
         if has("--json") {
             println!("{}", serde_json::to_string(&outcome)?);
