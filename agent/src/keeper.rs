@@ -142,6 +142,10 @@ impl Desk {
             for action in self.fetcher.actions() {
                 self.say(match action {
                     Action::Stored(bundle) => Word::Event(Event::BundleStored { bundle }),
+                    Action::Doubted(refusal) => {
+                        tracing::warn!(code = refusal.code.as_str(), "an envelope is not believed: {}", refusal.detail);
+                        Word::Event(Event::DocumentRefused(refusal))
+                    }
                     Action::Refused(bundle, refusal) => Word::Event(Event::BundleRefused { bundle, refusal }),
                     Action::Stumbled(bundle, why) => {
                         tracing::error!(bundle = %bundle.short(), "the bundle cannot be written: {why}");

@@ -43,7 +43,7 @@ impl Signer {
                     return Err(Fault::new(format!("the device's key {} is not secret", path.display()))
                         .because(format!("others may read it (mode {mode:o})"))
                         .remedy(format!(
-                            "chmod 600 {}; if others may have read it, delete it and enrol anew",
+                            "chmod 600 {}; if others may have read it, delete it and give the device another name",
                             path.display()
                         )));
                 }
@@ -87,7 +87,7 @@ impl Signer {
         let damaged = |why: String| {
             Fault::new(format!("{} is no key", path.display()))
                 .because(why)
-                .remedy("restore it, or delete it and enrol the device anew: the next start makes another")
+                .remedy("restore it, or delete it and give the device another name: the next start makes another key")
         };
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &bytes, &random)
             .map_err(|e| damaged(e.to_string()))?;

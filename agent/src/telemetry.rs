@@ -74,13 +74,14 @@ impl Gauge {
         let own = self.process.and_then(|pid| system?.process(pid)).map_or(0, sysinfo::Process::memory);
         let sensors = self.components.iter().flat_map(|c| c.iter()).filter_map(sysinfo::Component::temperature);
         let hottest = sensors.filter(|t| t.is_finite()).reduce(f32::max);
+        let load = system.map(System::global_cpu_usage).filter(|load| load.is_finite());
         Telemetry {
             device: speaker.device,
             boot: speaker.boot,
             seq: speaker.seq,
             at: speaker.at,
             uptime_s: speaker.uptime_s,
-            cpu_percent: system.map_or(0.0, |s| s.global_cpu_usage().clamp(0.0, 100.0)),
+            cpu_percent: load.map_or(0.0, |load| load.clamp(0.0, 100.0)),
             memory_used_mb: system.map_or(0, System::used_memory) / MIB,
             memory_total_mb: system.map_or(0, System::total_memory) / MIB,
             agent_memory_mb: own / MIB,

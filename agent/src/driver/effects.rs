@@ -76,7 +76,7 @@ impl Driver {
                 self.progress.insert(bundle, Progress { arrived, total });
             }
             // The keeper makes events of these.
-            Action::Stored(_) | Action::Refused(..) | Action::Stumbled(..) => {}
+            Action::Stored(_) | Action::Doubted(_) | Action::Refused(..) | Action::Stumbled(..) => {}
         }
     }
 

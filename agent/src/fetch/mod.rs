@@ -49,6 +49,8 @@ pub(crate) enum Action {
     },
     /// Every byte is on disk.
     Stored(Digest),
+    /// A document that is not what was signed; the right one may still come.
+    Doubted(Refusal),
     /// It cannot be had, or is not what was signed.
     Refused(Digest, Refusal),
     /// The disk would not have it.
@@ -167,8 +169,10 @@ impl Fetcher {
     /// A bundle's envelope arrived.
     pub(crate) fn envelope(&mut self, now: Millis, bundle: Digest, bytes: &[u8]) {
         let Some(underway) = self.pulls.get_mut(&bundle) else { return };
-        let taken = underway.pull.take_envelope(&self.root, bytes);
-        self.settle(now, bundle, taken);
+        match underway.pull.take_envelope(&self.root, bytes) {
+            Ok(Some(doubt)) => self.actions.push(Action::Doubted(doubt)),
+            taken => self.settle(now, bundle, taken.map(drop)),
+        }
     }
 
     /// A bundle's offer arrived.

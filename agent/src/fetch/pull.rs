@@ -107,18 +107,22 @@ impl Pull {
         self.wait = Wait::from(now);
     }
 
-    /// An envelope arrived.
+    /// An envelope arrived. One that is not the signed envelope of this very bundle is given back as a
+    /// doubt and waited past: whoever reaches the broker could have put it there.
     ///
     /// # Errors
-    /// A refusal when it is not the signed envelope of this very bundle, of the size that was assigned.
-    pub(crate) fn take_envelope(&mut self, root: &Verified<Root>, bytes: &[u8]) -> Result<(), Setback> {
+    /// A refusal when the signed bundle is not of the size that was assigned, or what the system said.
+    pub(crate) fn take_envelope(&mut self, root: &Verified<Root>, bytes: &[u8]) -> Result<Option<Refusal>, Setback> {
         if self.statement.is_some() {
-            return Ok(());
+            return Ok(None);
         }
-        let statement = store::statement(root, bytes, self.bundle)?;
+        let statement = match store::statement(root, bytes, self.bundle) {
+            Ok(statement) => statement,
+            Err(doubt) => return Ok(Some(doubt)),
+        };
         fs::write(self.dir.join(ENVELOPE), bytes)?;
         self.statement = Some(statement);
-        self.advance()
+        self.advance().map(|()| None)
     }
 
     /// An offer arrived; one that makes no sense is passed over.

@@ -22,6 +22,7 @@ struct Bench {
     delivered: usize,
     needs: Vec<(bool, Vec<Digest>)>,
     end: Option<Action>,
+    doubts: Vec<Code>,
 }
 
 impl Bench {
@@ -42,6 +43,7 @@ impl Bench {
             delivered: 0,
             needs: Vec::new(),
             end: None,
+            doubts: Vec::new(),
         }
     }
 
@@ -92,6 +94,7 @@ impl Bench {
                 self.subscribed.remove(&chunk);
             }
             Action::Need { documents, chunks, .. } => self.needs.push((documents, chunks)),
+            Action::Doubted(doubt) => self.doubts.push(doubt.code),
             Action::LeaveDocuments(_) | Action::Progressed { .. } => {}
             end @ (Action::Stored(_) | Action::Refused(..) | Action::Stumbled(..)) => self.end = Some(end),
         }
@@ -337,17 +340,25 @@ fn refusals_before_and_after_the_first_byte() {
     bench.fixture.total_size += 1;
     bench.fetch();
     assert_eq!(bench.refused(), Some(Code::Mismatch), "another size than was assigned");
+}
 
+#[test]
+fn a_forged_envelope_is_waited_past() {
     let mut bench = Bench::new(several(), 8);
-    bench.fixture.envelope = Fixture::digits(1).envelope;
+    let right = std::mem::replace(&mut bench.fixture.envelope, Fixture::digits(1).envelope);
     bench.fetch();
-    assert_eq!(bench.refused(), Some(Code::Mismatch), "the envelope of another bundle");
-
-    let mut bench = Bench::new(several(), 8);
-    let at = bench.fixture.envelope.windows(4).position(|w| w == b"sig\"").unwrap() + 8;
+    assert_eq!(bench.doubts, [Code::Mismatch], "the envelope of another bundle");
+    bench.fixture.envelope.clone_from(&right);
+    let at = right.windows(4).position(|w| w == b"sig\"").unwrap() + 8;
     bench.fixture.envelope[at] ^= 1;
-    bench.fetch();
-    assert!(matches!(bench.refused(), Some(Code::Sig | Code::Parse)), "{:?}", bench.end);
+    bench.fetcher.tick(3_000);
+    bench.run(3_000, usize::MAX);
+    assert!(matches!(bench.doubts[1..], [Code::Sig | Code::Parse]), "{:?}", bench.doubts);
+    assert_eq!(bench.end, None);
+    bench.fixture.envelope = right;
+    bench.fetcher.tick(10_000);
+    bench.run(10_000, usize::MAX);
+    assert!(bench.arrived(), "{:?}", bench.end);
 }
 
 #[test]

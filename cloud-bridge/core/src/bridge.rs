@@ -5,7 +5,7 @@ use crate::{
     Answer, Desired, Device, DeviceResult, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout,
     RolloutRequest, Status, Step, Targets, UnixMillis,
 };
-use protocol::{DeviceId, Outcome, Profile, Report, StreamName, Verdict};
+use protocol::{DeviceId, MAX_STREAMS, Outcome, Profile, Report, StreamName, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Digest, Intent, Trial};
 
@@ -263,6 +263,11 @@ impl Bridge {
                 ids.iter().map(find).collect::<Result<_, _>>()?
             }
         };
+        let full = |d: &&&Device| d.desired.len() >= MAX_STREAMS && !d.desired.contains_key(&release.stream);
+        if let Some(device) = named.iter().find(full) {
+            let why = format!("device `{}` runs {MAX_STREAMS} streams already, which is the most", device.id);
+            return Err(Rejection::Invalid(why));
+        }
         let lacks = |d: &&Device| d.desired.get(&release.stream).is_none_or(|w| w.bundle != release.bundle);
         let mut devices: Vec<DeviceId> = named.into_iter().filter(lacks).map(|d| d.id.clone()).collect();
         if devices.is_empty() {

@@ -16,8 +16,10 @@ use ureq::{Agent, Body};
 
 /// The longest answer that is read.
 const MAX_ANSWER_BYTES: u64 = 64 << 20;
-/// How long a request may take; pushing a bundle may take longer.
+/// How long an answer may take to begin, and to arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same for a bundle, which is unpacked and checked before the bridge answers.
+const PUSH_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where the bridge is and what lets us in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -117,6 +119,7 @@ impl Client {
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(10)))
             .timeout_recv_response(Some(PATIENCE))
+            .timeout_recv_body(Some(PATIENCE))
             .build();
         Ok(Self { agent: config.new_agent(), context })
     }
@@ -140,7 +143,8 @@ impl Client {
 
     /// `PUT path` with bytes from a reader.
     pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &mut dyn Read, length: u64) -> anyhow::Result<T> {
-        let request = self.agent.put(self.url(path)).header("authorization", self.bearer());
+        let request = self.agent.put(self.url(path)).config().timeout_recv_response(Some(PUSH_PATIENCE)).build();
+        let request = request.header("authorization", self.bearer());
         let request = request.header("content-type", "application/x-tar").header("content-length", length.to_string());
         self.read(request.send(ureq::SendBody::from_reader(body)))?.context("the bridge's answer was empty")
     }

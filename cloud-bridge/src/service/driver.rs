@@ -4,19 +4,16 @@
 //! key that land holds of them, and decides nothing.
 
 use super::director::Director;
-use super::library::{Library, Parts};
 use super::mqtt::Inbound;
+use super::speaker::{Job, Speaker};
 use super::store::{Store, unix_millis};
 use anyhow::Context;
-use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection};
+use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, Status};
 use protocol::{
     BridgeTopic, DeviceId, Hello, Kind, Need, Outcome, Presence, Report, SignedFrame, Telemetry, Topics, Verdict,
     decode_cbor, decode_json,
 };
-use rumqttc::v5::AsyncClient;
-use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -32,12 +29,10 @@ const MAX_PRESENCE_BYTES: usize = 256;
 pub(crate) struct Hands {
     /// The topic tree.
     pub(crate) topics: Topics,
-    /// The wire.
-    pub(crate) client: AsyncClient,
+    /// Says what is to be said.
+    pub(crate) speaker: Speaker,
     /// Signs assignments.
     pub(crate) director: Director,
-    /// Holds bundles.
-    pub(crate) library: Arc<Library>,
     /// Holds records.
     pub(crate) store: Store,
 }
@@ -117,7 +112,7 @@ async fn drive(
                 Inbound::Connected { remembered } => {
                     take(&mut bridge, &hands, Event::BrokerConnected { remembered }).await?;
                 }
-                Inbound::Said(publish) => hear(&mut bridge, &hands, &publish).await?,
+                Inbound::Said(publish) => hear(&mut bridge, &hands, *publish).await?,
             },
         }
     }
@@ -133,7 +128,7 @@ async fn advance(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Re
         anyhow::Ok(())
     })?;
     for effect in committed.effects {
-        hands.carry_out(effect).await;
+        hands.carry_out(effect);
     }
     Ok(committed.answer)
 }
@@ -166,8 +161,8 @@ async fn take(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Resul
 }
 
 /// Takes one message of a device: verified, decided, saved, and only then acknowledged.
-async fn hear(bridge: &mut Bridge, hands: &Hands, publish: &Publish) -> anyhow::Result<()> {
-    let topic = String::from_utf8_lossy(&publish.topic);
+async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish) -> anyhow::Result<()> {
+    let topic = String::from_utf8_lossy(&publish.topic).into_owned();
     match hands.topics.read_up(&topic) {
         None => debug!(%topic, "a topic that means nothing here"),
         Some(from) => match understand(bridge, &from, &publish.payload) {
@@ -177,12 +172,18 @@ async fn hear(bridge: &mut Bridge, hands: &Hands, publish: &Publish) -> anyhow::
                 }
                 take(bridge, hands, *event).await?;
             }
-            Ok(Heard::Telemetry(telemetry)) => hands.store.keep_telemetry(&telemetry).await?,
+            Ok(Heard::Telemetry(telemetry)) => {
+                // Telemetry may be lost; the bridge must not be.
+                if let Err(error) = hands.store.keep_telemetry(&telemetry).await {
+                    warn!(%topic, error = format!("{error:#}"), "telemetry was not kept");
+                }
+            }
             Ok(Heard::Nothing) => {}
             Err(reason) => warn!(%topic, %reason, "a message was not believed"),
         },
     }
-    hands.client.ack(publish).await.context("the wire ended")
+    hands.speaker.acknowledge(publish);
+    Ok(())
 }
 
 enum Heard {
@@ -202,6 +203,9 @@ fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> anyhow::Resu
             let key = DeviceKey::from_spki(&hello.key)?;
             key.verify(&SignedFrame::signed_bytes(Kind::Hello, frame.body), frame.signature)?;
             let Hello { device, boot, seq, key, profile } = hello;
+            for word in [&profile.board, &profile.arch, &profile.agent] {
+                anyhow::ensure!(word.len() <= 64 && !word.contains(char::is_control), "its profile is no plain text");
+            }
             Event::HelloReceived { device, boot, seq, key, profile }
         }
         BridgeTopic::Need(device) => {
@@ -244,6 +248,7 @@ fn same(topic: &DeviceId, message: &DeviceId) -> anyhow::Result<()> {
 
 fn key(bridge: &Bridge, device: &DeviceId) -> anyhow::Result<DeviceKey> {
     let known = bridge.devices().get(device).context("this device has not said hello")?;
+    anyhow::ensure!(known.status == Status::Approved, "this device was not let in");
     Ok(DeviceKey::from_spki(&known.key)?)
 }
 
@@ -269,85 +274,26 @@ fn document<T: serde::de::DeserializeOwned>(
 }
 
 impl Hands {
-    /// Carries out one effect. What cannot be published now is said again at the next connection.
-    async fn carry_out(&self, effect: Effect) {
-        let done = match effect {
+    /// Carries out one effect, without waiting for the broker.
+    fn carry_out(&self, effect: Effect) {
+        match effect {
             Effect::PublishAssignment(draft) => {
-                info!(device = %draft.device, generation = draft.seq, "assignment published");
                 let seconds = i64::try_from(unix_millis() / 1_000).unwrap_or(i64::MAX);
                 match self.director.sign(&draft, seconds) {
-                    Ok(envelope) => self.say(self.topics.assignment(&draft.device), true, envelope).await,
-                    Err(error) => Err(error),
+                    Ok(envelope) => {
+                        info!(device = %draft.device, generation = draft.seq, "assignment");
+                        self.speaker.publish(self.topics.assignment(&draft.device), envelope);
+                    }
+                    Err(error) => {
+                        error!(device = %draft.device, error = format!("{error:#}"), "an assignment cannot be signed")
+                    }
                 }
             }
-            Effect::PublishBundle { bundle } => self.publish_bundle(bundle),
-            Effect::PublishParts { bundle, documents, chunks } => self.publish_parts(bundle, documents, &chunks).await,
-            Effect::ClearChunks { bundle } => self.clear_chunks(bundle),
-        };
-        if let Err(error) = done {
-            error!(%error, "an effect could not be carried out");
-        }
-    }
-
-    async fn say(&self, topic: String, retain: bool, payload: Vec<u8>) -> anyhow::Result<()> {
-        self.client.publish(topic, QoS::AtLeastOnce, retain, payload).await.context("the wire ended")
-    }
-
-    fn parts(&self, bundle: Digest) -> anyhow::Result<Parts> {
-        tokio::task::block_in_place(|| self.library.shelved(bundle)?.parts())
-    }
-
-    /// Publishes a whole bundle in the background: it may be large and the driver must go on.
-    fn publish_bundle(&self, bundle: Digest) -> anyhow::Result<()> {
-        let parts = self.parts(bundle)?;
-        let (client, topics) = (self.client.clone(), self.topics.clone());
-        tokio::spawn(async move {
-            let all = publish_all(&client, &topics, bundle, &parts).await;
-            match all {
-                Ok(()) => info!(bundle = %bundle.short(), chunks = parts.chunks().len(), "bundle published"),
-                Err(error) => error!(bundle = %bundle.short(), %error, "a bundle could not be published"),
+            Effect::PublishBundle { bundle } => self.speaker.ask(Job::Publish(bundle)),
+            Effect::PublishParts { bundle, documents, chunks } => {
+                self.speaker.ask(Job::Repeat { bundle, documents, chunks })
             }
-        });
-        Ok(())
-    }
-
-    /// Publishes what devices miss, not retained: whoever waits is subscribed.
-    async fn publish_parts(&self, bundle: Digest, documents: bool, chunks: &[[u8; 32]]) -> anyhow::Result<()> {
-        let parts = self.parts(bundle)?;
-        if documents {
-            self.say(self.topics.envelope(&bundle.0), true, parts.envelope.clone()).await?;
-            self.say(self.topics.offer(&bundle.0), true, parts.offer.clone()).await?;
-        }
-        for digest in chunks {
-            if let Some(bytes) = parts.chunk(&Digest(*digest)) {
-                self.say(self.topics.chunk(digest), false, bytes?).await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn clear_chunks(&self, bundle: Digest) -> anyhow::Result<()> {
-        let parts = self.parts(bundle)?;
-        let (client, topics) = (self.client.clone(), self.topics.clone());
-        tokio::spawn(async move {
-            for chunk in parts.chunks() {
-                if client.publish(topics.chunk(&chunk.0), QoS::AtLeastOnce, true, Vec::new()).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(())
-    }
-}
-
-async fn publish_all(client: &AsyncClient, topics: &Topics, bundle: Digest, parts: &Parts) -> anyhow::Result<()> {
-    let say = |topic, payload| client.publish(topic, QoS::AtLeastOnce, true, payload);
-    say(topics.envelope(&bundle.0), parts.envelope.clone()).await?;
-    say(topics.offer(&bundle.0), parts.offer.clone()).await?;
-    for digest in parts.chunks() {
-        if let Some(bytes) = parts.chunk(digest) {
-            say(topics.chunk(&digest.0), bytes?).await?;
+            Effect::ClearChunks { bundle } => self.speaker.ask(Job::Clear(bundle)),
         }
     }
-    Ok(())
 }

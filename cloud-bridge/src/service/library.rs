@@ -9,18 +9,23 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use trust::{Digest, Manifest, Resource, Root, Verified, verify_statement};
+
+/// Bundles whose cuts are remembered.
+const MAX_CUT: usize = 16;
 
 /// Holds bundles on disk.
 #[derive(Debug)]
 pub(crate) struct Library {
     folder: PathBuf,
     root: Verified<Root>,
+    cut: Mutex<HashMap<Digest, Arc<Parts>>>,
 }
 
 /// A bundle in the library.
 #[derive(Debug)]
-pub(crate) struct Shelved {
+struct Shelved {
     dir: PathBuf,
     resources: Vec<Resource>,
 }
@@ -56,7 +61,7 @@ impl Library {
             std::fs::remove_dir_all(&staging).with_context(|| format!("cannot clear {}", staging.display()))?;
         }
         std::fs::create_dir_all(&staging).with_context(|| format!("cannot make {}", staging.display()))?;
-        Ok(Self { folder, root })
+        Ok(Self { folder, root, cut: Mutex::default() })
     }
 
     /// A new temporary file for an upload, removed when it is dropped.
@@ -83,7 +88,15 @@ impl Library {
             return Err(trust::Refusal::new(trust::Code::Mismatch, what).into());
         }
         let place = self.place(expected);
+        if place.exists() && bundle::verify(&self.root, &place).is_err() {
+            std::fs::remove_dir_all(&place).with_context(|| format!("cannot mend {}", place.display()))?;
+        }
         if !place.exists() {
+            let names = statement.resources().iter().map(|r| r.name.as_str()).chain([SEAL]);
+            for path in names.map(|name| dir.join(name)) {
+                File::open(&path)?.sync_all()?;
+                path.parent().map(File::open).transpose()?.map(|folder| folder.sync_all()).transpose()?;
+            }
             std::fs::rename(&dir, &place).with_context(|| format!("cannot keep {}", place.display()))?;
             File::open(&self.folder)?.sync_all()?;
         }
@@ -94,8 +107,23 @@ impl Library {
         self.folder.join(bundle.to_string())
     }
 
+    /// The parts of a bundle. They are remembered, since a bundle never changes.
+    pub(crate) fn parts(&self, digest: Digest) -> anyhow::Result<Arc<Parts>> {
+        let lock = || self.cut.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parts) = lock().get(&digest) {
+            return Ok(parts.clone());
+        }
+        let parts = Arc::new(self.shelved(digest)?.parts()?);
+        let mut cut = lock();
+        if cut.len() >= MAX_CUT {
+            cut.clear();
+        }
+        cut.insert(digest, parts.clone());
+        Ok(parts)
+    }
+
     /// A bundle by its digest.
-    pub(crate) fn shelved(&self, digest: Digest) -> anyhow::Result<Shelved> {
+    fn shelved(&self, digest: Digest) -> anyhow::Result<Shelved> {
         let dir = self.place(digest);
         let sealed = bundle::read_bounded(&dir.join(SEAL), MAX_RETAINED_BYTES as u64)?;
         let statement = verify_statement(&self.root, &sealed)?;
@@ -105,7 +133,7 @@ impl Library {
 
 impl Shelved {
     /// Cuts the bundle into its parts; hashes every file once.
-    pub(crate) fn parts(&self) -> anyhow::Result<Parts> {
+    fn parts(&self) -> anyhow::Result<Parts> {
         let envelope = bundle::read_bounded(&self.dir.join(SEAL), MAX_RETAINED_BYTES as u64)?;
         let mut index = Vec::new();
         let mut order = Vec::new();

@@ -9,6 +9,7 @@ mod driver;
 mod http;
 mod library;
 mod mqtt;
+mod speaker;
 mod store;
 
 pub(crate) use config::{BridgeConfig, default_broker_listen, default_listen, starter};
@@ -21,6 +22,7 @@ use config::BrokerChoice;
 use director::Director;
 use library::Library;
 use protocol::Topics;
+use speaker::Speaker;
 use std::path::Path;
 use std::sync::Arc;
 use store::Store;
@@ -59,9 +61,8 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let (client, inbound) = mqtt::connect(&config, &address, &Topics::new(&config.fleet))?;
     let hands = driver::Hands {
         topics: Topics::new(&config.fleet),
-        client: client.clone(),
+        speaker: Speaker::start(client.clone(), Topics::new(&config.fleet), library.clone()),
         director,
-        library: library.clone(),
         store: store.clone(),
     };
     let (driver, driving) = driver::start(hands, inbound).await?;

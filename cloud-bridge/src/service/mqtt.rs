@@ -101,12 +101,15 @@ async fn keep(
                 info!(broker = address, session_kept = ack.session_present, "connected to the broker");
                 pause = Duration::from_millis(200);
                 up = Some(true);
-                // A fresh request channel has room: this never waits in the polling task.
-                if let Err(error) = client.try_subscribe(filter.clone(), QoS::AtLeastOnce) {
-                    warn!(%error, "could not subscribe: connecting again");
-                    continue;
-                }
-                Inbound::Connected { remembered: ack.session_present }
+                // Aside, because the request channel may be full and only this loop drains it.
+                let (client, filter, tell) = (client.clone(), filter.clone(), tell.clone());
+                tokio::spawn(async move {
+                    if client.subscribe(filter, QoS::AtLeastOnce).await.is_ok() {
+                        // Nobody listens any more when the bridge stops.
+                        let _ = tell.send(Inbound::Connected { remembered: ack.session_present });
+                    }
+                });
+                continue;
             }
             Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
             Ok(Event::Incoming(Packet::Publish(publish))) if publish.qos == QoS::AtMostOnce => continue,

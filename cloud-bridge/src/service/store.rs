@@ -72,8 +72,8 @@ impl Store {
     pub(crate) async fn keep_telemetry(&self, telemetry: &Telemetry) -> anyhow::Result<()> {
         sqlx::query("INSERT INTO telemetry VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(telemetry.device.as_str())
-            .bind(i64::try_from(telemetry.boot)?)
-            .bind(i64::try_from(telemetry.seq)?)
+            .bind(telemetry.boot.cast_signed())
+            .bind(telemetry.seq.cast_signed())
             .bind(i64::try_from(unix_millis())?)
             .bind(protocol::encode_cbor(telemetry))
             .execute(&self.pool)

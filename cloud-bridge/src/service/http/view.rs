@@ -111,10 +111,15 @@ impl From<&Device> for DeviceView {
             streams: streams.collect(),
             refusals: refusals
                 .iter()
-                .map(|r| RefusalView { code: r.code.clone(), count: r.count, detail: r.detail.clone() })
+                .map(|r| RefusalView { code: plain(&r.code), count: r.count, detail: plain(&r.detail) })
                 .collect(),
         }
     }
+}
+
+/// Words of a device as a terminal may show them.
+fn plain(words: &str) -> String {
+    words.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// A release.
@@ -208,7 +213,7 @@ impl From<&Rollout> for RolloutView {
     fn from(rollout: &Rollout) -> Self {
         let (state, reason, wave) = match &rollout.phase {
             Phase::Rolling { wave } => ("rolling", None, wave + 1),
-            Phase::Stopped { wave, reason } => ("stopped", Some(reason.clone()), wave + 1),
+            Phase::Stopped { wave, reason } => ("stopped", Some(plain(reason)), wave + 1),
             Phase::Completed => ("completed", None, rollout.waves.len()),
         };
         let waves = rollout.waves.iter().map(|devices| {
@@ -226,8 +231,8 @@ impl From<&Rollout> for RolloutView {
                 Outcome::Reverted => "reverted".into(),
                 Outcome::Refused => "refused".into(),
             },
-            code: result.code.clone(),
-            detail: result.detail.clone(),
+            code: result.code.as_deref().map(plain),
+            detail: result.detail.as_deref().map(plain),
             answers: result.answers,
             errors: result.errors,
         });
