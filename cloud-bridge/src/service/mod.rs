@@ -25,6 +25,7 @@ use protocol::Topics;
 use speaker::Speaker;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 use store::Store;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -40,6 +41,8 @@ pub(crate) struct Addresses {
 
 /// The file in the data folder that names where the bridge is reached.
 pub(crate) const ADDRESSES: &str = "bridge.json";
+/// How long a start waits for the broker.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
 /// The file in the data folder with the first token.
 pub(crate) const ADMIN_TOKEN: &str = "admin.token";
 
@@ -58,7 +61,7 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let library = Arc::new(Library::open(&config.data, root)?);
     let (broker, address) = start_broker(&config).await?;
 
-    let (client, inbound) = mqtt::connect(&config, &address, &Topics::new(&config.fleet))?;
+    let mqtt::Wire { client, inbound, mut listens } = mqtt::connect(&config, &address, &Topics::new(&config.fleet))?;
     let hands = driver::Hands {
         topics: Topics::new(&config.fleet),
         speaker: Speaker::start(client.clone(), Topics::new(&config.fleet), library.clone()),
@@ -69,6 +72,8 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let (api, serving) = http::start(&config, http::Doors { driver, library, store: store.clone() }).await?;
     let retention = tokio::spawn(store.clone().forget_regularly(config.telemetry_days));
 
+    // Another broker may be away for long; the one inside answers at once, and then no hello is lost.
+    let _ = tokio::time::timeout(LISTEN_PATIENCE, listens.wait_for(|listens| *listens)).await;
     let addresses = Addresses { api: format!("https://{api}"), broker: address };
     write_addresses(&config.data, &addresses)?;
     info!(api = addresses.api, broker = addresses.broker, fleet = %config.fleet, "the bridge is up");

@@ -14,7 +14,7 @@ use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 /// The bridge's client id within its fleet.
@@ -37,12 +37,27 @@ pub(crate) enum Inbound {
     Said(Box<Publish>),
 }
 
+/// An open session.
+pub(crate) struct Wire {
+    /// To say something.
+    pub(crate) client: AsyncClient,
+    /// What is heard.
+    pub(crate) inbound: mpsc::UnboundedReceiver<Inbound>,
+    /// Whether the broker has taken the subscription: what devices say before that may be lost.
+    pub(crate) listens: watch::Receiver<bool>,
+}
+
+struct Line {
+    poll: EventLoop,
+    client: AsyncClient,
+    tell: mpsc::UnboundedSender<Inbound>,
+    listening: watch::Sender<bool>,
+    filter: String,
+    address: String,
+}
+
 /// Opens the session; the connection is made, and made again, in the background.
-pub(crate) fn connect(
-    config: &BridgeConfig,
-    address: &str,
-    topics: &Topics,
-) -> anyhow::Result<(AsyncClient, mpsc::UnboundedReceiver<Inbound>)> {
+pub(crate) fn connect(config: &BridgeConfig, address: &str, topics: &Topics) -> anyhow::Result<Wire> {
     let (host, port) = parse(address)?;
     let mut options = MqttOptions::new(format!("{CLIENT_ID}-{}", config.fleet), host, port);
     options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls(config)?))));
@@ -59,8 +74,11 @@ pub(crate) fn connect(
     let (client, poll) = AsyncClient::new(options, OUTBOUND);
     // Bounded by the receive maximum, so the polling task never waits for the driver, which may wait for it.
     let (tell, inbound) = mpsc::unbounded_channel();
-    tokio::spawn(keep(poll, client.clone(), tell, topics.up_filter(), address.to_owned()));
-    Ok((client, inbound))
+    let (listening, listens) = watch::channel(false);
+    let line =
+        Line { poll, client: client.clone(), tell, listening, filter: topics.up_filter(), address: address.to_owned() };
+    tokio::spawn(line.keep());
+    Ok(Wire { client, inbound, listens })
 }
 
 /// `mqtts://host:port`
@@ -85,48 +103,48 @@ fn tls(config: &BridgeConfig) -> anyhow::Result<rustls::ClientConfig> {
     Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Polls for as long as the driver listens.
-async fn keep(
-    mut poll: EventLoop,
-    client: AsyncClient,
-    tell: mpsc::UnboundedSender<Inbound>,
-    filter: String,
-    address: String,
-) {
-    let mut pause = Duration::from_millis(200);
-    let mut up = None;
-    loop {
-        let inbound = match poll.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(ack))) => {
-                info!(broker = address, session_kept = ack.session_present, "connected to the broker");
-                pause = Duration::from_millis(200);
-                up = Some(true);
-                // Aside, because the request channel may be full and only this loop drains it.
-                let (client, filter, tell) = (client.clone(), filter.clone(), tell.clone());
-                tokio::spawn(async move {
-                    if client.subscribe(filter, QoS::AtLeastOnce).await.is_ok() {
-                        // Nobody listens any more when the bridge stops.
-                        let _ = tell.send(Inbound::Connected { remembered: ack.session_present });
-                    }
-                });
-                continue;
-            }
-            Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
-            Ok(Event::Incoming(Packet::Publish(publish))) if publish.qos == QoS::AtMostOnce => continue,
-            Ok(Event::Incoming(Packet::Publish(publish))) => Inbound::Said(Box::new(publish)),
-            Ok(_) => continue,
-            Err(error) => {
-                if up != Some(false) {
-                    warn!(broker = address, %error, "no connection to the broker: trying again");
+impl Line {
+    /// Polls for as long as the driver listens.
+    async fn keep(mut self) {
+        let mut pause = Duration::from_millis(200);
+        let mut up = None;
+        loop {
+            let inbound = match self.poll.poll().await {
+                Ok(Event::Incoming(Packet::ConnAck(ack))) => {
+                    info!(broker = self.address, session_kept = ack.session_present, "connected to the broker");
+                    pause = Duration::from_millis(200);
+                    up = Some(true);
+                    // Aside, because the request channel may be full and only this loop drains it.
+                    let (client, filter, tell) = (self.client.clone(), self.filter.clone(), self.tell.clone());
+                    tokio::spawn(async move {
+                        if client.subscribe(filter, QoS::AtLeastOnce).await.is_ok() {
+                            // Nobody listens any more when the bridge stops.
+                            let _ = tell.send(Inbound::Connected { remembered: ack.session_present });
+                        }
+                    });
+                    continue;
                 }
-                up = Some(false);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                continue;
+                Ok(Event::Incoming(Packet::SubAck(_))) => {
+                    self.listening.send_replace(true);
+                    continue;
+                }
+                Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
+                Ok(Event::Incoming(Packet::Publish(publish))) if publish.qos == QoS::AtMostOnce => continue,
+                Ok(Event::Incoming(Packet::Publish(publish))) => Inbound::Said(Box::new(publish)),
+                Ok(_) => continue,
+                Err(error) => {
+                    if up != Some(false) {
+                        warn!(broker = self.address, %error, "no connection to the broker: trying again");
+                    }
+                    up = Some(false);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
+            };
+            if self.tell.send(inbound).is_err() {
+                return;
             }
-        };
-        if tell.send(inbound).is_err() {
-            return;
         }
     }
 }
