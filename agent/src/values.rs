@@ -13,9 +13,14 @@ const SHOWN: usize = 6;
 pub(crate) enum Values {
     F32(Vec<f32>),
     F64(Vec<f64>),
+    I8(Vec<i8>),
+    I16(Vec<i16>),
     I32(Vec<i32>),
     I64(Vec<i64>),
     U8(Vec<u8>),
+    U16(Vec<u16>),
+    U32(Vec<u32>),
+    U64(Vec<u64>),
     Bool(Vec<bool>),
     Text(Vec<String>),
 }
@@ -25,10 +30,16 @@ impl From<Data> for Values {
         match data {
             Data::F32(v) => Values::F32(v),
             Data::F64(v) => Values::F64(v),
+            Data::I8(v) => Values::I8(v),
+            Data::I16(v) => Values::I16(v),
             Data::I32(v) => Values::I32(v),
             Data::I64(v) => Values::I64(v),
             Data::U8(v) => Values::U8(v),
+            Data::U16(v) => Values::U16(v),
+            Data::U32(v) => Values::U32(v),
+            Data::U64(v) => Values::U64(v),
             Data::Bool(v) => Values::Bool(v),
+            Data::Text(v) => Values::Text(v),
         }
     }
 }
@@ -39,9 +50,14 @@ impl fmt::Display for Values {
         match self {
             Values::F32(v) => list(f, v),
             Values::F64(v) => list(f, v),
+            Values::I8(v) => list(f, v),
+            Values::I16(v) => list(f, v),
             Values::I32(v) => list(f, v),
             Values::I64(v) => list(f, v),
             Values::U8(v) => list(f, v),
+            Values::U16(v) => list(f, v),
+            Values::U32(v) => list(f, v),
+            Values::U64(v) => list(f, v),
             Values::Bool(v) => list(f, v),
             Values::Text(v) => list(f, v),
         }

@@ -13,6 +13,7 @@ mod input;
 mod model;
 mod npy;
 mod onnx;
+mod ops;
 mod picture;
 mod pipeline;
 mod port;

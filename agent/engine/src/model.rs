@@ -17,8 +17,9 @@ use tract_onnx::prelude::*;
 use crate::Limits;
 use crate::error::{LoadError, RunError, invalid, too_large};
 use crate::onnx::survey;
+use crate::ops::library;
 use crate::port::Port;
-use crate::tensor::{Data, Dtype, Tensor as Values};
+use crate::tensor::{Data, Dtype, Tensor as Values, each};
 
 /// A loaded model, ready to run; may be shared between threads.
 pub struct Model {
@@ -58,7 +59,7 @@ impl Model {
     }
 
     fn read(source: &mut dyn Read, limits: &Limits) -> Result<Model, LoadError> {
-        let onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+        let onnx = library();
         let mut proto =
             onnx.proto_model_for_read(source).map_err(|error| LoadError::NotOnnx { reason: told(&error) })?;
         let survey = survey(&mut proto, &onnx.op_register, limits)?;
@@ -210,10 +211,16 @@ fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Re
         let dtype = match fact.datum_type {
             DatumType::F32 => Dtype::F32,
             DatumType::F64 => Dtype::F64,
+            DatumType::I8 => Dtype::I8,
+            DatumType::I16 => Dtype::I16,
             DatumType::I32 => Dtype::I32,
             DatumType::I64 | DatumType::TDim => Dtype::I64,
             DatumType::U8 => Dtype::U8,
+            DatumType::U16 => Dtype::U16,
+            DatumType::U32 => Dtype::U32,
+            DatumType::U64 => Dtype::U64,
             DatumType::Bool => Dtype::Bool,
+            DatumType::String => Dtype::Text,
             other => return Err(invalid(format!("output {name:?} has unsupported type {other:?}"))),
         };
         let shape: Vec<Option<usize>> = fact.shape.iter().map(|axis| axis.to_i64().ok()?.try_into().ok()).collect();
@@ -232,14 +239,7 @@ fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Re
 
 fn into_tract(tensor: &Values) -> TractResult<TValue> {
     let shape = &tensor.shape;
-    let tensor = match &tensor.data {
-        Data::F32(v) => Tensor::from_shape(shape, v),
-        Data::F64(v) => Tensor::from_shape(shape, v),
-        Data::I32(v) => Tensor::from_shape(shape, v),
-        Data::I64(v) => Tensor::from_shape(shape, v),
-        Data::U8(v) => Tensor::from_shape(shape, v),
-        Data::Bool(v) => Tensor::from_shape(shape, v),
-    };
+    let tensor = each!(&tensor.data, values => Tensor::from_shape(shape, values));
     Ok(tensor?.into_tvalue())
 }
 
@@ -251,10 +251,16 @@ fn from_tract(value: &Tensor, dtype: Dtype) -> TractResult<Values> {
     let data = match dtype {
         Dtype::F32 => Data::F32(values(value)?),
         Dtype::F64 => Data::F64(values(value)?),
+        Dtype::I8 => Data::I8(values(value)?),
+        Dtype::I16 => Data::I16(values(value)?),
         Dtype::I32 => Data::I32(values(value)?),
         Dtype::I64 => Data::I64(values(value)?),
         Dtype::U8 => Data::U8(values(value)?),
+        Dtype::U16 => Data::U16(values(value)?),
+        Dtype::U32 => Data::U32(values(value)?),
+        Dtype::U64 => Data::U64(values(value)?),
         Dtype::Bool => Data::Bool(values(value)?),
+        Dtype::Text => Data::Text(values(value)?),
     };
     Ok(Values { shape: value.shape().to_vec(), data })
 }

@@ -42,28 +42,22 @@ fn data<R: Read>(file: NpyFile<R>, shape: &[usize]) -> io::Result<Data> {
     Ok(match (kind.type_char(), kind.size_field()) {
         (TypeChar::Float, 4) => Data::F32(values(file, shape)?),
         (TypeChar::Float, 8) => Data::F64(values(file, shape)?),
-        (TypeChar::Int, 1) => Data::I32(wider::<i8, _, _>(file, shape)?),
-        (TypeChar::Int, 2) => Data::I32(wider::<i16, _, _>(file, shape)?),
-        (TypeChar::Uint, 2) => Data::I32(wider::<u16, _, _>(file, shape)?),
+        (TypeChar::Int, 1) => Data::I8(values(file, shape)?),
+        (TypeChar::Int, 2) => Data::I16(values(file, shape)?),
         (TypeChar::Int, 4) => Data::I32(values(file, shape)?),
-        (TypeChar::Uint, 4) => Data::I64(wider::<u32, _, _>(file, shape)?),
         (TypeChar::Int, 8) => Data::I64(values(file, shape)?),
         (TypeChar::Uint, 1) => Data::U8(values(file, shape)?),
+        (TypeChar::Uint, 2) => Data::U16(values(file, shape)?),
+        (TypeChar::Uint, 4) => Data::U32(values(file, shape)?),
+        (TypeChar::Uint, 8) => Data::U64(values(file, shape)?),
         (TypeChar::Bool, 1) => Data::Bool(values(file, shape)?),
         _ => return Err(unsupported(&kind.to_string())),
     })
 }
 
 fn unsupported(kind: &str) -> io::Error {
-    let known = "float32, float64, bool and integers up to int64";
+    let known = "float32, float64, bool and integers";
     io::Error::other(format!("an array of {kind} cannot be used; known are {known}"))
-}
-
-fn wider<From: Deserialize + Copy, To: std::convert::From<From>, R: Read>(
-    file: NpyFile<R>,
-    shape: &[usize],
-) -> io::Result<Vec<To>> {
-    Ok(values::<From, R>(file, shape)?.into_iter().map(To::from).collect())
 }
 
 /// All elements, row-major.
@@ -154,7 +148,13 @@ pub(crate) fn write_archive<'a>(path: &Path, arrays: impl Iterator<Item = (Strin
             Data::F64(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
             Data::I32(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
             Data::I64(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::I8(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::I16(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
             Data::U8(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::U16(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::U32(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::U64(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
+            Data::Text(_) => return Err(unsupported("text")),
             Data::Bool(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
         }
     }
@@ -203,9 +203,9 @@ mod tests {
     }
 
     #[test]
-    fn narrow_integers_become_wider_ones() {
+    fn integers_keep_their_width() {
         let array = npy("{'descr': '<i2', 'fortran_order': False, 'shape': (2,), }", &[1, 0, 255, 255]);
-        assert_eq!(read(&array).unwrap().data, Data::I32(vec![1, -1]));
+        assert_eq!(read(&array).unwrap().data, Data::I16(vec![1, -1]));
         let scalar = npy("{'descr': '<f4', 'fortran_order': False, 'shape': (), }", &1.5f32.to_le_bytes());
         assert_eq!(read(&scalar).unwrap().data, Data::F32(vec![1.5]));
     }

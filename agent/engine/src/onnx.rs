@@ -205,10 +205,16 @@ fn dtype(kind: i32) -> Result<Dtype, String> {
     match DataType::try_from(kind) {
         Ok(DataType::Float) => Ok(Dtype::F32),
         Ok(DataType::Double) => Ok(Dtype::F64),
+        Ok(DataType::Int8) => Ok(Dtype::I8),
+        Ok(DataType::Int16) => Ok(Dtype::I16),
         Ok(DataType::Int32) => Ok(Dtype::I32),
         Ok(DataType::Int64) => Ok(Dtype::I64),
         Ok(DataType::Uint8) => Ok(Dtype::U8),
+        Ok(DataType::Uint16) => Ok(Dtype::U16),
+        Ok(DataType::Uint32) => Ok(Dtype::U32),
+        Ok(DataType::Uint64) => Ok(Dtype::U64),
         Ok(DataType::Bool) => Ok(Dtype::Bool),
+        Ok(DataType::String) => Ok(Dtype::Text),
         Ok(other) => Err(format!("{}, which is not supported", other.as_str_name())),
         Err(_) => Err(format!("number {kind}, which is not known")),
     }

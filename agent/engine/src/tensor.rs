@@ -19,6 +19,12 @@ pub enum Dtype {
     /// 64-bit float.
     #[serde(rename = "FP64")]
     F64,
+    /// 8-bit signed integer.
+    #[serde(rename = "INT8")]
+    I8,
+    /// 16-bit signed integer.
+    #[serde(rename = "INT16")]
+    I16,
     /// 32-bit signed integer.
     #[serde(rename = "INT32")]
     I32,
@@ -28,22 +34,53 @@ pub enum Dtype {
     /// 8-bit unsigned integer.
     #[serde(rename = "UINT8")]
     U8,
+    /// 16-bit unsigned integer.
+    #[serde(rename = "UINT16")]
+    U16,
+    /// 32-bit unsigned integer.
+    #[serde(rename = "UINT32")]
+    U32,
+    /// 64-bit unsigned integer.
+    #[serde(rename = "UINT64")]
+    U64,
     /// Truth value.
     #[serde(rename = "BOOL")]
     Bool,
+    /// UTF-8 text.
+    #[serde(rename = "BYTES")]
+    Text,
 }
 
 impl Dtype {
-    const ALL: [Dtype; 6] = [Dtype::F32, Dtype::F64, Dtype::I32, Dtype::I64, Dtype::U8, Dtype::Bool];
+    const ALL: [Dtype; 12] = [
+        Dtype::F32,
+        Dtype::F64,
+        Dtype::I8,
+        Dtype::I16,
+        Dtype::I32,
+        Dtype::I64,
+        Dtype::U8,
+        Dtype::U16,
+        Dtype::U32,
+        Dtype::U64,
+        Dtype::Bool,
+        Dtype::Text,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Dtype::F32 => "FP32",
             Dtype::F64 => "FP64",
+            Dtype::I8 => "INT8",
+            Dtype::I16 => "INT16",
             Dtype::I32 => "INT32",
             Dtype::I64 => "INT64",
             Dtype::U8 => "UINT8",
+            Dtype::U16 => "UINT16",
+            Dtype::U32 => "UINT32",
+            Dtype::U64 => "UINT64",
             Dtype::Bool => "BOOL",
+            Dtype::Text => "BYTES",
         }
     }
 
@@ -74,27 +111,53 @@ pub enum Data {
     F32(Vec<f32>),
     /// FP64.
     F64(Vec<f64>),
+    /// INT8.
+    I8(Vec<i8>),
+    /// INT16.
+    I16(Vec<i16>),
     /// INT32.
     I32(Vec<i32>),
     /// INT64.
     I64(Vec<i64>),
     /// UINT8.
     U8(Vec<u8>),
+    /// UINT16.
+    U16(Vec<u16>),
+    /// UINT32.
+    U32(Vec<u32>),
+    /// UINT64.
+    U64(Vec<u64>),
     /// BOOL.
     Bool(Vec<bool>),
+    /// BYTES, all of them UTF-8.
+    Text(Vec<String>),
 }
+
+/// `each!(data, values => …)`: the same expression for elements of any type.
+macro_rules! each {
+    ($data:expr, $values:ident => $body:expr) => {
+        match $data {
+            $crate::tensor::Data::F32($values) => $body,
+            $crate::tensor::Data::F64($values) => $body,
+            $crate::tensor::Data::I8($values) => $body,
+            $crate::tensor::Data::I16($values) => $body,
+            $crate::tensor::Data::I32($values) => $body,
+            $crate::tensor::Data::I64($values) => $body,
+            $crate::tensor::Data::U8($values) => $body,
+            $crate::tensor::Data::U16($values) => $body,
+            $crate::tensor::Data::U32($values) => $body,
+            $crate::tensor::Data::U64($values) => $body,
+            $crate::tensor::Data::Bool($values) => $body,
+            $crate::tensor::Data::Text($values) => $body,
+        }
+    };
+}
+pub(crate) use each;
 
 impl Data {
     /// How many elements there are.
     pub fn len(&self) -> usize {
-        match self {
-            Data::F32(v) => v.len(),
-            Data::F64(v) => v.len(),
-            Data::I32(v) => v.len(),
-            Data::I64(v) => v.len(),
-            Data::U8(v) => v.len(),
-            Data::Bool(v) => v.len(),
-        }
+        each!(self, values => values.len())
     }
 
     /// Whether there are none.
@@ -107,39 +170,57 @@ impl Data {
         match self {
             Data::F32(_) => Dtype::F32,
             Data::F64(_) => Dtype::F64,
+            Data::I8(_) => Dtype::I8,
+            Data::I16(_) => Dtype::I16,
             Data::I32(_) => Dtype::I32,
             Data::I64(_) => Dtype::I64,
             Data::U8(_) => Dtype::U8,
+            Data::U16(_) => Dtype::U16,
+            Data::U32(_) => Dtype::U32,
+            Data::U64(_) => Dtype::U64,
             Data::Bool(_) => Dtype::Bool,
+            Data::Text(_) => Dtype::Text,
         }
     }
 
     fn slice(&self, range: Range<usize>) -> Data {
-        match self {
-            Data::F32(v) => Data::F32(v[range].to_vec()),
-            Data::F64(v) => Data::F64(v[range].to_vec()),
-            Data::I32(v) => Data::I32(v[range].to_vec()),
-            Data::I64(v) => Data::I64(v[range].to_vec()),
-            Data::U8(v) => Data::U8(v[range].to_vec()),
-            Data::Bool(v) => Data::Bool(v[range].to_vec()),
-        }
+        each!(self, values => values[range].to_vec().into())
     }
 
     fn extend(&mut self, more: &Data) -> bool {
         match (self, more) {
             (Data::F32(to), Data::F32(from)) => to.extend_from_slice(from),
             (Data::F64(to), Data::F64(from)) => to.extend_from_slice(from),
+            (Data::I8(to), Data::I8(from)) => to.extend_from_slice(from),
+            (Data::I16(to), Data::I16(from)) => to.extend_from_slice(from),
             (Data::I32(to), Data::I32(from)) => to.extend_from_slice(from),
             (Data::I64(to), Data::I64(from)) => to.extend_from_slice(from),
             (Data::U8(to), Data::U8(from)) => to.extend_from_slice(from),
+            (Data::U16(to), Data::U16(from)) => to.extend_from_slice(from),
+            (Data::U32(to), Data::U32(from)) => to.extend_from_slice(from),
+            (Data::U64(to), Data::U64(from)) => to.extend_from_slice(from),
             (Data::Bool(to), Data::Bool(from)) => to.extend_from_slice(from),
+            (Data::Text(to), Data::Text(from)) => to.extend_from_slice(from),
             _ => return false,
         }
         true
     }
 }
 
-/// A shaped array of numbers.
+/// `From` for the elements of each type.
+macro_rules! from_values {
+    ($($kind:ty => $variant:ident),*) => {$(
+        impl From<Vec<$kind>> for Data {
+            fn from(values: Vec<$kind>) -> Data {
+                Data::$variant(values)
+            }
+        }
+    )*};
+}
+from_values!(f32 => F32, f64 => F64, i8 => I8, i16 => I16, i32 => I32, i64 => I64);
+from_values!(u8 => U8, u16 => U16, u32 => U32, u64 => U64, bool => Bool, String => Text);
+
+/// A shaped array.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     /// Length of each axis; empty for a scalar.
@@ -195,7 +276,7 @@ impl Tensor {
         match &self.data {
             Data::F32(v) => v.iter().position(|x| !x.is_finite()),
             Data::F64(v) => v.iter().position(|x| !x.is_finite()),
-            Data::I32(_) | Data::I64(_) | Data::U8(_) | Data::Bool(_) => None,
+            _ => None,
         }
     }
 
@@ -244,34 +325,47 @@ impl Tensor {
         }
     }
 
-    /// The elements as FP64 (an INT64 beyond 2^53 is rounded); a truth value is 0 or 1.
+    /// The elements as FP64 (a whole number beyond 2^53 is rounded); a truth value is 0
+    /// or 1, text is NaN.
     pub fn to_f64(&self) -> Vec<f64> {
         match &self.data {
             Data::F32(v) => v.iter().map(|x| f64::from(*x)).collect(),
             Data::F64(v) => v.clone(),
+            Data::I8(v) => v.iter().map(|x| f64::from(*x)).collect(),
+            Data::I16(v) => v.iter().map(|x| f64::from(*x)).collect(),
             Data::I32(v) => v.iter().map(|x| f64::from(*x)).collect(),
             Data::I64(v) => v.iter().map(|x| *x as f64).collect(),
             Data::U8(v) => v.iter().map(|x| f64::from(*x)).collect(),
+            Data::U16(v) => v.iter().map(|x| f64::from(*x)).collect(),
+            Data::U32(v) => v.iter().map(|x| f64::from(*x)).collect(),
+            Data::U64(v) => v.iter().map(|x| *x as f64).collect(),
             Data::Bool(v) => v.iter().map(|x| f64::from(u8::from(*x))).collect(),
+            Data::Text(v) => vec![f64::NAN; v.len()],
         }
     }
 
     /// The same values in another type: floats may round, whole numbers must fit.
-    /// `None` where that would change a value (3.5 as INT64) or mix in truth values.
+    /// `None` where that would change a value (3.5 as INT64) or mix in truth values or
+    /// text.
     pub fn cast(&self, to: Dtype) -> Option<Tensor> {
         if self.dtype() == to {
             return Some(self.clone());
         }
-        if self.dtype() == Dtype::Bool {
+        if matches!(self.dtype(), Dtype::Bool | Dtype::Text) {
             return None;
         }
         let data = match to {
             Dtype::F32 => Data::F32(self.as_f32().into_owned()),
             Dtype::F64 => Data::F64(self.to_f64()),
             Dtype::I64 => Data::I64(self.whole()?),
+            Dtype::I8 => Data::I8(narrow(self.whole()?)?),
+            Dtype::I16 => Data::I16(narrow(self.whole()?)?),
             Dtype::I32 => Data::I32(narrow(self.whole()?)?),
             Dtype::U8 => Data::U8(narrow(self.whole()?)?),
-            Dtype::Bool => return None,
+            Dtype::U16 => Data::U16(narrow(self.whole()?)?),
+            Dtype::U32 => Data::U32(narrow(self.whole()?)?),
+            Dtype::U64 => Data::U64(narrow(self.whole()?)?),
+            Dtype::Bool | Dtype::Text => return None,
         };
         Some(Tensor { shape: self.shape.clone(), data })
     }
@@ -280,6 +374,7 @@ impl Tensor {
         const EXACT: f64 = 9_007_199_254_740_992.0;
         match &self.data {
             Data::I64(v) => Some(v.clone()),
+            Data::U64(v) => narrow(v.clone()),
             _ => {
                 let whole = |x: f64| (x.fract() == 0.0 && x.abs() <= EXACT).then_some(x as i64);
                 self.to_f64().into_iter().map(whole).collect()
@@ -288,7 +383,7 @@ impl Tensor {
     }
 }
 
-fn narrow<T: TryFrom<i64>>(values: Vec<i64>) -> Option<Vec<T>> {
+fn narrow<F, T: TryFrom<F>>(values: Vec<F>) -> Option<Vec<T>> {
     values.into_iter().map(|x| T::try_from(x).ok()).collect()
 }
 
@@ -327,7 +422,7 @@ pub enum TensorError {
         have: usize,
     },
     /// No element type has this name.
-    #[error("{0:?} is no element type; use FP32, FP64, INT32, INT64, UINT8 or BOOL")]
+    #[error("{0:?} is no element type; use FP32, FP64, INT8 to INT64, UINT8 to UINT64, BOOL or BYTES")]
     Dtype(String),
 }
 

@@ -76,11 +76,12 @@ struct PortMetadata {
 }
 
 /// One value of a tensor, as JSON writes it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 enum Scalar {
     Whole(i64),
     Number(f64),
     Truth(bool),
+    Text(String),
 }
 
 /// The values of a tensor, from an array or from arrays in arrays.
@@ -190,10 +191,16 @@ impl RequestInput {
         let data = match dtype {
             Dtype::F32 => each(&values, |v| v.float().map(|x| x as f32).filter(|x| x.is_finite())).map(Data::F32),
             Dtype::F64 => each(&values, Scalar::float).map(Data::F64),
+            Dtype::I8 => each(&values, |v| v.whole()?.try_into().ok()).map(Data::I8),
+            Dtype::I16 => each(&values, |v| v.whole()?.try_into().ok()).map(Data::I16),
             Dtype::I32 => each(&values, |v| v.whole()?.try_into().ok()).map(Data::I32),
             Dtype::I64 => each(&values, Scalar::whole).map(Data::I64),
             Dtype::U8 => each(&values, |v| v.whole()?.try_into().ok()).map(Data::U8),
+            Dtype::U16 => each(&values, |v| v.whole()?.try_into().ok()).map(Data::U16),
+            Dtype::U32 => each(&values, |v| v.whole()?.try_into().ok()).map(Data::U32),
+            Dtype::U64 => each(&values, |v| v.whole()?.try_into().ok()).map(Data::U64),
             Dtype::Bool => each(&values, Scalar::truth).map(Data::Bool),
+            Dtype::Text => each(&values, Scalar::text).map(Data::Text),
         };
         let tensor = Tensor::new(shape, data.map_err(misfit)?).map_err(|e| told(e.to_string()))?;
         Ok((name, tensor))
@@ -201,30 +208,37 @@ impl RequestInput {
 }
 
 /// Every value as another type, or the place of the first that cannot be one.
-fn each<T>(values: &[Scalar], convert: impl Fn(Scalar) -> Option<T>) -> Result<Vec<T>, usize> {
-    values.iter().enumerate().map(|(at, value)| convert(*value).ok_or(at)).collect()
+fn each<T>(values: &[Scalar], convert: impl Fn(&Scalar) -> Option<T>) -> Result<Vec<T>, usize> {
+    values.iter().enumerate().map(|(at, value)| convert(value).ok_or(at)).collect()
 }
 
 impl Scalar {
-    fn float(self) -> Option<f64> {
+    fn float(&self) -> Option<f64> {
         match self {
-            Scalar::Whole(n) => Some(n as f64),
-            Scalar::Number(x) => Some(x),
-            Scalar::Truth(_) => None,
+            Scalar::Whole(n) => Some(*n as f64),
+            Scalar::Number(x) => Some(*x),
+            Scalar::Truth(_) | Scalar::Text(_) => None,
         }
     }
 
-    fn whole(self) -> Option<i64> {
+    fn whole(&self) -> Option<i64> {
         match self {
-            Scalar::Whole(n) => Some(n),
-            Scalar::Number(_) | Scalar::Truth(_) => None,
+            Scalar::Whole(n) => Some(*n),
+            Scalar::Number(_) | Scalar::Truth(_) | Scalar::Text(_) => None,
         }
     }
 
-    fn truth(self) -> Option<bool> {
+    fn truth(&self) -> Option<bool> {
         match self {
-            Scalar::Truth(truth) => Some(truth),
-            Scalar::Whole(_) | Scalar::Number(_) => None,
+            Scalar::Truth(truth) => Some(*truth),
+            Scalar::Whole(_) | Scalar::Number(_) | Scalar::Text(_) => None,
+        }
+    }
+
+    fn text(&self) -> Option<String> {
+        match self {
+            Scalar::Text(text) => Some(text.clone()),
+            Scalar::Whole(_) | Scalar::Number(_) | Scalar::Truth(_) => None,
         }
     }
 }
@@ -258,7 +272,12 @@ impl<'de> Visitor<'de> for Gather<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("numbers, truth values, or arrays of them")
+        f.write_str("numbers, truth values, text, or arrays of them")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<(), E> {
+        self.0.push(Scalar::Text(text.to_owned()));
+        Ok(())
     }
 
     fn visit_bool<E: de::Error>(self, truth: bool) -> Result<(), E> {
