@@ -10,8 +10,10 @@ use crate::Limits;
 use crate::error::RunError;
 use crate::input::InputError;
 use crate::model::Model;
+use crate::exact::unequal;
 use crate::npy;
-use crate::tensor::Tensor;
+use crate::port::Port;
+use crate::tensor::{Dtype, Tensor};
 
 /// Inputs of a model and what it must answer, row by row, by the model's names (the
 /// empty name will do where there is only one).
@@ -69,6 +71,22 @@ pub enum GoldenError {
         name: String,
         /// The model's names.
         known: Vec<String>,
+    },
+    /// An output of the model that nothing was said of would not be tested.
+    #[error("the reference says nothing of the model's output {name:?}")]
+    MissingOutput {
+        /// The model's name.
+        name: String,
+    },
+    /// The answer is of another kind than the reference: a truth value, text, or a number.
+    #[error("output {output:?} is {got}, and the reference is {expected}; these cannot be compared")]
+    Kind {
+        /// The output.
+        output: String,
+        /// The reference's element type.
+        expected: Dtype,
+        /// The model's element type.
+        got: Dtype,
     },
     /// The model cannot run on the golden inputs.
     #[error("the model does not run on the golden rows")]
@@ -130,21 +148,25 @@ impl Golden {
 
     /// Runs the model on the golden inputs and compares.
     ///
-    /// A value that is no finite number agrees only with the same one; whole numbers
-    /// and truth values must be equal.
+    /// A value that is no finite number agrees only with the same one; whole numbers,
+    /// truth values and text must be equal. How wide a number is does not matter: a
+    /// reference is often FP64 where the model answers in FP32.
     ///
     /// # Errors
     /// `Mismatch` for the value that is furthest off, and the others where there is
     /// nothing that could be compared.
     pub fn check(&self, model: &Model, tolerance: Tolerance) -> Result<Agreement, GoldenError> {
+        let ports = model.outputs();
+        let names = |port: &Port, name: &str| port.name == name || (name.is_empty() && ports.len() == 1);
+        let unsaid = ports.iter().find(|port| !self.outputs.iter().any(|(name, _)| names(port, name)));
+        if self.outputs.is_empty() {
+            return Err(GoldenError::Empty);
+        }
         let answers = model.run_rows(&model.arrange(&self.inputs)?)?;
         let mut agreement = Agreement { rows: 0, worst_abs: 0.0, worst_rel: 0.0 };
         let mut worst: Option<Difference> = None;
         for (name, reference) in &self.outputs {
-            let ports = model.outputs();
-            let only = name.is_empty() && ports.len() == 1;
-            let index = ports.iter().position(|port| only || port.name == *name);
-            let Some(index) = index else {
+            let Some(index) = ports.iter().position(|port| names(port, name)) else {
                 let known = ports.iter().map(|port| port.name.clone()).collect();
                 return Err(GoldenError::UnknownOutput { name: name.clone(), known });
             };
@@ -168,7 +190,7 @@ impl Golden {
                 Err(GoldenError::Mismatch { output: output.to_owned(), row, expected, got, error })
             }
             None if self.outputs.iter().all(|(_, tensor)| tensor.is_empty()) => Err(GoldenError::Empty),
-            None => Ok(agreement),
+            None => unsaid.map_or(Ok(agreement), |port| Err(GoldenError::MissingOutput { name: port.name.clone() })),
         }
     }
 }
@@ -208,13 +230,21 @@ fn differences<'a>(
             got: answer.shape.clone(),
         });
     }
+    let (expected, got) = (reference.dtype(), answer.dtype());
+    if [Dtype::Bool, Dtype::Text].iter().any(|kind| (expected == *kind) != (got == *kind)) {
+        return Err(GoldenError::Kind { output: output.to_owned(), expected, got });
+    }
     let width = (reference.len() / reference.row_count().max(1)).max(1);
+    let exact = unequal(&reference.data, &answer.data);
     let pairs = reference.to_f64().into_iter().zip(answer.to_f64());
     Ok(pairs.enumerate().map(move |(index, (expected, got))| {
-        let same = expected == got || (expected.is_nan() && got.is_nan());
+        let same = match &exact {
+            Some(unequal) => !unequal[index],
+            None => expected == got || (expected.is_nan() && got.is_nan()),
+        };
         let error = match (expected - got).abs() {
             _ if same => 0.0,
-            error if error.is_finite() => error,
+            error if error.is_finite() => error.max(f64::MIN_POSITIVE),
             _ => f64::INFINITY,
         };
         Difference { output, row: index / width, expected, got, error }
@@ -318,6 +348,47 @@ mod tests {
         golden.outputs.clear();
         let error = golden.check(&model, TOLERANCE).unwrap_err();
         assert!(matches!(error, GoldenError::Empty), "{error:?}");
+    }
+
+    fn compare(reference: Data, answer: Data) -> Result<f64, GoldenError> {
+        let tensor = |data: Data| Tensor::new(vec![data.len()], data).unwrap();
+        let worst = differences("y", &tensor(reference), &tensor(answer))?;
+        Ok(worst.map(|difference| difference.error).fold(0.0, f64::max))
+    }
+
+    #[test]
+    fn only_what_is_equal_agrees_where_a_number_cannot_say_it() {
+        let text = |word: &str| Data::Text(vec![word.to_owned()]);
+        assert_eq!(compare(text("a"), text("a")).unwrap(), 0.0);
+        assert_eq!(compare(text("a"), text("b")).unwrap(), f64::INFINITY);
+        let large = (1 << 53) + 1;
+        assert_eq!(compare(Data::I64(vec![large]), Data::I64(vec![large])).unwrap(), 0.0);
+        assert!(compare(Data::I64(vec![large]), Data::I64(vec![large - 1])).unwrap() > 0.0);
+        assert!(compare(Data::I64(vec![-1]), Data::U64(vec![u64::MAX])).unwrap() > 0.0);
+        assert!(compare(Data::Bool(vec![true]), Data::Bool(vec![false])).unwrap() > 0.0);
+        // Width does not matter, kind does.
+        assert_eq!(compare(Data::F64(vec![0.5]), Data::F32(vec![0.5])).unwrap(), 0.0);
+        assert_eq!(compare(Data::I64(vec![2]), Data::F32(vec![2.0])).unwrap(), 0.0);
+        for other in [Data::I64(vec![1]), Data::F32(vec![1.0]), text("true")] {
+            let error = compare(Data::Bool(vec![true]), other.clone()).unwrap_err();
+            assert!(matches!(error, GoldenError::Kind { .. }), "{error:?}");
+            assert!(compare(other, Data::Bool(vec![true])).is_err());
+        }
+        assert!(matches!(compare(Data::F32(vec![f32::NAN]), text("NaN")), Err(GoldenError::Kind { .. })));
+    }
+
+    #[test]
+    fn an_output_without_a_reference_is_not_passed_over() {
+        let mut proto = testing::adder();
+        let graph = proto.graph.as_mut().unwrap();
+        graph.node.push(testing::node("Neg", &["y"], &["z"]));
+        graph.output.push(testing::port("z", tract_onnx::pb::tensor_proto::DataType::Float, &[None, Some(2)]));
+        let model = proto.load().unwrap();
+        let mut golden = golden(&[1.0, 2.0], &[2.0, 12.0]);
+        let error = golden.check(&model, TOLERANCE).unwrap_err();
+        assert!(matches!(error, GoldenError::MissingOutput { name } if name == "z"));
+        golden.outputs.push(("z".to_owned(), floats(&[1, 2], &[-2.0, -12.0])));
+        assert!(golden.check(&model, TOLERANCE).is_ok());
     }
 
     #[test]

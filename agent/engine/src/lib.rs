@@ -8,6 +8,7 @@
 
 mod declared;
 mod error;
+mod exact;
 pub mod golden;
 mod input;
 mod model;

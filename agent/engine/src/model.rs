@@ -104,7 +104,9 @@ impl Model {
         self.check(inputs)?;
         let failed = |reason| RunError::Failed { reason };
         guard(|| -> TractResult<Vec<Values>> {
-            let inputs = inputs.iter().map(into_tract).collect::<TractResult<TVec<TValue>>>()?;
+            let model: &TypedModel = self.plan.model();
+            let values = |(index, tensor)| into_tract(tensor, model.input_fact(index)?.datum_type);
+            let inputs = inputs.iter().enumerate().map(values).collect::<TractResult<TVec<TValue>>>()?;
             let outputs = self.plan.run(inputs)?;
             outputs.iter().zip(&self.outputs).map(|(value, port)| from_tract(value, port.dtype)).collect()
         })
@@ -209,7 +211,7 @@ fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Re
     for (outlet, name) in model.outputs.iter().zip(names) {
         let fact = model.outlet_fact(*outlet).map_err(|error| invalid(told(&error)))?;
         let dtype = match fact.datum_type {
-            DatumType::F32 => Dtype::F32,
+            DatumType::F32 | DatumType::F16 => Dtype::F32,
             DatumType::F64 => Dtype::F64,
             DatumType::I8 => Dtype::I8,
             DatumType::I16 => Dtype::I16,
@@ -237,12 +239,12 @@ fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Re
     Ok(ports)
 }
 
-fn into_tract(tensor: &Values) -> TractResult<TValue> {
+fn into_tract(tensor: &Values, kind: DatumType) -> TractResult<TValue> {
     let shape = &tensor.shape;
     let tensor = each!(&tensor.data, values => {
         tract_ndarray::ArrayD::from_shape_vec(&shape[..], values.clone())?.into_tensor()
     });
-    Ok(tensor.into_tvalue())
+    Ok(if kind == DatumType::F16 { tensor.cast_to_dt(kind)?.into_owned() } else { tensor }.into_tvalue())
 }
 
 fn from_tract(value: &Tensor, dtype: Dtype) -> TractResult<Values> {

@@ -10,6 +10,7 @@ use petrel_engine::{Data, Tensor};
 use serde::Deserialize;
 use tract_onnx::data_resolver::MmapDataResolver;
 use tract_onnx::prelude::{DatumType, TDim, Tensor as Native, TractResult};
+use tract_onnx::tract_hir::internal::f16;
 use tract_onnx::tensor::{load_tensor, proto_from_reader};
 
 /// `case.json`.
@@ -71,22 +72,32 @@ impl Case {
         Ok((value.name.clone(), read().map_err(|error| format!("{error:#}"))?))
     }
 
-    /// Why the answer is wrong; none when it is right.
-    pub(crate) fn differs(&self, expected: &Plain, got: &Plain) -> Option<String> {
-        if expected.kind != got.kind {
-            return Some(format!("type {} for {}", got.kind, expected.kind));
+    /// How far numbers may be off, relative and absolute, by ONNX's own runner.
+    pub(crate) fn tolerance(&self) -> (f64, f64) {
+        (self.rtol, self.atol)
+    }
+}
+
+impl Plain {
+    /// Why an answer is wrong; none when it is right.
+    pub(crate) fn differs(&self, got: &Plain, (rtol, atol): (f64, f64)) -> Option<String> {
+        // The engine speaks of half precision in FP32.
+        let half = self.kind == "FP16" && got.kind == "FP32";
+        if self.kind != got.kind && !half {
+            return Some(format!("type {} for {}", got.kind, self.kind));
         }
-        if expected.shape != got.shape {
-            return Some(format!("shape {:?} for {:?}", got.shape, expected.shape));
+        if self.shape != got.shape {
+            return Some(format!("shape {:?} for {:?}", got.shape, self.shape));
         }
-        if expected.texts != got.texts {
-            return Some(format!("{:?} for {:?}", got.texts, expected.texts));
+        if self.texts != got.texts {
+            return Some(format!("{:?} for {:?}", got.texts, self.texts));
         }
-        let close = |(want, got): (&f64, &f64)| {
-            want == got || (want.is_nan() && got.is_nan()) || (want - got).abs() <= self.atol + self.rtol * want.abs()
+        let close = |want: f64, got: f64| match want.is_finite() && got.is_finite() {
+            true => (want - got).abs() <= atol + rtol * want.abs(),
+            false => want == got || (want.is_nan() && got.is_nan()),
         };
-        let mut pairs = expected.numbers.iter().zip(&got.numbers);
-        let (want, got) = pairs.find(|(want, got)| !(close((want, got)) && want.is_infinite() == got.is_infinite()))?;
+        let mut pairs = self.numbers.iter().zip(&got.numbers);
+        let (want, got) = pairs.find(|(want, got)| !close(**want, **got))?;
         Some(format!("{got} for {want}"))
     }
 }
@@ -101,11 +112,8 @@ impl From<&Tensor> for Plain {
 
 /// The library's own kind of whole number counts as INT64: it is what its other front ends give for it.
 pub(crate) fn plain(tensor: &Native) -> Result<Plain, String> {
-    if tensor.datum_type() == DatumType::F16 {
-        let wide = tensor.cast_to::<f32>().map_err(|error| format!("{error:#}"))?;
-        return Ok(Plain { kind: "FP16".to_owned(), ..plain(&wide)? });
-    }
-    Ok(Plain::from(&ours(tensor)?))
+    let plain = Plain::from(&ours(tensor)?);
+    Ok(if tensor.datum_type() == DatumType::F16 { Plain { kind: "FP16".to_owned(), ..plain } } else { plain })
 }
 
 /// The library's tensor as the engine's.
@@ -117,6 +125,10 @@ pub(crate) fn ours(tensor: &Native) -> Result<Tensor, String> {
         }};
     }
     let data = match tensor.datum_type() {
+        DatumType::F16 => {
+            let view = tensor.to_plain_array_view::<f16>().map_err(|error| format!("{error:#}"))?;
+            Data::F32(view.iter().map(|value| value.to_f32()).collect())
+        }
         DatumType::F32 => values!(f32),
         DatumType::F64 => values!(f64),
         DatumType::I8 => values!(i8),

@@ -53,7 +53,7 @@ impl Report {
     /// A JSON line for every case that our engine or the library does not pass, and the totals at the end.
     pub(crate) fn print(&self) -> io::Result<()> {
         for row in &self.rows {
-            if row.tract.iter().chain(&row.petrel).any(|verdict| verdict.outcome != Outcome::Pass || !verdict.accepted) {
+            if row.tract.iter().chain(&row.petrel).any(|verdict| verdict.outcome != Outcome::Pass) {
                 println!("{}", serde_json::to_string(row)?);
             }
         }
@@ -89,8 +89,8 @@ impl Report {
                 if matches!(verdict.outcome, Outcome::Panic | Outcome::Abort | Outcome::Timeout) {
                     broken.push(format!("{name} {as_weights}: {:?} reaches the caller: {reason}", verdict.outcome));
                 }
-                if verdict.outcome == Outcome::Wrong && verdict.accepted {
-                    broken.push(format!("{name} {as_weights}: packing accepts a wrong answer: {reason}"));
+                if let Some(fault) = &verdict.fault {
+                    broken.push(format!("{name} {as_weights}: packing accepts what is wrong: {fault}"));
                 }
                 let classical = row.operators.iter().any(|operator| operator.starts_with("ai.onnx.ml."));
                 if classical && verdict.outcome != Outcome::Pass {
