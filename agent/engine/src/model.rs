@@ -239,8 +239,10 @@ fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Re
 
 fn into_tract(tensor: &Values) -> TractResult<TValue> {
     let shape = &tensor.shape;
-    let tensor = each!(&tensor.data, values => Tensor::from_shape(shape, values));
-    Ok(tensor?.into_tvalue())
+    let tensor = each!(&tensor.data, values => {
+        tract_ndarray::ArrayD::from_shape_vec(&shape[..], values.clone())?.into_tensor()
+    });
+    Ok(tensor.into_tvalue())
 }
 
 fn from_tract(value: &Tensor, dtype: Dtype) -> TractResult<Values> {
