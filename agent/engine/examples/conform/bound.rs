@@ -43,7 +43,9 @@ impl Running {
         let (orders, out) = (child.stdin.take(), child.stdout.take());
         let (Some(orders), Some(out)) = (orders, out) else { return Err(io::Error::other("the child has no pipes")) };
         let (said, answers) = channel();
-        std::thread::spawn(move || BufReader::new(out).lines().map_while(Result::ok).all(|line| said.send(line).is_ok()));
+        std::thread::spawn(move || {
+            BufReader::new(out).lines().map_while(Result::ok).all(|line| said.send(line).is_ok())
+        });
         Ok(Running { child, orders, answers })
     }
 }

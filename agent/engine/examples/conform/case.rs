@@ -10,8 +10,8 @@ use petrel_engine::{Data, Tensor};
 use serde::Deserialize;
 use tract_onnx::data_resolver::MmapDataResolver;
 use tract_onnx::prelude::{DatumType, TDim, Tensor as Native, TractResult};
-use tract_onnx::tract_hir::internal::f16;
 use tract_onnx::tensor::{load_tensor, proto_from_reader};
+use tract_onnx::tract_hir::internal::f16;
 
 /// `case.json`.
 #[derive(Debug, Deserialize)]

@@ -110,7 +110,9 @@ fn engine(case: &Case, path: &Path) -> Result<Verdict, Verdict> {
     let golden = Golden { inputs, outputs };
     let accepted = packed(&golden, &model).is_ok();
     let fault = match accepted {
-        true => differs(case, &answers, (TOLERANCE.rel, TOLERANCE.abs)).map_err(refused)?.or_else(|| blind(golden, &model)),
+        true => {
+            differs(case, &answers, (TOLERANCE.rel, TOLERANCE.abs)).map_err(refused)?.or_else(|| blind(golden, &model))
+        }
         false => None,
     };
     let wrong = differs(case, &answers, case.tolerance()).map_err(refused)?;
