@@ -17,7 +17,7 @@ use tract_onnx::prelude::*;
 use crate::Limits;
 use crate::error::{LoadError, RunError, invalid, too_large};
 use crate::onnx::survey;
-use crate::ops::library;
+use crate::ops::{library, rewrite};
 use crate::port::Port;
 use crate::tensor::{Data, Dtype, Tensor as Values, each};
 
@@ -63,6 +63,7 @@ impl Model {
         let mut proto =
             onnx.proto_model_for_read(source).map_err(|error| LoadError::NotOnnx { reason: told(&error) })?;
         let survey = survey(&mut proto, &onnx.op_register, limits)?;
+        proto.graph.as_mut().map_or(Ok(()), rewrite).map_err(invalid)?;
         let plan = plan(&onnx, &proto).map_err(invalid)?;
         let outputs = output_ports(&plan, &survey.outputs, limits)?;
         Ok(Model {
