@@ -36,7 +36,8 @@ fn probabilities(wins: &[f32], classes: usize) -> Vec<f32> {
     }
     let mut p = vec![1.0 / classes as f32; classes];
     for _ in 0..100 {
-        let mut qp: Vec<f32> = q.chunks_exact(classes).map(|row| row.iter().zip(&p).map(|(q, p)| q * p).sum()).collect();
+        let mut qp: Vec<f32> =
+            q.chunks_exact(classes).map(|row| row.iter().zip(&p).map(|(q, p)| q * p).sum()).collect();
         let mut pqp: f32 = p.iter().zip(&qp).map(|(p, qp)| p * qp).sum();
         let miss = qp.iter().map(|qp| (qp - pqp).abs()).fold(0.0, f32::max);
         if miss < 0.005 / classes as f32 {

@@ -99,7 +99,11 @@ impl Expansion for Native {
         for (index, input) in inputs.iter().enumerate() {
             let kind = model.outlet_fact(*input)?.datum_type;
             let name = format!("{prefix}.whole_{index}");
-            ready.push(if kind == whole(kind) { *input } else { model.wire_node(name, cast(whole(kind)), &[*input])?[0] });
+            ready.push(if kind == whole(kind) {
+                *input
+            } else {
+                model.wire_node(name, cast(whole(kind)), &[*input])?[0]
+            });
         }
         model.wire_node(prefix, self.clone(), &ready)
     }

@@ -14,6 +14,8 @@ mod lookup;
 mod post_transform;
 mod scale;
 mod svm;
+#[cfg(test)]
+mod testing;
 
 use tract_onnx::Onnx;
 
