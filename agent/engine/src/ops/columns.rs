@@ -74,3 +74,42 @@ impl Kernel for Unzipped {
         Ok(tvec!(input.clone().into_tensor().into_shape(&[rows, columns])?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::tensor_proto::DataType;
+
+    use crate::ops::testing::{close, ints, refusal, row, run};
+    use crate::testing::{Load, attribute, floats, graph, node, port};
+
+    #[test]
+    fn features_come_to_stand_beside_one_another() {
+        let mut proto = graph(vec![node("FeatureVectorizer", &["x", "z"], &["y"])], vec![]);
+        let main = proto.graph.as_mut().unwrap();
+        main.input.push(port("z", DataType::Int64, &[None, Some(1)]));
+        main.node[0].attribute = vec![attribute("inputdimensions", vec![2i64, 1])];
+        let inputs = [floats(&[2, 2], &[1.0, 2.0, 3.0, 4.0]), ints(&[2, 1], &[5, 6])];
+        let got = proto.load().unwrap().run(&inputs).unwrap();
+        close(&got[0], &[2, 3], &[1.0, 2.0, 5.0, 3.0, 4.0, 6.0]);
+    }
+
+    #[test]
+    fn a_map_is_given_as_its_columns() {
+        let labels = vec![attribute("classlabels_strings", vec!["a", "b"])];
+        close(&run("ZipMap", 1, floats(&[2, 2], &[0.1, 0.9, 0.7, 0.3]), labels)[0], &[2, 2], &[0.1, 0.9, 0.7, 0.3]);
+    }
+
+    #[test]
+    fn attributes_that_cannot_be_meant_are_refused() {
+        for (name, attributes, why) in [
+            ("ZipMap", vec![], "does not name its classes"),
+            ("ZipMap", vec![attribute("classlabels_int64s", vec![1i64; 3])], "made for 3 features"),
+            ("FeatureVectorizer", vec![attribute("inputdimensions", vec![i64::MAX])], "and the input has 2"),
+            ("FeatureVectorizer", vec![attribute("inputdimensions", vec![1i64, 1])], "2 values for 1 inputs"),
+            ("FeatureVectorizer", vec![attribute("inputdimensions", vec![0i64])], "no sum"),
+        ] {
+            let reason = refusal(name, row(&[0.0, 0.0]), attributes);
+            assert!(reason.contains(why), "{reason:?} does not say {why:?}");
+        }
+    }
+}

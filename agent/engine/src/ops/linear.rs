@@ -136,3 +136,79 @@ impl Kernel for Regressor {
         Ok(tvec!(tensor(&[rows, targets], all)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::testing::{close, ints, refusal, row, run, texts};
+    use crate::testing::{attribute, floats};
+
+    #[test]
+    fn the_class_of_the_largest_score_wins() {
+        let attributes = vec![
+            attribute("coefficients", vec![1f32, 0.0, 0.0, 1.0, -1.0, -1.0]),
+            attribute("intercepts", vec![0f32, 0.5, 0.0]),
+            attribute("classlabels_strings", vec!["a", "b", "c"]),
+        ];
+        let got = run("LinearClassifier", 2, floats(&[3, 2], &[2.0, 1.0, 0.0, 1.0, -1.0, -1.0]), attributes);
+        assert_eq!(got[0], texts(&[3], &["a", "b", "c"]));
+        close(&got[1], &[3, 3], &[2.0, 1.5, -3.0, 0.0, 1.5, -1.0, -1.0, -0.5, 2.0]);
+    }
+
+    #[test]
+    fn one_score_is_shared_by_two_classes() {
+        let scored = |transform: &str| {
+            let attributes = vec![
+                attribute("coefficients", vec![1f32]),
+                attribute("intercepts", vec![0f32]),
+                attribute("classlabels_ints", vec![7i64, 9]),
+                attribute("post_transform", transform),
+            ];
+            run("LinearClassifier", 2, floats(&[2, 1], &[3f32.ln(), -3f32.ln()]), attributes)
+        };
+        let got = scored("LOGISTIC");
+        assert_eq!(got[0], ints(&[2], &[9, 7]));
+        close(&got[1], &[2, 2], &[0.25, 0.75, 0.75, 0.25]);
+        let ln3 = 3f32.ln();
+        close(&scored("NONE")[1], &[2, 2], &[1.0 - ln3, ln3, 1.0 + ln3, -ln3]);
+    }
+
+    #[test]
+    fn a_list_of_features_is_one_row() {
+        let attributes = vec![attribute("coefficients", vec![1f32, 2.0]), attribute("intercepts", vec![3f32])];
+        close(&run("LinearRegressor", 1, floats(&[2], &[10.0, 100.0]), attributes)[0], &[1, 1], &[213.0]);
+    }
+
+    #[test]
+    fn several_targets_are_transformed_together() {
+        let attributes = vec![
+            attribute("coefficients", vec![1f32, 0.0]),
+            attribute("targets", 2i64),
+            attribute("post_transform", "SOFTMAX"),
+        ];
+        close(&run("LinearRegressor", 1, row(&[3f32.ln()]), attributes)[0], &[1, 2], &[0.75, 0.25]);
+    }
+
+    #[test]
+    fn attributes_that_cannot_be_meant_are_refused() {
+        let labels = || attribute("classlabels_ints", vec![1i64, 2, 3]);
+        let weights = |count| attribute("coefficients", vec![1f32; count]);
+        for (name, attributes, why) in [
+            ("LinearClassifier", vec![weights(6)], "does not name its classes"),
+            ("LinearClassifier", vec![labels()], "0 coefficients"),
+            ("LinearClassifier", vec![labels(), weights(5)], "5 coefficients cannot be shared by 3"),
+            ("LinearClassifier", vec![labels(), weights(4), attribute("intercepts", vec![0f32; 2])], "2 scores cannot"),
+            ("LinearClassifier", vec![labels(), weights(9)], "made for 3 features, and the input has 2"),
+            (
+                "LinearClassifier",
+                vec![labels(), attribute("coefficients", vec![f32::NAN; 6])],
+                "coefficients[0] is NaN",
+            ),
+            ("LinearRegressor", vec![weights(2), attribute("targets", i64::MAX)], "2 coefficients"),
+            ("LinearRegressor", vec![weights(2), attribute("targets", -1i64)], "non-negative"),
+            ("LinearRegressor", vec![weights(2), attribute("targets", 0i64)], "2 coefficients"),
+        ] {
+            let reason = refusal(name, row(&[0.0, 0.0]), attributes);
+            assert!(reason.contains(why), "{reason:?} does not say {why:?}");
+        }
+    }
+}

@@ -283,3 +283,109 @@ impl Kernel for Columns {
         Ok(tvec!(pick(input, &all, &columns_shape(input.shape(), columns.len(), 1)?)?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::tensor_proto::DataType;
+
+    use crate::ops::testing::{close, ints, operator, refusal, row, run, texts};
+    use crate::tensor::{Data, Tensor};
+    use crate::testing::{Load, attribute, floats, graph, node, port, weights};
+
+    #[test]
+    fn labels_are_mapped_between_all_types() {
+        let keys = [
+            (attribute("keys_strings", vec!["b", "a"]), texts(&[1, 3], &["a", "b", "z"])),
+            (attribute("keys_int64s", vec![2i64, 1]), ints(&[1, 3], &[1, 2, 9])),
+            (attribute("keys_floats", vec![f32::NAN, 0.0]), floats(&[1, 3], &[-0.0, f32::NAN, 9.0])),
+        ];
+        let values = [
+            (attribute("values_strings", vec!["x", "y"]), texts(&[1, 3], &["y", "x", "_Unused"])),
+            (attribute("values_int64s", vec![5i64, 6]), ints(&[1, 3], &[6, 5, -1])),
+            (attribute("values_floats", vec![0.5f32, 1.5]), floats(&[1, 3], &[1.5, 0.5, -0.0])),
+        ];
+        for (key, input) in &keys {
+            for (value, expected) in &values {
+                let got = run("LabelEncoder", 1, input.clone(), vec![key.clone(), value.clone()]);
+                assert_eq!(got, std::slice::from_ref(expected));
+            }
+        }
+    }
+
+    #[test]
+    fn tensors_may_be_keys_and_values() {
+        let tensor = |values: &[i32]| {
+            let kind = DataType::Int32 as i32;
+            let mut tensor = weights("", &[values.len() as i64], &[]);
+            (tensor.data_type, tensor.int32_data) = (kind, values.to_vec());
+            tensor
+        };
+        let mut names = weights("", &[2], &[]);
+        (names.data_type, names.string_data) = (DataType::String as i32, vec![b"x".to_vec(), b"y".to_vec()]);
+        let mut other = weights("", &[1], &[]);
+        (other.data_type, other.string_data) = (DataType::String as i32, vec![b"?".to_vec()]);
+        let attributes = vec![
+            attribute("keys_tensor", tensor(&[3, 4])),
+            attribute("values_tensor", names),
+            attribute("default_tensor", other),
+        ];
+        let input = Tensor::new(vec![3], Data::I32(vec![4, 5, 3])).unwrap();
+        assert_eq!(run("LabelEncoder", 1, input, attributes), [texts(&[3], &["y", "?", "x"])]);
+    }
+
+    #[test]
+    fn categories_are_mapped_either_way() {
+        let attributes = || vec![attribute("cats_strings", vec!["a", "b"]), attribute("cats_int64s", vec![4i64, 5])];
+        let got = run("CategoryMapper", 1, texts(&[2], &["b", "z"]), attributes());
+        assert_eq!(got, [ints(&[2], &[5, -1])]);
+        let got = run("CategoryMapper", 1, ints(&[2], &[4, 9]), attributes());
+        assert_eq!(got, [texts(&[2], &["a", "_Unused"])]);
+    }
+
+    #[test]
+    fn a_category_is_one_among_zeros() {
+        let attributes = || vec![attribute("cats_int64s", vec![3i64, 0])];
+        let hot = [0.0, 1.0, 1.0, 0.0, 0.0, 0.0];
+        close(&run("OneHotEncoder", 1, ints(&[1, 3], &[0, 3, 9]), attributes())[0], &[1, 3, 2], &hot);
+        close(&run("OneHotEncoder", 1, row(&[0.9, 3.2, f32::NAN]), attributes())[0], &[1, 3, 2], &hot);
+        let strict = vec![attribute("cats_strings", vec!["a"]), attribute("zeros", 0i64)];
+        let input = texts(&[1, 2], &["a", "b"]);
+        let error = operator("OneHotEncoder", 1, &input, strict).load().unwrap().run(&[input]).unwrap_err();
+        assert!(error.to_string().contains("element 1"), "{error}");
+    }
+
+    #[test]
+    fn columns_are_taken_from_the_last_axis() {
+        let taking = |places: &[i64]| {
+            let mut list = weights("p", &[1, places.len() as i64], &[]);
+            (list.data_type, list.int64_data) = (DataType::Int64 as i32, places.to_vec());
+            let mut proto = graph(vec![node("ArrayFeatureExtractor", &["x", "p"], &["y"])], vec![list]);
+            proto.graph.as_mut().unwrap().input[0] = port("x", DataType::Float, &[None, Some(3)]);
+            proto.load()
+        };
+        let got = taking(&[2, 0]).unwrap().run(&[floats(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])]).unwrap();
+        close(&got[0], &[2, 2], &[3.0, 1.0, 6.0, 4.0]);
+        for places in [[0, 3], [-1, 0]] {
+            let error = taking(&places).unwrap().run(&[row(&[1.0, 2.0, 3.0])]).unwrap_err();
+            assert!(error.to_string().contains("none of the 3"), "{error}");
+        }
+    }
+
+    #[test]
+    fn attributes_that_cannot_be_meant_are_refused() {
+        let keys = || attribute("keys_int64s", vec![1i64, 2]);
+        for (name, attributes, why) in [
+            ("LabelEncoder", vec![keys()], "no values"),
+            ("LabelEncoder", vec![attribute("values_int64s", vec![1i64])], "no keys"),
+            ("LabelEncoder", vec![keys(), attribute("values_int64s", vec![1i64])], "2 keys for 1 values"),
+            ("LabelEncoder", vec![keys(), attribute("keys_floats", vec![1f32])], "several lists of keys"),
+            ("LabelEncoder", vec![keys(), attribute("values_int64s", vec![1i64, 2])], "keys are I64"),
+            ("OneHotEncoder", vec![], "no cats"),
+            ("OneHotEncoder", vec![attribute("cats_strings", vec!["a"])], "no F32"),
+            ("CategoryMapper", vec![attribute("cats_strings", vec!["a"])], "cats_int64s"),
+        ] {
+            let reason = refusal(name, row(&[0.0, 0.0]), attributes);
+            assert!(reason.contains(why), "{reason:?} does not say {why:?}");
+        }
+    }
+}

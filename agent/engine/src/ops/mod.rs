@@ -15,6 +15,8 @@ mod post_transform;
 mod scale;
 mod standard;
 mod svm;
+#[cfg(test)]
+mod testing;
 
 use tract_onnx::Onnx;
 

@@ -221,3 +221,76 @@ impl Kernel for Binarizer {
         Ok(tvec!(above.cast_to_dt(input.datum_type())?.into_owned()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::testing::{close, ints, refusal, row, run};
+    use crate::tensor::{Data, Tensor};
+    use crate::testing::{attribute, floats};
+
+    #[test]
+    fn features_are_scaled_in_any_type() {
+        let attributes = || vec![attribute("offset", vec![1f32, 2.0]), attribute("scale", vec![2f32, 0.5])];
+        let scaled = [0.0, 1.0, 18.0, -1.0];
+        let real = [1.0, 4.0, 10.0, 0.0];
+        let types = [
+            Data::F32(real.map(|x| x as f32).to_vec()),
+            Data::F64(real.to_vec()),
+            Data::I64(real.map(|x| x as i64).to_vec()),
+            Data::I32(real.map(|x| x as i32).to_vec()),
+        ];
+        for data in types {
+            let input = Tensor::new(vec![2, 2], data).unwrap();
+            close(&run("Scaler", 1, input, attributes())[0], &[2, 2], &scaled);
+        }
+        let one = vec![attribute("offset", vec![1f32]), attribute("scale", vec![3f32])];
+        close(&run("Scaler", 1, floats(&[3], &[1.0, 2.0, 3.0]), one)[0], &[3], &[0.0, 3.0, 6.0]);
+    }
+
+    #[test]
+    fn rows_are_divided_by_their_norm_unless_that_is_zero() {
+        let rows = floats(&[2, 2], &[3.0, -4.0, 0.0, 0.0]);
+        for (norm, expected) in [("MAX", [1.0, -4.0 / 3.0]), ("L1", [3.0 / 7.0, -4.0 / 7.0]), ("L2", [0.6, -0.8])] {
+            let got = run("Normalizer", 1, rows.clone(), vec![attribute("norm", norm)]);
+            close(&got[0], &[2, 2], &[expected[0], expected[1], 0.0, 0.0]);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_filled() {
+        let attributes =
+            vec![attribute("replaced_value_float", f32::NAN), attribute("imputed_value_floats", vec![7f32, 8.0])];
+        let got = run("Imputer", 1, floats(&[2, 2], &[f32::NAN, 1.0, 2.0, f32::NAN]), attributes);
+        close(&got[0], &[2, 2], &[7.0, 1.0, 2.0, 8.0]);
+        let attributes = vec![attribute("replaced_value_int64", -1i64), attribute("imputed_value_int64s", vec![5i64])];
+        assert_eq!(run("Imputer", 1, ints(&[1, 3], &[-1, 0, -1]), attributes), [ints(&[1, 3], &[5, 0, 5])]);
+    }
+
+    #[test]
+    fn above_the_threshold_is_one() {
+        let got = run("Binarizer", 1, row(&[1.0, 1.5, f32::NAN]), vec![attribute("threshold", 1f32)]);
+        close(&got[0], &[1, 3], &[0.0, 1.0, 0.0]);
+        let got = run("Binarizer", 1, ints(&[1, 2], &[0, 3]), vec![]);
+        assert_eq!(got, [ints(&[1, 2], &[0, 1])]);
+    }
+
+    #[test]
+    fn attributes_that_cannot_be_meant_are_refused() {
+        let two = || row(&[0.0, 0.0]);
+        for (name, attributes, why) in [
+            ("Scaler", vec![], "neither offset nor scale"),
+            ("Scaler", vec![attribute("scale", vec![1f32; 3])], "3 values, and the input has 2"),
+            ("Scaler", vec![attribute("scale", vec![f32::NAN])], "scale[0] is NaN"),
+            ("Scaler", vec![attribute("scale", vec![1f32]), attribute("offset", vec![1f32; 2])], "equally long"),
+            ("Normalizer", vec![attribute("norm", "L3")], "no norm"),
+            ("Imputer", vec![], "either"),
+            ("Imputer", vec![attribute("imputed_value_int64s", vec![1i64])], "the input is F32"),
+            ("Imputer", vec![attribute("imputed_value_floats", vec![f32::INFINITY])], "not a finite number"),
+            ("Binarizer", vec![attribute("threshold", f32::NAN)], "not a finite number"),
+            ("Binarizer", vec![attribute("threshold", 1i64)], "expected float"),
+        ] {
+            let reason = refusal(name, two(), attributes);
+            assert!(reason.contains(why), "{reason:?} does not say {why:?}");
+        }
+    }
+}

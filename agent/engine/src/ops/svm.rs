@@ -291,3 +291,129 @@ impl Kernel for Regressor {
         Ok(tvec!(tensor(&[rows, 1], input.map(value).collect())?))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tract_onnx::pb::AttributeProto;
+
+    use crate::ops::testing::{close, ints, refusal, row, run, texts};
+    use crate::testing::{attribute, floats};
+
+    /// Support vectors 1 for class 7 and -1 for class 9: the score is x - -x + 0.5.
+    fn pair(more: Vec<AttributeProto>) -> Vec<AttributeProto> {
+        let mut attributes = vec![
+            attribute("support_vectors", vec![1f32, -1.0]),
+            attribute("coefficients", vec![1f32, -1.0]),
+            attribute("vectors_per_class", vec![1i64, 1]),
+            attribute("rho", vec![0.5f32]),
+            attribute("classlabels_ints", vec![7i64, 9]),
+        ];
+        attributes.extend(more);
+        attributes
+    }
+
+    #[test]
+    fn a_pair_of_classes_is_told_apart_by_one_score() {
+        let rows = || floats(&[2, 1], &[2.0, -2.0]);
+        let got = run("SVMClassifier", 2, rows(), pair(vec![]));
+        assert_eq!(got[0], ints(&[2], &[7, 9]));
+        close(&got[1], &[2, 2], &[-4.5, 4.5, 3.5, -3.5]);
+        // 1 / (1 + e^-score) for the first class; two classes need no coupling but its tolerance.
+        let platt = vec![attribute("prob_a", vec![-1f32]), attribute("prob_b", vec![0f32])];
+        let got = run("SVMClassifier", 2, rows(), pair(platt));
+        assert_eq!(got[0], ints(&[2], &[7, 9]));
+        for (got, score) in got[1].as_f32().chunks(2).zip([4.5f32, -3.5]) {
+            assert!((got[0] - 1.0 / (1.0 + (-score).exp())).abs() < 5e-3, "{got:?}");
+        }
+    }
+
+    #[test]
+    fn more_classes_are_chosen_by_votes() {
+        // One support vector each, at 1, 2 and 3; every pair compares its two.
+        let attributes = vec![
+            attribute("support_vectors", vec![1f32, 2.0, 3.0]),
+            attribute("coefficients", vec![1f32, -1.0, -1.0, 1.0, 1.0, -1.0]),
+            attribute("vectors_per_class", vec![1i64, 1, 1]),
+            attribute("rho", vec![0f32; 3]),
+            attribute("classlabels_strings", vec!["a", "b", "c"]),
+            attribute("kernel_type", "RBF"),
+            attribute("kernel_params", vec![1f32, 0.0, 0.0]),
+        ];
+        let got = run("SVMClassifier", 2, floats(&[2, 1], &[1.0, 3.0]), attributes);
+        assert_eq!(got[0], texts(&[2], &["a", "c"]));
+        let (near, far) = ((-1f32).exp(), (-4f32).exp());
+        close(&got[1], &[2, 3], &[1.0 - near, 1.0 - far, near - far, far - near, far - 1.0, near - 1.0]);
+    }
+
+    #[test]
+    fn every_kernel_is_its_formula() {
+        let value = |kernel: &str, degree: f32| {
+            let attributes = vec![
+                attribute("support_vectors", vec![1f32, 2.0]),
+                attribute("coefficients", vec![2f32]),
+                attribute("n_supports", 1i64),
+                attribute("rho", vec![1f32]),
+                attribute("kernel_type", kernel),
+                attribute("kernel_params", vec![0.5f32, 1.0, degree]),
+            ];
+            run("SVMRegressor", 1, row(&[3.0, 1.0]), attributes).remove(0)
+        };
+        close(&value("LINEAR", 0.0), &[1, 1], &[2.0 * 5.0 + 1.0]);
+        close(&value("POLY", 2.0), &[1, 1], &[2.0 * 3.5 * 3.5 + 1.0]);
+        close(&value("POLY", 3.0), &[1, 1], &[2.0 * 3.5 * 3.5 * 3.5 + 1.0]);
+        close(&value("RBF", 0.0), &[1, 1], &[2.0 * (-2.5f32).exp() + 1.0]);
+        close(&value("SIGMOID", 0.0), &[1, 1], &[2.0 * 3.5f32.tanh() + 1.0]);
+    }
+
+    #[test]
+    fn one_class_says_inside_or_outside() {
+        let attributes =
+            vec![attribute("coefficients", vec![1f32]), attribute("rho", vec![-1f32]), attribute("one_class", 1i64)];
+        close(&run("SVMRegressor", 1, floats(&[3, 1], &[2.0, 1.0, 0.0]), attributes)[0], &[3, 1], &[1.0, -1.0, -1.0]);
+    }
+
+    #[test]
+    fn weights_without_vectors_are_scores() {
+        let attributes = vec![
+            attribute("coefficients", vec![1f32, -1.0]),
+            attribute("rho", vec![0.25f32]),
+            attribute("classlabels_ints", vec![7i64, 9]),
+        ];
+        let got = run("SVMClassifier", 2, floats(&[2, 1], &[-1.0, -0.125]), attributes);
+        close(&got[1], &[2, 2], &[-0.75, 1.25, 0.125, 0.375]);
+        assert_eq!(got[0], ints(&[2], &[9, 9]));
+    }
+
+    #[test]
+    fn attributes_that_cannot_be_meant_are_refused() {
+        let replaced = |name: &str, value: AttributeProto| {
+            let mut attributes = pair(vec![]);
+            attributes.retain(|attribute| attribute.name != name);
+            attributes.push(value);
+            attributes
+        };
+        for (attributes, why) in [
+            (replaced("rho", attribute("rho", vec![0f32; 2])), "rho has 2 values"),
+            (replaced("coefficients", attribute("coefficients", vec![1f32])), "coefficients has 1 values"),
+            (replaced("support_vectors", attribute("support_vectors", vec![1f32; 3])), "cannot be 2 support vectors"),
+            (replaced("vectors_per_class", attribute("vectors_per_class", vec![i64::MAX; 3])), "too large"),
+            (replaced("vectors_per_class", attribute("vectors_per_class", vec![i64::MAX, 1])), "support vectors"),
+            (replaced("vectors_per_class", attribute("vectors_per_class", vec![2i64])), "1 values for 2 classes"),
+            (replaced("vectors_per_class", attribute("vectors_per_class", vec![-1i64, 3])), "non-negative"),
+            (replaced("x", attribute("prob_a", vec![1f32])), "prob_a has 1 values, and prob_b 0"),
+            (replaced("x", attribute("kernel_type", "MAGIC")), "no kernel_type"),
+            (replaced("x", attribute("kernel_params", vec![1f32])), "not 1 values"),
+            (replaced("rho", attribute("rho", vec![f32::INFINITY])), "rho[0] is inf"),
+        ] {
+            let reason = refusal("SVMClassifier", row(&[0.0]), attributes);
+            assert!(reason.contains(why), "{reason:?} does not say {why:?}");
+        }
+        let huge = vec![
+            attribute("n_supports", i64::MAX),
+            attribute("rho", vec![0f32]),
+            attribute("coefficients", vec![1f32]),
+        ];
+        let reason = refusal("SVMRegressor", row(&[0.0]), huge);
+        assert!(reason.contains("support vectors"), "{reason}");
+    }
+}
