@@ -68,7 +68,7 @@ fn onnx() -> anyhow::Result<()> {
     build.args(["build", "--workspace", "--example", "conform"]);
     build::run(&mut build)?;
     let mut conform = Command::new(build::folder(Profile::Dev).join("examples/conform"));
-    conform.arg(folder).arg("--operators").arg(workspace().join("docs/operators.md"));
+    conform.arg(folder).arg(workspace().join("target/oracles/onnx.jsonl")).arg(workspace().join("docs/operators.md"));
     if std::env::var_os("PETREL_WRITE").is_some() {
         conform.arg("--write");
     }

@@ -1,8 +1,8 @@
 //! ONNX's conformance cases against the inference library alone and against our engine.
 //!
-//! `conform CASES [--operators FILE] [--write]`: CASES is what `tests/oracles/onnx_nodes.py` wrote. Prints each case that
-//! one side does not pass, then the totals as one JSON line; fails when a promise of `report.rs` is broken, or when FILE
-//! (which operators pass) is not what was seen. `--write` writes FILE anew.
+//! `conform CASES RESULTS OPERATORS [--write]`: CASES is what `tests/oracles/onnx_nodes.py` wrote. Writes the verdicts on each
+//! case to RESULTS, prints the totals as one JSON line, and fails when a promise of `report.rs` is broken, or when OPERATORS
+//! (which of them pass) is not what was seen. `--write` writes OPERATORS anew.
 
 mod bound;
 mod case;
@@ -23,12 +23,11 @@ use crate::report::{Report, Row};
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let (cases, operators, write) = match words[..] {
+    let (cases, results, operators, write) = match words[..] {
         [CHILD] => return child(),
-        [cases] => (cases, None, false),
-        [cases, "--operators", file] => (cases, Some(file), false),
-        [cases, "--operators", file, "--write"] => (cases, Some(file), true),
-        _ => return Err("usage: conform CASES [--operators FILE [--write]]".into()),
+        [cases, results, operators] => (cases, results, operators, false),
+        [cases, results, operators, "--write"] => (cases, results, operators, true),
+        _ => return Err("usage: conform CASES RESULTS OPERATORS [--write]".into()),
     };
     let mut folders: Vec<PathBuf> = Vec::new();
     for entry in std::fs::read_dir(cases)? {
@@ -36,15 +35,14 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
     folders.sort();
     let report = Report { rows: run(&folders)? };
-    report.print()?;
+    std::fs::write(results, report.lines()?)?;
+    println!("{}", report.totals()?);
     let mut broken = report.broken();
-    if let Some(file) = operators {
-        let seen = report.operators();
-        if write {
-            std::fs::write(file, seen)?;
-        } else if std::fs::read_to_string(file)? != seen {
-            broken.push(format!("{file} is not what was seen: look at the change, then write it with --write"));
-        }
+    let seen = report.operators();
+    if write {
+        std::fs::write(operators, seen)?;
+    } else if std::fs::read_to_string(operators)? != seen {
+        broken.push(format!("{operators} is not what was seen: look at the change, then write it with --write"));
     }
     for promise in &broken {
         eprintln!("{promise}");

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io;
 
 use serde::Serialize;
 
@@ -50,22 +49,20 @@ struct Tally {
 }
 
 impl Report {
-    /// A JSON line for every case that our engine or the library does not pass, and the totals at the end.
-    pub(crate) fn print(&self) -> io::Result<()> {
-        for row in &self.rows {
-            if row.tract.iter().chain(&row.petrel).any(|verdict| verdict.outcome != Outcome::Pass) {
-                println!("{}", serde_json::to_string(row)?);
-            }
-        }
-        let totals = Totals {
+    /// A JSON line for every case.
+    pub(crate) fn lines(&self) -> serde_json::Result<String> {
+        self.rows.iter().map(|row| Ok(serde_json::to_string(row)? + "\n")).collect()
+    }
+
+    /// One JSON line.
+    pub(crate) fn totals(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&Totals {
             cases: self.rows.len(),
             tract_strict: self.total(|row| &row.tract[0]),
             tract_folded: self.total(|row| &row.tract[1]),
             petrel_strict: self.total(|row| &row.petrel[0]),
             petrel_folded: self.total(|row| &row.petrel[1]),
-        };
-        println!("{}", serde_json::to_string(&totals)?);
-        Ok(())
+        })
     }
 
     fn total(&self, side: impl Fn(&Row) -> &Verdict) -> Total {

@@ -63,6 +63,11 @@ fn passed_over(node: &NodeProto) -> Option<String> {
             .iter()
             .any(|name| number(name).is_some_and(|size| size >= 0))
             .then(|| "a window is not supported".to_owned()),
+        "BatchNormalization" => (number("training_mode") == Some(1))
+            .then(|| "training is not supported; export it for inference".to_owned()),
+        "QuantizeLinear" => (number("output_dtype").is_some_and(|kind| ![0, DataType::Uint8 as i64].contains(&kind))
+            && node.input.get(2).is_none_or(String::is_empty))
+        .then(|| "an output_dtype other than uint8 needs a zero point of that type".to_owned()),
         "SpaceToDepth" => (text(node, "mode") == Some("CRD")).then(|| "the mode CRD is not supported".to_owned()),
         "Swish" => (attribute(node, "alpha").is_some_and(|alpha| alpha.f != 1.0))
             .then(|| "an alpha that is not 1 is not supported".to_owned()),
@@ -244,8 +249,8 @@ impl Reverse {
 #[cfg(test)]
 mod tests {
     use crate::testing::{self, Load, floats, node, port, weights};
-    use tract_onnx::pb::tensor_proto::DataType::Float;
-    use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto};
+    use tract_onnx::pb::tensor_proto::DataType::{Float, Int64};
+    use tract_onnx::pb::{AttributeProto, GraphProto, ModelProto, TensorProto};
 
     /// One unit: `h = tanh(x + h)`, over three steps.
     fn recurrence(attributes: Vec<AttributeProto>) -> ModelProto {
@@ -276,6 +281,38 @@ mod tests {
             assert!((got - expected).abs() < 1e-6, "{answer:?}");
         }
         assert!((answer[1].as_f32()[0] - first).abs() < 1e-6, "{answer:?}");
+    }
+
+    #[test]
+    fn a_sequence_is_reversed_up_to_its_length() {
+        let int = |name: &str, i: i64| AttributeProto { name: name.to_owned(), i, r#type: 2, ..Default::default() };
+        let lengths = |values: &[i64]| TensorProto {
+            name: "n".to_owned(),
+            dims: vec![values.len() as i64],
+            data_type: Int64 as i32,
+            int64_data: values.to_vec(),
+            ..Default::default()
+        };
+        let mut reverse = node("ReverseSequence", &["x", "n"], &["y"]);
+        reverse.attribute = vec![int("time_axis", 1), int("batch_axis", 0)];
+        let shape = [Some(2), Some(3)];
+        let model = |values: &[i64]| {
+            let graph = GraphProto {
+                node: vec![reverse.clone()],
+                initializer: vec![lengths(values)],
+                input: vec![port("x", Float, &shape)],
+                output: vec![port("y", Float, &shape)],
+                ..Default::default()
+            };
+            testing::model(graph).load().unwrap()
+        };
+        let input = [floats(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])];
+        let answer = model(&[2, 3]).run(&input).unwrap();
+        assert_eq!(answer, [floats(&[2, 3], &[2.0, 1.0, 3.0, 6.0, 5.0, 4.0])]);
+        for (values, told) in [(&[2, 4][..], "a length is 4"), (&[-1, 0], "a length is -1"), (&[1], "1 lengths")] {
+            let error = model(values).run(&input).unwrap_err().to_string();
+            assert!(error.contains(told), "{error}");
+        }
     }
 
     #[test]
