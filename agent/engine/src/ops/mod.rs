@@ -5,6 +5,9 @@
 //! attributes are read and checked, and how it computes. Nothing here knows files,
 //! bundles or processing.
 
+mod labels;
+mod post_transform;
+
 use tract_onnx::Onnx;
 
 /// The library as this engine uses it: its operators, with ours in their place.
