@@ -7,10 +7,13 @@
 
 mod labels;
 mod post_transform;
+mod tree;
 
 use tract_onnx::Onnx;
 
 /// The library as this engine uses it: its operators, with ours in their place.
 pub(crate) fn library() -> Onnx {
-    tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true)
+    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+    tree::register(&mut onnx);
+    onnx
 }
