@@ -17,6 +17,7 @@ mod standard;
 mod svm;
 #[cfg(test)]
 mod testing;
+mod tree;
 
 use tract_onnx::Onnx;
 
@@ -44,5 +45,6 @@ pub(crate) fn library() -> Onnx {
     register.insert("ZipMap", columns::zip_map);
     register.insert(standard::REVERSE, standard::reverse);
     register.insert("LpPool", standard::rewritten);
+    tree::register(&mut onnx);
     onnx
 }
