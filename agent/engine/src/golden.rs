@@ -11,7 +11,7 @@ use crate::error::RunError;
 use crate::input::InputError;
 use crate::model::Model;
 use crate::npy;
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Dtype, Tensor, each};
 
 /// Inputs of a model and what it must answer, row by row, by the model's names (the
 /// empty name will do where there is only one).
@@ -83,6 +83,28 @@ pub enum GoldenError {
         /// The model's shape.
         got: Vec<usize>,
     },
+    /// The answer is text where the reference is not, or the other way round.
+    #[error("output {output:?} is {got}; the reference is {expected}")]
+    Dtype {
+        /// The output.
+        output: String,
+        /// The reference's type.
+        expected: Dtype,
+        /// The model's type.
+        got: Dtype,
+    },
+    /// Text, a whole number or a truth value is another than the reference's.
+    #[error("output {output:?}, row {row}: {got:?} where the reference says {expected:?}")]
+    Unequal {
+        /// The output.
+        output: String,
+        /// Index on axis 0, from 0.
+        row: usize,
+        /// The reference's value.
+        expected: String,
+        /// The model's value.
+        got: String,
+    },
     /// The model disagrees with the reference; the worst value is told.
     #[error("output {output:?}, row {row}: {got} where the reference says {expected} (off by {error})")]
     Mismatch {
@@ -130,11 +152,12 @@ impl Golden {
 
     /// Runs the model on the golden inputs and compares.
     ///
-    /// A value that is no finite number agrees only with the same one; whole numbers
-    /// and truth values must be equal.
+    /// A value that is no finite number agrees only with the same one; text, whole
+    /// numbers and truth values must be equal.
     ///
     /// # Errors
-    /// `Mismatch` for the value that is furthest off, and the others where there is
+    /// `Unequal` for the first of these that is not, `Mismatch` for the value that is
+    /// furthest off, and the others where there is
     /// nothing that could be compared.
     pub fn check(&self, model: &Model, tolerance: Tolerance) -> Result<Agreement, GoldenError> {
         let answers = model.run_rows(&model.arrange(&self.inputs)?)?;
@@ -151,6 +174,9 @@ impl Golden {
             let output = &ports[index].name;
             let differences = differences(output, reference, &answers[index])?;
             agreement.rows = agreement.rows.max(reference.row_count());
+            if same_words(output, reference, &answers[index])? {
+                continue;
+            }
             let tolerance = match ports[index].dtype.is_float() {
                 true => tolerance,
                 false => Tolerance { abs: 0.0, rel: 0.0 },
@@ -221,11 +247,40 @@ fn differences<'a>(
     }))
 }
 
+/// Whether answer and reference were compared as what must be equal, and were: as
+/// words, because FP64 holds neither text nor every whole number.
+fn same_words(output: &str, reference: &Tensor, answer: &Tensor) -> Result<bool, GoldenError> {
+    let output = || output.to_owned();
+    let (expected, got) = (reference.dtype(), answer.dtype());
+    if (expected == Dtype::Text) != (got == Dtype::Text) {
+        return Err(GoldenError::Dtype { output: output(), expected, got });
+    }
+    let (Some(expected), Some(got)) = (words(&reference.data), words(&answer.data)) else { return Ok(false) };
+    match expected.iter().zip(&got).position(|(expected, got)| expected != got) {
+        None => Ok(true),
+        Some(index) => Err(GoldenError::Unequal {
+            output: output(),
+            row: reference.row_of(index),
+            expected: expected[index].clone(),
+            got: got[index].clone(),
+        }),
+    }
+}
+
+/// Every element in words, unless they are floats; a truth value is 0 or 1.
+fn words(data: &Data) -> Option<Vec<String>> {
+    match data {
+        Data::F32(_) | Data::F64(_) => None,
+        Data::Bool(values) => Some(values.iter().map(|value| u8::from(*value).to_string()).collect()),
+        _ => Some(each!(data, values => values.iter().map(ToString::to_string).collect())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::Data;
     use crate::testing::{self, Load, floats};
+    use tract_onnx::pb::tensor_proto::DataType;
 
     const TOLERANCE: Tolerance = Tolerance { abs: 1e-5, rel: 1e-4 };
 
@@ -247,6 +302,7 @@ mod tests {
             Data::I64(vec![i64::MAX]),
             Data::U8(vec![200]),
             Data::Bool(vec![true]),
+            Data::Text(vec!["grün".to_owned()]),
         ] {
             golden.outputs.push((data.dtype().to_string(), Tensor::new(vec![1, 1], data).unwrap()));
         }
@@ -289,6 +345,30 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn text_and_whole_numbers_must_be_equal() {
+        let model = |kind: DataType| {
+            let mut proto = testing::identity(&[None]);
+            proto.graph.as_mut().unwrap().input[0] = testing::port("x", kind, &[None]);
+            proto.load().unwrap()
+        };
+        let golden = |given: Data, expected: Data| {
+            let named = |name: &str, data: Data| vec![(name.to_owned(), Tensor::new(vec![2], data).unwrap())];
+            Golden { inputs: named("x", given), outputs: named("y", expected) }
+        };
+        let text = |second: &str| Data::Text(vec!["a".to_owned(), second.to_owned()]);
+        let texts = model(DataType::String);
+        assert_eq!(golden(text("b"), text("b")).check(&texts, TOLERANCE).unwrap().rows, 2);
+        let error = golden(text("b"), text("c")).check(&texts, TOLERANCE).unwrap_err();
+        assert_eq!(error.to_string(), "output \"y\", row 1: \"b\" where the reference says \"c\"");
+        let error = golden(text("b"), Data::I64(vec![1, 2])).check(&texts, TOLERANCE).unwrap_err();
+        assert!(matches!(error, GoldenError::Dtype { got: Dtype::Text, .. }), "{error:?}");
+        // These two are the same in FP64.
+        let whole = |last: i64| Data::I64(vec![0, last]);
+        let error = golden(whole(i64::MAX), whole(i64::MAX - 1)).check(&model(DataType::Int64), TOLERANCE).unwrap_err();
+        assert!(matches!(error, GoldenError::Unequal { row: 1, .. }), "{error:?}");
     }
 
     #[test]

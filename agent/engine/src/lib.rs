@@ -26,6 +26,7 @@ pub use error::{LoadError, RunError};
 pub use golden::{Agreement, Golden, GoldenError, Tolerance};
 pub use input::{Input, InputError, read_input, read_npy};
 pub use model::Model;
+pub use npy::{read_archive, write_archive};
 pub use pipeline::{Answer, Class, Pipeline};
 pub use port::Port;
 pub use table::Table;

@@ -170,7 +170,10 @@ impl Model {
 
     /// Puts named tensors into the model's order and element types. The empty name
     /// will do for a model with one input.
-    pub(crate) fn arrange(&self, named: &[(String, Values)]) -> Result<Vec<Values>, RunError> {
+    ///
+    /// # Errors
+    /// `RunError` when one is missing, or cannot become the model's type unchanged.
+    pub fn arrange(&self, named: &[(String, Values)]) -> Result<Vec<Values>, RunError> {
         if named.len() != self.inputs.len() {
             return Err(RunError::InputCount { expected: self.inputs.len(), got: named.len() });
         }

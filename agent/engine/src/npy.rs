@@ -10,11 +10,11 @@ use std::path::Path;
 use npyz::npz::{NpzArchive, NpzWriter};
 use npyz::zip::write::FileOptions;
 use npyz::zip::{CompressionMethod, DateTime};
-use npyz::{AutoSerialize, DType, Deserialize, NpyFile, Order, TypeChar, WriterBuilder};
+use npyz::{DType, Deserialize, NpyFile, Order, Serialize, TypeChar, WriterBuilder};
 
 use crate::Limits;
 use crate::input::InputError;
-use crate::tensor::{Data, Tensor, elements};
+use crate::tensor::{Data, Tensor, each, elements};
 
 /// Arrays in one archive.
 const ARRAYS: usize = 64;
@@ -27,7 +27,13 @@ pub(crate) fn read_array(mut source: impl Read, limits: &Limits) -> Result<Tenso
     let file = NpyFile::new((&preamble[..]).chain(source)).map_err(InputError::array)?;
     let shape: Option<Vec<usize>> = file.shape().iter().map(|axis| usize::try_from(*axis).ok()).collect();
     let shape = shape.unwrap_or_else(|| vec![usize::MAX]);
-    let count = elements(&shape).unwrap_or(usize::MAX);
+    // Text is counted by its characters: an element can be as long as it says.
+    let width = match file.dtype() {
+        DType::Plain(kind) if kind.type_char() == TypeChar::UnicodeStr => kind.size_field().max(1),
+        _ => 1,
+    };
+    let count = elements(&shape).and_then(|count| count.checked_mul(usize::try_from(width).ok()?));
+    let count = count.unwrap_or(usize::MAX);
     if count > limits.input_elements {
         return Err(InputError::TooLarge { what: "elements", size: count as u64, limit: limits.input_elements as u64 });
     }
@@ -51,17 +57,18 @@ fn data<R: Read>(file: NpyFile<R>, shape: &[usize]) -> io::Result<Data> {
         (TypeChar::Uint, 4) => Data::U32(values(file, shape)?),
         (TypeChar::Uint, 8) => Data::U64(values(file, shape)?),
         (TypeChar::Bool, 1) => Data::Bool(values(file, shape)?),
+        (TypeChar::UnicodeStr, _) => Data::Text(values(file, shape)?),
         _ => return Err(unsupported(&kind.to_string())),
     })
 }
 
 fn unsupported(kind: &str) -> io::Error {
-    let known = "float32, float64, bool and integers";
+    let known = "float32, float64, bool, integers and text (<U)";
     io::Error::other(format!("an array of {kind} cannot be used; known are {known}"))
 }
 
 /// All elements, row-major.
-fn values<T: Deserialize + Copy, R: Read>(file: NpyFile<R>, shape: &[usize]) -> io::Result<Vec<T>> {
+fn values<T: Deserialize + Clone, R: Read>(file: NpyFile<R>, shape: &[usize]) -> io::Result<Vec<T>> {
     let fortran = file.order() == Order::Fortran;
     let stored = file.into_vec::<T>()?;
     if !fortran || stored.is_empty() {
@@ -71,7 +78,7 @@ fn values<T: Deserialize + Copy, R: Read>(file: NpyFile<R>, shape: &[usize]) -> 
     let mut ordered = Vec::with_capacity(stored.len());
     for _ in 0..stored.len() {
         let offset = index.iter().zip(shape).rev().fold(0, |offset, (i, axis)| offset * axis + i);
-        ordered.push(stored[offset]);
+        ordered.push(stored[offset].clone());
         for (i, axis) in index.iter_mut().zip(shape).rev() {
             *i += 1;
             if *i < *axis {
@@ -117,8 +124,11 @@ fn countable(header: &[u8]) -> bool {
     numbers.map(number).try_fold(1u64, |product, next| product.checked_mul(next?.max(1))).is_some()
 }
 
-/// Reads every array of an archive, in the order in which they are kept.
-pub(crate) fn read_archive(path: &Path, limits: &Limits) -> Result<Vec<(String, Tensor)>, InputError> {
+/// Reads every array of an `.npz` archive, in the order in which they are kept.
+///
+/// # Errors
+/// `InputError` when it cannot be read, is no such archive, or is too large.
+pub fn read_archive(path: &Path, limits: &Limits) -> Result<Vec<(String, Tensor)>, InputError> {
     let unreadable = |source| InputError::Io { path: path.to_owned(), source };
     let size = std::fs::metadata(path).map_err(unreadable)?.len();
     if size > limits.model_bytes {
@@ -140,39 +150,56 @@ pub(crate) fn read_archive(path: &Path, limits: &Limits) -> Result<Vec<(String, 
 }
 
 /// Writes an archive; the same arrays are always the same bytes.
-pub(crate) fn write_archive<'a>(path: &Path, arrays: impl Iterator<Item = (String, &'a Tensor)>) -> io::Result<()> {
+///
+/// # Errors
+/// When the file cannot be written, or a text ends in NUL, which NumPy drops.
+pub fn write_archive<'a>(path: &Path, arrays: impl Iterator<Item = (String, &'a Tensor)>) -> io::Result<()> {
     let mut writer = NpzWriter::new(io::BufWriter::new(File::create(path)?));
     for (name, tensor) in arrays {
-        match &tensor.data {
-            Data::F32(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::F64(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::I32(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::I64(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::I8(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::I16(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::U8(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::U16(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::U32(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::U64(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-            Data::Text(_) => return Err(unsupported("text")),
-            Data::Bool(v) => write_array(&mut writer, &name, &tensor.shape, v)?,
-        }
+        let kind = stored(&tensor.data)?;
+        each!(&tensor.data, values => write_array(&mut writer, &name, &tensor.shape, &kind, values)?);
     }
     writer.zip_writer().finish()?.flush()
 }
 
-fn write_array<T: AutoSerialize + Copy, W: Write + io::Seek>(
+/// NumPy's name of the element type; text is as wide as its longest.
+fn stored(data: &Data) -> io::Result<String> {
+    Ok(match data {
+        Data::F32(_) => "<f4".to_owned(),
+        Data::F64(_) => "<f8".to_owned(),
+        Data::I8(_) => "|i1".to_owned(),
+        Data::I16(_) => "<i2".to_owned(),
+        Data::I32(_) => "<i4".to_owned(),
+        Data::I64(_) => "<i8".to_owned(),
+        Data::U8(_) => "|u1".to_owned(),
+        Data::U16(_) => "<u2".to_owned(),
+        Data::U32(_) => "<u4".to_owned(),
+        Data::U64(_) => "<u8".to_owned(),
+        Data::Bool(_) => "|b1".to_owned(),
+        Data::Text(texts) => {
+            if let Some(text) = texts.iter().find(|text| text.ends_with('\0')) {
+                return Err(io::Error::other(format!("{text:?} cannot be kept: it ends in NUL")));
+            }
+            let longest = texts.iter().map(|text| text.chars().count()).max();
+            format!("<U{}", longest.unwrap_or(0).max(1))
+        }
+    })
+}
+
+fn write_array<T: Serialize + Clone, W: Write + io::Seek>(
     writer: &mut NpzWriter<W>,
     name: &str,
     shape: &[usize],
+    kind: &str,
     values: &[T],
 ) -> io::Result<()> {
     // The default is the time of day, and compressed bytes may differ by version.
     let options =
         FileOptions::default().compression_method(CompressionMethod::Stored).last_modified_time(DateTime::default());
+    let kind = DType::Plain(kind.parse().map_err(io::Error::other)?);
     let shape: Vec<u64> = shape.iter().map(|axis| *axis as u64).collect();
-    let mut array = writer.array::<T>(name, options)?.default_dtype().shape(&shape).begin_nd()?;
-    array.extend(values.iter().copied())?;
+    let mut array = writer.array::<T>(name, options)?.dtype(kind).shape(&shape).begin_nd()?;
+    array.extend(values.iter().cloned())?;
     array.finish()
 }
 
@@ -211,6 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn text_is_read_without_its_padding() {
+        let data: Vec<u8> = "é\0ab".chars().flat_map(|c| (c as u32).to_le_bytes()).collect();
+        let array = npy("{'descr': '<U2', 'fortran_order': False, 'shape': (2,), }", &data);
+        assert_eq!(read(&array).unwrap().data, Data::Text(vec!["é".to_owned(), "ab".to_owned()]));
+    }
+
+    #[test]
+    fn text_that_would_not_come_back_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |text: &str| {
+            let tensor = Tensor::new(vec![1], Data::Text(vec![text.to_owned()])).unwrap();
+            write_archive(&dir.path().join("a.npz"), [("x".to_owned(), &tensor)].into_iter())
+        };
+        assert!(write("").is_ok());
+        assert!(write("a\0").unwrap_err().to_string().contains("NUL"));
+    }
+
+    #[test]
     fn what_is_no_array_is_refused_in_words() {
         let header = |kind: &str, shape: &str| {
             npy(&format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}, }}"), &[])
@@ -222,6 +267,7 @@ mod tests {
             (b"not an array".to_vec(), "no NumPy array"),
             (header("|O", "(1,)"), "cannot be used"),
             (header("<f4", "(101,)"), "at most 100"),
+            (header("<U4000000000", "(1,)"), "at most 100"),
             (header("<f4", "(18446744073709551615, 2)"), "header"),
             (header("<f4", "(99999999999999999999,)"), "header"),
             (header("<f4", "(3,)"), "fill"),

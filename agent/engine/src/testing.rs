@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use prost::Message;
+use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension::Value};
 use tract_onnx::pb::{
-    GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, type_proto,
 };
 
 use crate::error::LoadError;
@@ -40,6 +41,38 @@ pub(crate) fn node(operator: &str, inputs: &[&str], outputs: &[&str]) -> NodePro
         output: outputs.iter().map(|name| (*name).to_owned()).collect(),
         ..Default::default()
     }
+}
+
+/// What an attribute of a node can hold.
+pub(crate) trait Attribute {
+    fn fill(self, attribute: &mut AttributeProto);
+}
+
+/// How each kind of attribute is kept.
+macro_rules! attribute {
+    ($kind:ty, $form:ident, $value:ident => $field:ident = $stored:expr) => {
+        impl Attribute for $kind {
+            fn fill(self, attribute: &mut AttributeProto) {
+                let $value = self;
+                attribute.$field = $stored;
+                attribute.r#type = AttributeType::$form as i32;
+            }
+        }
+    };
+}
+
+attribute!(i64, Int, value => i = value);
+attribute!(f32, Float, value => f = value);
+attribute!(&str, String, value => s = value.into());
+attribute!(Vec<i64>, Ints, value => ints = value);
+attribute!(Vec<f32>, Floats, value => floats = value);
+attribute!(Vec<&str>, Strings, value => strings = value.into_iter().map(Into::into).collect());
+attribute!(TensorProto, Tensor, value => t = Some(value));
+
+pub(crate) fn attribute(name: &str, value: impl Attribute) -> AttributeProto {
+    let mut attribute = AttributeProto { name: name.to_owned(), ..Default::default() };
+    value.fill(&mut attribute);
+    attribute
 }
 
 pub(crate) fn weights(name: &str, shape: &[i64], values: &[f32]) -> TensorProto {

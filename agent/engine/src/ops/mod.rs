@@ -5,9 +5,37 @@
 //! attributes are read and checked, and how it computes. Nothing here knows files,
 //! bundles or processing.
 
+mod columns;
+mod coupling;
+mod kernel;
+mod labels;
+mod linear;
+mod lookup;
+mod post_transform;
+mod scale;
+mod svm;
+#[cfg(test)]
+mod testing;
+
 use tract_onnx::Onnx;
 
 /// The library as this engine uses it: its operators, with ours in their place.
 pub(crate) fn library() -> Onnx {
-    tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true)
+    let mut onnx = tract_onnx::onnx().with_ignore_value_info(true).with_ignore_output_shapes(true);
+    let register = &mut onnx.op_register;
+    register.insert("ArrayFeatureExtractor", lookup::array_feature_extractor);
+    register.insert("Binarizer", scale::binarizer);
+    register.insert("CategoryMapper", lookup::category_mapper);
+    register.insert("FeatureVectorizer", columns::feature_vectorizer);
+    register.insert("Imputer", scale::imputer);
+    register.insert("LabelEncoder", lookup::label_encoder);
+    register.insert("LinearClassifier", linear::classifier);
+    register.insert("LinearRegressor", linear::regressor);
+    register.insert("Normalizer", scale::normalizer);
+    register.insert("OneHotEncoder", lookup::one_hot_encoder);
+    register.insert("SVMClassifier", svm::classifier);
+    register.insert("SVMRegressor", svm::regressor);
+    register.insert("Scaler", scale::scaler);
+    register.insert("ZipMap", columns::zip_map);
+    onnx
 }
