@@ -13,11 +13,15 @@ mod linear;
 mod lookup;
 mod post_transform;
 mod scale;
+mod standard;
 mod svm;
 #[cfg(test)]
 mod testing;
+mod tree;
 
 use tract_onnx::Onnx;
+
+pub(crate) use standard::rewrite;
 
 /// The library as this engine uses it: its operators, with ours in their place.
 pub(crate) fn library() -> Onnx {
@@ -33,9 +37,14 @@ pub(crate) fn library() -> Onnx {
     register.insert("LinearRegressor", linear::regressor);
     register.insert("Normalizer", scale::normalizer);
     register.insert("OneHotEncoder", lookup::one_hot_encoder);
+    register.insert("ReverseSequence", standard::reverse_sequence);
     register.insert("SVMClassifier", svm::classifier);
     register.insert("SVMRegressor", svm::regressor);
     register.insert("Scaler", scale::scaler);
+    register.insert("Upsample", standard::upsample);
     register.insert("ZipMap", columns::zip_map);
+    register.insert(standard::REVERSE, standard::reverse);
+    register.insert("LpPool", standard::rewritten);
+    tree::register(&mut onnx);
     onnx
 }
