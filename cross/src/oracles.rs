@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 type Oracle = fn() -> anyhow::Result<()>;
 
-const ORACLES: [(&str, Oracle); 2] = [("reference", reference), ("mosquitto", mosquitto)];
+const ORACLES: [(&str, Oracle); 3] = [("reference", reference), ("onnx", onnx), ("mosquitto", mosquitto)];
 
 /// `cargo xtask oracles [NAME]`
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
@@ -55,6 +55,24 @@ fn python(name: &str) -> anyhow::Result<PathBuf> {
 fn reference() -> anyhow::Result<()> {
     let script = workspace().join("tests/oracles/reference.py");
     build::run(Command::new(python("reference")?).arg(script))
+}
+
+/// ONNX's conformance cases, against the inference library alone and against our engine, and what they say of each
+/// operator against docs/operators.md (which `PETREL_WRITE=1` writes anew).
+fn onnx() -> anyhow::Result<()> {
+    let folder = workspace().join("target/oracles/onnx-cases");
+    let script = workspace().join("tests/oracles/onnx_nodes.py");
+    build::run(Command::new(python("onnx")?).arg(script).arg(&folder))?;
+    // Of the whole workspace, so that the inference library is not built again with other features.
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--example", "conform"]);
+    build::run(&mut build)?;
+    let mut conform = Command::new(build::folder(Profile::Dev).join("examples/conform"));
+    conform.arg(folder).arg(workspace().join("target/oracles/onnx.jsonl")).arg(workspace().join("docs/operators.md"));
+    if std::env::var_os("PETREL_WRITE").is_some() {
+        conform.arg("--write");
+    }
+    build::run(&mut conform)
 }
 
 /// A running server; it ends with this value.

@@ -11,6 +11,7 @@ use crate::error::RunError;
 use crate::input::InputError;
 use crate::model::Model;
 use crate::npy;
+use crate::port::Port;
 use crate::tensor::{Data, Dtype, Tensor, each};
 
 /// Inputs of a model and what it must answer, row by row, by the model's names (the
@@ -70,6 +71,12 @@ pub enum GoldenError {
         /// The model's names.
         known: Vec<String>,
     },
+    /// An output of the model that nothing was said of would not be tested.
+    #[error("the reference says nothing of the model's output {name:?}")]
+    MissingOutput {
+        /// The model's name.
+        name: String,
+    },
     /// The model cannot run on the golden inputs.
     #[error("the model does not run on the golden rows")]
     Run(#[from] RunError),
@@ -83,7 +90,8 @@ pub enum GoldenError {
         /// The model's shape.
         got: Vec<usize>,
     },
-    /// The answer is text where the reference is not, or the other way round.
+    /// The answer is text or a truth value where the reference is not, or the other way
+    /// round. (How wide a number is does not matter: a reference is often FP64.)
     #[error("output {output:?} is {got}; the reference is {expected}")]
     Dtype {
         /// The output.
@@ -160,14 +168,16 @@ impl Golden {
     /// furthest off, and the others where there is
     /// nothing that could be compared.
     pub fn check(&self, model: &Model, tolerance: Tolerance) -> Result<Agreement, GoldenError> {
+        if self.outputs.is_empty() {
+            return Err(GoldenError::Empty);
+        }
+        let ports = model.outputs();
+        let names = |name: &str, port: &Port| port.name == name || (name.is_empty() && ports.len() == 1);
         let answers = model.run_rows(&model.arrange(&self.inputs)?)?;
         let mut agreement = Agreement { rows: 0, worst_abs: 0.0, worst_rel: 0.0 };
         let mut worst: Option<Difference> = None;
         for (name, reference) in &self.outputs {
-            let ports = model.outputs();
-            let only = name.is_empty() && ports.len() == 1;
-            let index = ports.iter().position(|port| only || port.name == *name);
-            let Some(index) = index else {
+            let Some(index) = ports.iter().position(|port| names(name, port)) else {
                 let known = ports.iter().map(|port| port.name.clone()).collect();
                 return Err(GoldenError::UnknownOutput { name: name.clone(), known });
             };
@@ -194,7 +204,10 @@ impl Golden {
                 Err(GoldenError::Mismatch { output: output.to_owned(), row, expected, got, error })
             }
             None if self.outputs.iter().all(|(_, tensor)| tensor.is_empty()) => Err(GoldenError::Empty),
-            None => Ok(agreement),
+            None => match ports.iter().find(|port| !self.outputs.iter().any(|(name, _)| names(name, port))) {
+                Some(port) => Err(GoldenError::MissingOutput { name: port.name.clone() }),
+                None => Ok(agreement),
+            },
         }
     }
 }
@@ -252,7 +265,7 @@ fn differences<'a>(
 fn same_words(output: &str, reference: &Tensor, answer: &Tensor) -> Result<bool, GoldenError> {
     let output = || output.to_owned();
     let (expected, got) = (reference.dtype(), answer.dtype());
-    if (expected == Dtype::Text) != (got == Dtype::Text) {
+    if [Dtype::Text, Dtype::Bool].iter().any(|kind| (expected == *kind) != (got == *kind)) {
         return Err(GoldenError::Dtype { output: output(), expected, got });
     }
     let (Some(expected), Some(got)) = (words(&reference.data), words(&answer.data)) else { return Ok(false) };
@@ -267,11 +280,10 @@ fn same_words(output: &str, reference: &Tensor, answer: &Tensor) -> Result<bool,
     }
 }
 
-/// Every element in words, unless they are floats; a truth value is 0 or 1.
+/// Every element in words, unless they are floats.
 fn words(data: &Data) -> Option<Vec<String>> {
     match data {
         Data::F32(_) | Data::F64(_) => None,
-        Data::Bool(values) => Some(values.iter().map(|value| u8::from(*value).to_string()).collect()),
         _ => Some(each!(data, values => values.iter().map(ToString::to_string).collect())),
     }
 }
@@ -369,6 +381,40 @@ mod tests {
         let whole = |last: i64| Data::I64(vec![0, last]);
         let error = golden(whole(i64::MAX), whole(i64::MAX - 1)).check(&model(DataType::Int64), TOLERANCE).unwrap_err();
         assert!(matches!(error, GoldenError::Unequal { row: 1, .. }), "{error:?}");
+    }
+
+    #[test]
+    fn a_truth_value_is_no_number_but_a_wider_number_is_the_same() {
+        let tensor = |data: Data| Tensor::new(vec![1], data).unwrap();
+        let compare = |expected: Data, got: Data| same_words("y", &tensor(expected), &tensor(got));
+        let truth = Data::Bool(vec![true]);
+        for other in [Data::I64(vec![1]), Data::F32(vec![1.0]), Data::Text(vec!["true".to_owned()])] {
+            for (expected, got) in [(truth.clone(), other.clone()), (other, truth.clone())] {
+                let error = compare(expected, got).unwrap_err();
+                assert!(matches!(error, GoldenError::Dtype { .. }), "{error:?}");
+            }
+        }
+        assert!(compare(truth.clone(), truth.clone()).unwrap());
+        assert!(matches!(compare(truth, Data::Bool(vec![false])), Err(GoldenError::Unequal { .. })));
+        assert!(compare(Data::I64(vec![-1]), Data::I8(vec![-1])).unwrap());
+        assert!(matches!(compare(Data::I64(vec![-1]), Data::U8(vec![255])), Err(GoldenError::Unequal { .. })));
+        // Floats are left to the tolerance, of whatever width.
+        assert!(!compare(Data::F64(vec![0.5]), Data::F32(vec![0.5])).unwrap());
+        assert!(!compare(Data::I64(vec![2]), Data::F32(vec![2.0])).unwrap());
+    }
+
+    #[test]
+    fn an_output_without_a_reference_is_not_passed_over() {
+        let mut proto = testing::adder();
+        let graph = proto.graph.as_mut().unwrap();
+        graph.node.push(testing::node("Neg", &["y"], &["z"]));
+        graph.output.push(testing::port("z", DataType::Float, &[None, Some(2)]));
+        let model = proto.load().unwrap();
+        let mut golden = golden(&[1.0, 2.0], &[2.0, 12.0]);
+        let error = golden.check(&model, TOLERANCE).unwrap_err();
+        assert!(matches!(error, GoldenError::MissingOutput { name } if name == "z"));
+        golden.outputs.push(("z".to_owned(), floats(&[1, 2], &[-2.0, -12.0])));
+        assert!(golden.check(&model, TOLERANCE).is_ok());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use tract_onnx::prelude::*;
 use crate::Limits;
 use crate::error::{LoadError, RunError, invalid, too_large};
 use crate::onnx::survey;
-use crate::ops::library;
+use crate::ops::{library, rewrite};
 use crate::port::Port;
 use crate::tensor::{Data, Dtype, Tensor as Values, each};
 
@@ -63,6 +63,7 @@ impl Model {
         let mut proto =
             onnx.proto_model_for_read(source).map_err(|error| LoadError::NotOnnx { reason: told(&error) })?;
         let survey = survey(&mut proto, &onnx.op_register, limits)?;
+        proto.graph.as_mut().map_or(Ok(()), rewrite).map_err(invalid)?;
         let plan = plan(&onnx, &proto).map_err(invalid)?;
         let outputs = output_ports(&plan, &survey.outputs, limits)?;
         Ok(Model {
@@ -104,7 +105,9 @@ impl Model {
         self.check(inputs)?;
         let failed = |reason| RunError::Failed { reason };
         guard(|| -> TractResult<Vec<Values>> {
-            let inputs = inputs.iter().map(into_tract).collect::<TractResult<TVec<TValue>>>()?;
+            let model: &TypedModel = self.plan.model();
+            let values = |(index, tensor)| into_tract(tensor, model.input_fact(index)?.datum_type);
+            let inputs = inputs.iter().enumerate().map(values).collect::<TractResult<TVec<TValue>>>()?;
             let outputs = self.plan.run(inputs)?;
             outputs.iter().zip(&self.outputs).map(|(value, port)| from_tract(value, port.dtype)).collect()
         })
@@ -212,7 +215,7 @@ fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Re
     for (outlet, name) in model.outputs.iter().zip(names) {
         let fact = model.outlet_fact(*outlet).map_err(|error| invalid(told(&error)))?;
         let dtype = match fact.datum_type {
-            DatumType::F32 => Dtype::F32,
+            DatumType::F32 | DatumType::F16 => Dtype::F32,
             DatumType::F64 => Dtype::F64,
             DatumType::I8 => Dtype::I8,
             DatumType::I16 => Dtype::I16,
@@ -240,12 +243,20 @@ fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Re
     Ok(ports)
 }
 
-fn into_tract(tensor: &Values) -> TractResult<TValue> {
-    let shape = &tensor.shape;
-    let tensor = each!(&tensor.data, values => {
+fn into_tract(given: &Values, kind: DatumType) -> TractResult<TValue> {
+    let shape = &given.shape;
+    let tensor = each!(&given.data, values => {
         tract_ndarray::ArrayD::from_shape_vec(&shape[..], values.clone())?.into_tensor()
     });
-    Ok(tensor.into_tvalue())
+    if kind != DatumType::F16 {
+        return Ok(tensor.into_tvalue());
+    }
+    // From here on a value is rounded to infinity.
+    const HALF: f32 = 65520.0;
+    if let Some(large) = given.as_f32().iter().find(|x| x.is_finite() && x.abs() >= HALF) {
+        return Err(TractError::msg(format!("{large} is too large for half precision")));
+    }
+    Ok(tensor.cast_to_dt(kind)?.into_owned().into_tvalue())
 }
 
 fn from_tract(value: &Tensor, dtype: Dtype) -> TractResult<Values> {
@@ -297,6 +308,7 @@ fn shorten(mut message: String) -> String {
 mod tests {
     use super::*;
     use crate::testing::{self, Load, floats, graph, node};
+    use tract_onnx::pb::tensor_proto::DataType;
 
     #[test]
     fn a_batch_of_any_size_runs() {
@@ -311,6 +323,21 @@ mod tests {
             let output = model.run(&[input]).unwrap();
             assert_eq!(output, [floats(&[rows, 2], &[1.5, 10.5].repeat(rows))]);
         }
+    }
+
+    #[test]
+    fn half_precision_stays_inside() {
+        let half = |name| testing::port(name, DataType::Float16, &[None, Some(2)]);
+        let mut proto = graph(vec![node("Neg", &["x"], &["y"])], vec![]);
+        let inner = proto.graph.as_mut().unwrap();
+        (inner.input, inner.output) = (vec![half("x")], vec![half("y")]);
+        let model = proto.load().unwrap();
+        assert_eq!((model.inputs()[0].dtype, model.outputs()[0].dtype), (Dtype::F32, Dtype::F32));
+        // The halves nearest to 0.1 and to 2049.
+        let answer = model.run(&[floats(&[1, 2], &[0.1, 2049.0])]).unwrap();
+        assert_eq!(answer, [floats(&[1, 2], &[-0.099_975_586, -2048.0])]);
+        let error = model.run(&[floats(&[1, 2], &[0.5, 1e5])]).unwrap_err().to_string();
+        assert!(error.contains("100000 is too large for half precision"), "{error}");
     }
 
     #[test]

@@ -203,7 +203,8 @@ fn outputs(graph: &GraphProto) -> Result<Vec<String>, LoadError> {
 
 fn dtype(kind: i32) -> Result<Dtype, String> {
     match DataType::try_from(kind) {
-        Ok(DataType::Float) => Ok(Dtype::F32),
+        // Half precision stays inside: values enter and leave as FP32.
+        Ok(DataType::Float | DataType::Float16) => Ok(Dtype::F32),
         Ok(DataType::Double) => Ok(Dtype::F64),
         Ok(DataType::Int8) => Ok(Dtype::I8),
         Ok(DataType::Int16) => Ok(Dtype::I16),
@@ -333,7 +334,7 @@ mod tests {
         let mut no_output = testing::adder();
         no_output.graph.as_mut().unwrap().output[0].name = "z".to_owned();
         let mut half = testing::adder();
-        half.graph.as_mut().unwrap().input[0] = port("x", DataType::Float16, &[None, Some(2)]);
+        half.graph.as_mut().unwrap().input[0] = port("x", DataType::Bfloat16, &[None, Some(2)]);
         let mut shapeless = testing::adder();
         shapeless.graph.as_mut().unwrap().input[0].r#type = None;
         let mut string = weights("b", &[1, 2], &[]);

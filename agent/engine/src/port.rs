@@ -11,7 +11,7 @@ use crate::tensor::Dtype;
 pub struct Port {
     /// The tensor's name in the model.
     pub name: String,
-    /// Its element type.
+    /// Its element type; FP32 where the model has half precision, which it rounds to inside.
     pub dtype: Dtype,
     /// Its axes; `None` is chosen by the caller (axis 0: the batch).
     pub shape: Vec<Option<usize>>,
