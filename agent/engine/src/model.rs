@@ -17,7 +17,7 @@ use tract_onnx::prelude::*;
 use crate::Limits;
 use crate::error::{LoadError, RunError, invalid, too_large};
 use crate::onnx::survey;
-use crate::ops::library;
+use crate::ops::{library, rewrite};
 use crate::port::Port;
 use crate::tensor::{Data, Dtype, Tensor as Values, each};
 
@@ -196,7 +196,7 @@ fn plan(onnx: &tract_onnx::Onnx, proto: &tract_onnx::pb::ModelProto) -> Result<A
     let attempt = |optimise: bool| {
         let built = guard(|| -> TractResult<Arc<TypedSimplePlan>> {
             let model = onnx.model_for_proto_model(proto)?.into_typed()?;
-            if optimise { model.into_optimized()?.into_runnable() } else { model.into_runnable() }
+            if optimise { rewrite(model)?.into_optimized()?.into_runnable() } else { model.into_runnable() }
         })?;
         built.map_err(|error| told(&error))
     };
