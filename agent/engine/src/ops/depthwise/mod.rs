@@ -7,8 +7,10 @@
 //! nothing of how one plane is convolved: that is `plane`.
 
 mod plane;
+#[cfg(test)]
+mod tests;
 
-use fearless_simd::{Level, dispatch};
+use fearless_simd::Level;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, PoolSpec};
@@ -85,7 +87,7 @@ impl EvalOp for Depthwise {
         let (planes, kernels, bias) = (planes.as_slice::<f32>()?, kernels.as_slice::<f32>()?, bias.as_slice::<f32>()?);
         let mut out = output.try_as_plain_ram_mut()?;
         let out = out.as_slice_mut::<f32>()?;
-        dispatch!(Level::new(), simd => self.convolve(simd, &layout, planes, (kernels, bias), out));
+        self.convolve(&layout, planes, (kernels, bias), out);
         Ok(tvec!(output.into_tvalue()))
     }
 }
@@ -106,15 +108,8 @@ impl Depthwise {
     }
 
     /// Each input plane is copied once, for all the kernels that look at it.
-    #[inline(always)]
-    fn convolve<S: fearless_simd::Simd>(
-        &self,
-        simd: S,
-        layout: &Layout,
-        planes: &[f32],
-        (kernels, bias): (&[f32], &[f32]),
-        out: &mut [f32],
-    ) {
+    fn convolve(&self, layout: &Layout, planes: &[f32], (kernels, bias): (&[f32], &[f32]), out: &mut [f32]) {
+        let level = Level::new();
         let (channels, outputs) = (self.spec.input_channels, self.spec.output_channels);
         let (multiplier, volume) = (outputs / channels, kernels.len() / outputs);
         let each_in = layout.plane();
@@ -128,7 +123,7 @@ impl Depthwise {
                 let kernel = &kernels[channel * volume..][..volume];
                 taps.iter_mut().zip(kernel).for_each(|((_, tap), weight)| *tap = *weight);
                 let out = &mut out[output * each_out..][..each_out];
-                layout.convolve(simd, &room, &taps, (bias[channel], self.bounds), &mut sums, out);
+                layout.convolve(level, &room, &taps, (bias[channel], self.bounds), &mut sums, out);
             }
         }
     }

@@ -6,7 +6,7 @@
 //! runs over whole vectors, with neither borders nor strides in it. Knows
 //! nothing of models, batches or channels.
 
-use fearless_simd::{Simd, prelude::*};
+use fearless_simd::{Level, Simd, dispatch, prelude::*};
 
 /// Vectors that are summed at once, so that a multiplication need not wait for
 /// the one before it.
@@ -103,7 +103,6 @@ impl Layout {
     }
 
     /// Copies a plane; the padding is never written to.
-    #[inline(always)]
     pub(super) fn copy(&self, plane: &[f32], room: &mut [f32]) {
         for (y, phase_y) in self.phases.0.iter().enumerate() {
             let (first_row, from_row, rows) = self.y.covered(*phase_y);
@@ -128,10 +127,9 @@ impl Layout {
 
     /// Convolves a copied plane: `start` plus the sum of the taps, each with its
     /// offset, into a plane of outputs.
-    #[inline(always)]
-    pub(super) fn convolve<S: Simd>(
+    pub(super) fn convolve(
         &self,
-        simd: S,
+        level: Level,
         room: &[f32],
         taps: &[(usize, f32)],
         (start, bounds): (f32, Bounds),
@@ -140,15 +138,29 @@ impl Layout {
     ) {
         let width = self.x.output;
         if sums.is_empty() {
-            for (y, row) in out.chunks_exact_mut(width).enumerate() {
-                line(simd, &room[y * self.pitch..], taps, start, bounds, row);
-            }
-        } else {
-            line(simd, room, taps, start, bounds, sums);
-            for (row, sums) in out.chunks_exact_mut(width).zip(sums.chunks(self.pitch)) {
-                row.copy_from_slice(&sums[..width]);
-            }
+            dispatch!(level, simd => lines(simd, (room, self.pitch), taps, (start, bounds), (&mut *out, width)));
+            return;
         }
+        let length = sums.len();
+        dispatch!(level, simd => lines(simd, (room, 0), taps, (start, bounds), (&mut *sums, length)));
+        for (row, sums) in out.chunks_exact_mut(width).zip(sums.chunks(self.pitch)) {
+            row.copy_from_slice(&sums[..width]);
+        }
+    }
+}
+
+/// Sums for lines of outputs that look at lines of a copied plane, each so far
+/// from the next.
+#[inline(always)]
+fn lines<S: Simd>(
+    simd: S,
+    (room, pitch): (&[f32], usize),
+    taps: &[(usize, f32)],
+    (start, bounds): (f32, Bounds),
+    (out, width): (&mut [f32], usize),
+) {
+    for y in 0..out.len() / width {
+        line(simd, &room[y * pitch..], taps, start, bounds, &mut out[y * width..][..width]);
     }
 }
 

@@ -4,7 +4,7 @@
 //! the order of gates are those of ONNX's LSTM and GRU. The states and gates of
 //! a row are filled up to `Weights::pitch` numbers each; what fills them stays 0.
 
-use fearless_simd::{Simd, f32x16, prelude::*};
+use fearless_simd::{Level, Simd, dispatch, f32x16, prelude::*};
 
 use super::curve::{sigmoid, tanh};
 use super::product::Packed;
@@ -103,8 +103,7 @@ impl Rows {
 
     /// One step: from the input's part of the sums, for each row or none when the
     /// row has ended, to the next state.
-    #[inline(always)]
-    pub(super) fn step<S: Simd>(&mut self, simd: S, cell: Cell, weights: &Weights, inputs: &[Option<&[f32]>]) {
+    pub(super) fn step(&mut self, level: Level, cell: Cell, weights: &Weights, inputs: &[Option<&[f32]>]) {
         let (pitch, width) = (weights.pitch, weights.input.width());
         for (sums, input) in self.sums.chunks_exact_mut(width).zip(inputs) {
             let Some(input) = input else { continue };
@@ -115,73 +114,78 @@ impl Rows {
         }
         let states = self.h.chunks_exact(pitch);
         if cell == (Cell::Gru { after: false }) {
-            self.step_before(simd, weights, inputs);
-            return;
+            // The gates first, then the product with what they leave of the state.
+            weights.recurrent.add(level, states, 0..2 * pitch, &mut self.sums, width);
+            let rows = self.sums.chunks_exact(width).zip(self.h.chunks_exact(pitch));
+            for ((sums, h), left) in rows.zip(self.reset.chunks_exact_mut(pitch)) {
+                dispatch!(level, simd => reset(simd, &sums[pitch..], h, &mut *left));
+            }
+            let states = self.reset.chunks_exact(pitch);
+            weights.recurrent.add(level, states, 2 * pitch..width, &mut self.sums, width);
+        } else {
+            weights.recurrent.add(level, states, 0..width, &mut self.sums, width);
         }
-        weights.recurrent.add(simd, states, 0..width, &mut self.sums, width);
         let rows =
             self.sums.chunks_exact(width).zip(self.h.chunks_exact_mut(pitch).zip(self.c.chunks_exact_mut(pitch)));
         for ((sums, (h, c)), input) in rows.zip(inputs) {
-            match (input, cell) {
-                (None, _) => {}
-                (Some(_), Cell::Lstm) => lstm(simd, pitch, sums, weights.peepholes.as_deref(), c, h),
-                (Some(input), Cell::Gru { .. }) => gru(simd, pitch, sums, input, h),
-            }
-        }
-    }
-
-    /// A GRU whose reset gate scales the state before the product: first the two
-    /// gates, then the product with what is left of the state.
-    #[inline(always)]
-    fn step_before<S: Simd>(&mut self, simd: S, weights: &Weights, inputs: &[Option<&[f32]>]) {
-        let (pitch, width) = (weights.pitch, weights.input.width());
-        weights.recurrent.add(simd, self.h.chunks_exact(pitch), 0..2 * pitch, &mut self.sums, width);
-        for (row, sums) in self.sums.chunks_exact(width).enumerate() {
-            for at in (0..pitch).step_by(LANES) {
-                let kept = sigmoid(simd, load(simd, sums, pitch + at)) * load(simd, &self.h, row * pitch + at);
-                store(kept, &mut self.reset, row * pitch + at);
-            }
-        }
-        weights.recurrent.add(simd, self.reset.chunks_exact(pitch), 2 * pitch..width, &mut self.sums, width);
-        let rows = self.sums.chunks_exact(width).zip(self.h.chunks_exact_mut(pitch)).zip(inputs);
-        for ((sums, h), _) in rows.filter(|(_, input)| input.is_some()) {
-            for at in (0..pitch).step_by(LANES) {
-                mix(sigmoid(simd, load(simd, sums, at)), tanh(simd, load(simd, sums, 2 * pitch + at)), h, at);
+            let Some(input) = input else { continue };
+            let input = &input[2 * pitch..3 * pitch];
+            match cell {
+                Cell::Lstm => {
+                    let peepholes = weights.peepholes.as_deref();
+                    dispatch!(level, simd => lstm(simd, sums, peepholes, &mut *c, &mut *h));
+                }
+                Cell::Gru { after: true } => dispatch!(level, simd => gru(simd, sums, Some(input), &mut *h)),
+                Cell::Gru { after: false } => dispatch!(level, simd => gru(simd, sums, None, &mut *h)),
             }
         }
     }
 }
 
 #[inline(always)]
-fn lstm<S: Simd>(simd: S, pitch: usize, sums: &[f32], peepholes: Option<&[f32]>, c: &mut [f32], h: &mut [f32]) {
+fn lstm<S: Simd>(simd: S, sums: &[f32], peepholes: Option<&[f32]>, c: &mut [f32], h: &mut [f32]) {
+    let pitch = h.len();
     for at in (0..pitch).step_by(LANES) {
-        let gate = |index: usize| load(simd, sums, index * pitch + at);
-        let peep = |index: usize, state: f32x16<S>| match peepholes {
-            Some(peepholes) => load(simd, peepholes, index * pitch + at).mul_add(state, gate(index)),
-            None => gate(index),
-        };
+        let mut gates = [f32x16::splat(simd, 0.0); 4];
+        for gate in 0..4 {
+            gates[gate] = load(simd, sums, gate * pitch + at);
+        }
         let before = load(simd, c, at);
-        let (input, forget) = (sigmoid(simd, peep(0, before)), sigmoid(simd, peep(2, before)));
-        let after = forget.mul_add(before, input * tanh(simd, gate(3)));
+        if let Some(peepholes) = peepholes {
+            gates[0] = load(simd, peepholes, at).mul_add(before, gates[0]);
+            gates[2] = load(simd, peepholes, 2 * pitch + at).mul_add(before, gates[2]);
+        }
+        let (input, forget) = (sigmoid(simd, gates[0]), sigmoid(simd, gates[2]));
+        let after = forget.mul_add(before, input * tanh(simd, gates[3]));
         store(after, c, at);
-        store(sigmoid(simd, peep(1, after)) * tanh(simd, after), h, at);
+        if let Some(peepholes) = peepholes {
+            gates[1] = load(simd, peepholes, pitch + at).mul_add(after, gates[1]);
+        }
+        store(sigmoid(simd, gates[1]) * tanh(simd, after), h, at);
     }
 }
 
+/// What the reset gate leaves of a state.
 #[inline(always)]
-fn gru<S: Simd>(simd: S, pitch: usize, sums: &[f32], input: &[f32], h: &mut [f32]) {
+fn reset<S: Simd>(simd: S, gate: &[f32], h: &[f32], left: &mut [f32]) {
+    for at in (0..h.len()).step_by(LANES) {
+        store(sigmoid(simd, load(simd, gate, at)) * load(simd, h, at), left, at);
+    }
+}
+
+/// `(1 - z) * candidate + z * h`, where the candidate's sum is whole, or is the
+/// recurrent part that the reset gate scales, and the input's apart.
+#[inline(always)]
+fn gru<S: Simd>(simd: S, sums: &[f32], input: Option<&[f32]>, h: &mut [f32]) {
+    let pitch = h.len();
     for at in (0..pitch).step_by(LANES) {
-        let reset = sigmoid(simd, load(simd, sums, pitch + at));
-        let candidate = reset.mul_add(load(simd, sums, 2 * pitch + at), load(simd, input, 2 * pitch + at));
-        mix(sigmoid(simd, load(simd, sums, at)), tanh(simd, candidate), h, at);
+        let mut candidate = load(simd, sums, 2 * pitch + at);
+        if let Some(input) = input {
+            candidate = sigmoid(simd, load(simd, sums, pitch + at)).mul_add(candidate, load(simd, input, at));
+        }
+        let (candidate, before) = (tanh(simd, candidate), load(simd, h, at));
+        store(sigmoid(simd, load(simd, sums, at)).mul_add(before - candidate, candidate), h, at);
     }
-}
-
-/// `(1 - update) * candidate + update * h`
-#[inline(always)]
-fn mix<S: Simd>(update: f32x16<S>, candidate: f32x16<S>, h: &mut [f32], at: usize) {
-    let before = load(candidate.simd, h, at);
-    store(update.mul_add(before - candidate, candidate), h, at);
 }
 
 #[inline(always)]

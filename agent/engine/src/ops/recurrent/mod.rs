@@ -10,6 +10,8 @@ mod cell;
 mod curve;
 mod product;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 use tract_onnx::model::{OnnxOpRegister, optional_inputs, optional_outputs};
 use tract_onnx::pb::NodeProto;

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use fearless_simd::{Simd, f32x16, prelude::*};
+use fearless_simd::{Level, Simd, dispatch, f32x16, prelude::*};
 
 /// Columns that are computed together: two of the widest vectors.
 pub(super) const PANEL: usize = 32;
@@ -38,10 +38,9 @@ impl Packed {
 
     /// Adds the products of some vectors to as many rows of sums, `pitch` apart,
     /// in these columns (whole panels).
-    #[inline(always)]
-    pub(super) fn add<'a, S: Simd>(
+    pub(super) fn add<'a>(
         &self,
-        simd: S,
+        level: Level,
         mut vectors: impl ExactSizeIterator<Item = &'a [f32]>,
         columns: Range<usize>,
         mut sums: &mut [f32],
@@ -50,10 +49,11 @@ impl Packed {
         while vectors.len() > 0 {
             if vectors.len() >= 3 {
                 let three = [(); 3].map(|()| vectors.next().unwrap_or_default());
-                self.add_rows(simd, three, columns.clone(), sums, pitch);
+                dispatch!(level, simd => self.add_rows(simd, three, columns.clone(), &mut *sums, pitch));
                 sums = &mut sums[3 * pitch..];
             } else {
-                self.add_rows(simd, [vectors.next().unwrap_or_default()], columns.clone(), sums, pitch);
+                let one = [vectors.next().unwrap_or_default()];
+                dispatch!(level, simd => self.add_rows(simd, one, columns.clone(), &mut *sums, pitch));
                 sums = &mut sums[pitch..];
             }
         }
@@ -69,27 +69,29 @@ impl Packed {
         pitch: usize,
     ) {
         let vectors = vectors.map(|vector| &vector[..self.depth]);
-        let panels = self.panels[columns.start * self.depth..].chunks_exact(self.depth * PANEL);
-        for (panel, column) in panels.zip(columns.step_by(PANEL)) {
+        for column in columns.step_by(PANEL) {
+            let panel = &self.panels[column * self.depth..][..self.depth * PANEL];
             // Even and odd rows apart: a sum then waits half as often for the one before it.
             let mut even = [[f32x16::splat(simd, 0.0); 2]; ROWS];
             let mut odd = even;
-            let mut pairs = panel.chunks_exact(2 * PANEL);
-            for (pair, lines) in (&mut pairs).enumerate() {
+            for pair in 0..self.depth / 2 {
+                let lines = &panel[2 * pair * PANEL..][..2 * PANEL];
                 for row in 0..ROWS {
                     let (a, b) = (vectors[row][2 * pair], vectors[row][2 * pair + 1]);
+                    let (a, b) = (f32x16::splat(simd, a), f32x16::splat(simd, b));
                     for half in 0..2 {
                         even[row][half] = load(simd, lines, half).mul_add(a, even[row][half]);
                         odd[row][half] = load(simd, lines, 2 + half).mul_add(b, odd[row][half]);
                     }
                 }
             }
-            let rest = pairs.remainder();
             for row in 0..ROWS {
                 for half in 0..2 {
                     let mut sum = even[row][half] + odd[row][half];
-                    if !rest.is_empty() {
-                        sum = load(simd, rest, half).mul_add(vectors[row][self.depth - 1], sum);
+                    if self.depth % 2 == 1 {
+                        let line = &panel[(self.depth - 1) * PANEL..];
+                        let last = f32x16::splat(simd, vectors[row][self.depth - 1]);
+                        sum = load(simd, line, half).mul_add(last, sum);
                     }
                     let to = &mut sums[row * pitch + column + half * LANES..][..LANES];
                     (f32x16::from_slice(simd, to) + sum).store_slice(to);

@@ -4,7 +4,7 @@
 //! many steps at once; the rest goes step by step, a few rows of the batch
 //! together. Knows nothing of gates.
 
-use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd::Level;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::internal::*;
 
@@ -54,7 +54,7 @@ impl EvalOp for Recurrent {
         ensure!(x[2] == inputs[1].shape()[2], "{} features where {} are needed", x[2], inputs[1].shape()[2]);
         let zero = |what: What| Tensor::zero::<f32>(&self.shape(what, x, r));
         let mut outputs = [zero(What::All)?, zero(What::LastH)?, zero(What::LastC)?];
-        dispatch!(Level::new(), simd => self.run(simd, &sizes, &inputs[0], &lengths, initial, weights, &mut outputs))?;
+        self.run(Level::new(), &sizes, &inputs[0], &lengths, initial, weights, &mut outputs)?;
         let [all, h, c] = outputs.map(Some);
         let mut outputs = [(What::All, all), (What::LastH, h), (What::LastC, c)];
         let mut take =
@@ -79,11 +79,10 @@ impl Recurrent {
     }
 
     /// Every direction, a few rows at a time.
-    #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    fn run<S: Simd>(
+    fn run(
         &self,
-        simd: S,
+        level: Level,
         sizes: &Sizes,
         x: &Tensor,
         lengths: &[usize],
@@ -120,7 +119,7 @@ impl Recurrent {
                     direction,
                     reverse: *reverse,
                 };
-                each.steps(simd, weights, &mut rows, all);
+                each.steps(level, weights, &mut rows, all);
                 for (state, last) in [(&rows.h, &mut *last_h), (&rows.c, &mut *last_c)] {
                     for (row, state) in state.chunks_exact(weights.pitch).enumerate() {
                         let at = self.state_at(sizes, direction, first + row);
@@ -151,8 +150,7 @@ struct Each<'a> {
 }
 
 impl Each<'_> {
-    #[inline(always)]
-    fn steps<S: Simd>(&self, simd: S, weights: &Weights, rows: &mut Rows, all: &mut [f32]) {
+    fn steps(&self, level: Level, weights: &Weights, rows: &mut Rows, all: &mut [f32]) {
         let width = weights.input.width();
         let longest = self.lengths.iter().copied().max().unwrap_or(0);
         let mut inputs = vec![0.0; self.lengths.len() * STEPS.min(longest) * width];
@@ -163,7 +161,7 @@ impl Each<'_> {
                 let inputs = &mut inputs[..mine * width];
                 inputs.chunks_exact_mut(width).for_each(|sums| sums.copy_from_slice(&weights.bias));
                 let vectors = (start..start + mine).map(|step| self.input(row, step));
-                weights.input.add(simd, vectors, 0..width, inputs, width);
+                weights.input.add(level, vectors, 0..width, inputs, width);
             }
             for step in start..start + steps {
                 let of_row = |row: usize| {
@@ -173,7 +171,7 @@ impl Each<'_> {
                 let mut now: [Option<&[f32]>; TOGETHER] = [None; TOGETHER];
                 let now = &mut now[..self.lengths.len()];
                 now.iter_mut().enumerate().for_each(|(row, input)| *input = of_row(row));
-                rows.step(simd, self.op.cell, weights, now);
+                rows.step(level, self.op.cell, weights, now);
                 for row in (0..self.lengths.len()).filter(|row| now[*row].is_some()) {
                     let h = &rows.h[row * weights.pitch..][..self.sizes.hidden];
                     all[self.output_at(row, step)..][..self.sizes.hidden].copy_from_slice(h);
