@@ -17,7 +17,7 @@ use tract_onnx::prelude::*;
 use crate::Limits;
 use crate::error::{LoadError, RunError, invalid, too_large};
 use crate::onnx::survey;
-use crate::ops::{library, rewrite};
+use crate::ops::{library, rewrite, rewrite_nodes};
 use crate::port::Port;
 use crate::tensor::{Data, Dtype, Tensor as Values, each};
 
@@ -63,7 +63,7 @@ impl Model {
         let mut proto =
             onnx.proto_model_for_read(source).map_err(|error| LoadError::NotOnnx { reason: told(&error) })?;
         let survey = survey(&mut proto, &onnx.op_register, limits)?;
-        proto.graph.as_mut().map_or(Ok(()), rewrite).map_err(invalid)?;
+        proto.graph.as_mut().map_or(Ok(()), rewrite_nodes).map_err(invalid)?;
         let plan = plan(&onnx, &proto).map_err(invalid)?;
         let outputs = output_ports(&plan, &survey.outputs, limits)?;
         Ok(Model {
@@ -202,7 +202,7 @@ fn plan(onnx: &tract_onnx::Onnx, proto: &tract_onnx::pb::ModelProto) -> Result<A
     let attempt = |optimise: bool| {
         let built = guard(|| -> TractResult<Arc<TypedSimplePlan>> {
             let model = onnx.model_for_proto_model(proto)?.into_typed()?;
-            if optimise { model.into_optimized()?.into_runnable() } else { model.into_runnable() }
+            if optimise { rewrite(model)?.into_optimized()?.into_runnable() } else { model.into_runnable() }
         })?;
         built.map_err(|error| told(&error))
     };

@@ -158,3 +158,18 @@ pub(crate) fn load_bytes(bytes: &[u8], limits: &Limits) -> Result<Model, LoadErr
     std::fs::write(&path, bytes).unwrap();
     Model::load(&path, limits)
 }
+
+/// Chance that is the same each time (a linear congruential generator, Knuth's constants).
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+
+    /// Numbers from -1 to 1.
+    pub(crate) fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.below(2001) as f32 / 1000.0 - 1.0).collect()
+    }
+}

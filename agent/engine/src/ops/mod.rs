@@ -7,11 +7,13 @@
 
 mod columns;
 mod coupling;
+mod depthwise;
 mod kernel;
 mod labels;
 mod linear;
 mod lookup;
 mod post_transform;
+mod recurrent;
 mod scale;
 mod standard;
 mod svm;
@@ -20,8 +22,9 @@ mod testing;
 mod tree;
 
 use tract_onnx::Onnx;
+use tract_onnx::prelude::{TractResult, TypedModel};
 
-pub(crate) use standard::rewrite;
+pub(crate) use standard::rewrite as rewrite_nodes;
 
 /// The library as this engine uses it: its operators, with ours in their place.
 pub(crate) fn library() -> Onnx {
@@ -45,6 +48,15 @@ pub(crate) fn library() -> Onnx {
     register.insert("ZipMap", columns::zip_map);
     register.insert(standard::REVERSE, standard::reverse);
     register.insert("LpPool", standard::rewritten);
+    recurrent::register(register);
     tree::register(&mut onnx);
     onnx
+}
+
+/// Simplifies a model as the library does, and puts our operators in the place of
+/// those that it does badly. The answers stay the same, but for rounding.
+pub(crate) fn rewrite(model: TypedModel) -> TractResult<TypedModel> {
+    let mut model = model.into_decluttered()?;
+    depthwise::rewrite(&mut model)?;
+    Ok(model)
 }

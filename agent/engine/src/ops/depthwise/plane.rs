@@ -1,0 +1,220 @@
+//! Convolution of one plane with one kernel.
+//!
+//! Decides the order of memory and arithmetic. A plane is first copied to where
+//! padding is really there and columns (and rows) that a stride skips lie apart;
+//! then every tap of the kernel is the same plane, shifted, so the sum over taps
+//! runs over whole vectors, with neither borders nor strides in it. Knows
+//! nothing of models, batches or channels.
+
+use fearless_simd::{Level, Simd, dispatch, prelude::*};
+
+/// Vectors that are summed at once, so that a multiplication need not wait for
+/// the one before it.
+const AT_ONCE: usize = 4;
+/// The widest vector, in numbers.
+const WIDEST: usize = 16;
+/// Rows shorter than this are not worth a loop each: all rows are then summed as
+/// one, with the gaps between them.
+const SHORT: usize = 2 * WIDEST;
+
+/// One spatial axis of a convolution.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Axis {
+    pub(super) input: usize,
+    pub(super) output: usize,
+    pub(super) kernel: usize,
+    pub(super) stride: usize,
+    pub(super) dilation: usize,
+    /// Padding before the first element.
+    pub(super) before: usize,
+}
+
+impl Axis {
+    /// Remainders, by the stride, of the positions that taps look at.
+    fn phases(&self) -> Vec<usize> {
+        let mut phases: Vec<usize> = (0..self.kernel).map(|tap| tap * self.dilation % self.stride).collect();
+        phases.sort_unstable();
+        phases.dedup();
+        phases
+    }
+
+    /// Positions of each phase: those of the outputs, and what the last tap sees beyond.
+    fn extent(&self) -> usize {
+        self.output + (self.kernel - 1) * self.dilation / self.stride
+    }
+
+    /// Of a phase: the first position that is not padding, which element it is,
+    /// and how many follow from there.
+    fn covered(&self, phase: usize) -> (usize, usize, usize) {
+        let first = self.before.saturating_sub(phase).div_ceil(self.stride);
+        let element = first * self.stride + phase - self.before;
+        let count = self.input.saturating_sub(element).div_ceil(self.stride);
+        (first, element, count.min(self.extent().saturating_sub(first)))
+    }
+}
+
+/// Where a plane's elements are copied to, and where the taps find them.
+#[derive(Debug)]
+pub(super) struct Layout {
+    y: Axis,
+    x: Axis,
+    phases: (Vec<usize>, Vec<usize>),
+    rows: usize,
+    pitch: usize,
+}
+
+/// What the sums are bounded by, both ends included.
+pub(super) type Bounds = Option<(f32, f32)>;
+
+impl Layout {
+    pub(super) fn new(y: Axis, x: Axis) -> Layout {
+        Layout { y, x, phases: (y.phases(), x.phases()), rows: y.extent(), pitch: x.extent() }
+    }
+
+    /// Elements of an input plane.
+    pub(super) fn plane(&self) -> usize {
+        self.y.input * self.x.input
+    }
+
+    /// A copy's room, all padding; with a margin, so that a vector may begin at any element.
+    pub(super) fn room(&self) -> Vec<f32> {
+        vec![0.0; self.phases.0.len() * self.phases.1.len() * self.rows * self.pitch + AT_ONCE * WIDEST]
+    }
+
+    /// Room for the sums of short rows; empty when rows are long.
+    pub(super) fn sums(&self) -> Vec<f32> {
+        let short = self.x.output < SHORT;
+        vec![0.0; if short { ((self.y.output - 1) * self.pitch + self.x.output).next_multiple_of(WIDEST) } else { 0 }]
+    }
+
+    /// How far into the copy each tap looks for the first output, in the order of the kernel.
+    pub(super) fn offsets(&self) -> Vec<usize> {
+        let at = |axis: &Axis, phases: &[usize], tap: usize| {
+            let position = tap * axis.dilation;
+            (phases.partition_point(|phase| *phase < position % axis.stride), position / axis.stride)
+        };
+        let taps = (0..self.y.kernel).flat_map(|y| (0..self.x.kernel).map(move |x| (y, x)));
+        taps.map(|(y, x)| {
+            let (phase_y, row) = at(&self.y, &self.phases.0, y);
+            let (phase_x, column) = at(&self.x, &self.phases.1, x);
+            ((phase_y * self.phases.1.len() + phase_x) * self.rows + row) * self.pitch + column
+        })
+        .collect()
+    }
+
+    /// Copies a plane; the padding is never written to.
+    pub(super) fn copy(&self, plane: &[f32], room: &mut [f32]) {
+        for (y, phase_y) in self.phases.0.iter().enumerate() {
+            let (first_row, from_row, rows) = self.y.covered(*phase_y);
+            for (x, phase_x) in self.phases.1.iter().enumerate() {
+                let (first, from, count) = self.x.covered(*phase_x);
+                if count == 0 {
+                    continue;
+                }
+                let part = y * self.phases.1.len() + x;
+                for row in 0..rows {
+                    let source = &plane[(from_row + row * self.y.stride) * self.x.input..][from..self.x.input];
+                    let target = &mut room[(part * self.rows + first_row + row) * self.pitch + first..][..count];
+                    match self.x.stride {
+                        1 => target.copy_from_slice(&source[..count]),
+                        2 => target.iter_mut().zip(source.chunks(2)).for_each(|(to, pair)| *to = pair[0]),
+                        stride => target.iter_mut().zip(source.iter().step_by(stride)).for_each(|(to, x)| *to = *x),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Convolves a copied plane: `start` plus the sum of the taps, each with its
+    /// offset, into a plane of outputs.
+    pub(super) fn convolve(
+        &self,
+        level: Level,
+        room: &[f32],
+        taps: &[(usize, f32)],
+        (start, bounds): (f32, Bounds),
+        sums: &mut [f32],
+        out: &mut [f32],
+    ) {
+        let width = self.x.output;
+        if sums.is_empty() {
+            dispatch!(level, simd => lines(simd, (room, self.pitch), taps, (start, bounds), (&mut *out, width)));
+            return;
+        }
+        let length = sums.len();
+        dispatch!(level, simd => lines(simd, (room, 0), taps, (start, bounds), (&mut *sums, length)));
+        for (row, sums) in out.chunks_exact_mut(width).zip(sums.chunks(self.pitch)) {
+            row.copy_from_slice(&sums[..width]);
+        }
+    }
+}
+
+/// Sums for lines of outputs that look at lines of a copied plane, each so far
+/// from the next.
+#[inline(always)]
+fn lines<S: Simd>(
+    simd: S,
+    (room, pitch): (&[f32], usize),
+    taps: &[(usize, f32)],
+    (start, bounds): (f32, Bounds),
+    (out, width): (&mut [f32], usize),
+) {
+    for y in 0..out.len() / width {
+        line(simd, &room[y * pitch..], taps, start, bounds, &mut out[y * width..][..width]);
+    }
+}
+
+/// As `sum`, with the number of taps known to the compiler where it is a usual one.
+#[inline(always)]
+fn line<S: Simd>(simd: S, room: &[f32], taps: &[(usize, f32)], start: f32, bounds: Bounds, out: &mut [f32]) {
+    if let Ok(taps) = <&[(usize, f32); 9]>::try_from(taps) {
+        sum(simd, room, taps, start, bounds, out);
+    } else {
+        sum(simd, room, taps, start, bounds, out);
+    }
+}
+
+/// Sums at every element of `out`, which is at least one of the widest vectors long.
+#[inline(always)]
+fn sum<S: Simd>(simd: S, room: &[f32], taps: &[(usize, f32)], start: f32, bounds: Bounds, out: &mut [f32]) {
+    let mut done = 0;
+    while done < out.len() {
+        if out.len() - done >= AT_ONCE * S::f32s::LEN {
+            block::<S, AT_ONCE>(simd, &room[done..], taps, start, bounds, &mut out[done..]);
+            done += AT_ONCE * S::f32s::LEN;
+        } else {
+            // The last vector may go over elements that are there already.
+            let at = done.min(out.len() - S::f32s::LEN);
+            block::<S, 1>(simd, &room[at..], taps, start, bounds, &mut out[at..]);
+            done = at + S::f32s::LEN;
+        }
+    }
+}
+
+#[inline(always)]
+fn block<S: Simd, const VECTORS: usize>(
+    simd: S,
+    room: &[f32],
+    taps: &[(usize, f32)],
+    start: f32,
+    bounds: Bounds,
+    out: &mut [f32],
+) {
+    let lanes = S::f32s::LEN;
+    let mut sums = [S::f32s::splat(simd, start); VECTORS];
+    for (offset, tap) in taps {
+        let shifted = &room[*offset..][..VECTORS * lanes];
+        let tap = S::f32s::splat(simd, *tap);
+        for vector in 0..VECTORS {
+            sums[vector] = S::f32s::from_slice(simd, &shifted[vector * lanes..][..lanes]).mul_add(tap, sums[vector]);
+        }
+    }
+    let out = &mut out[..VECTORS * lanes];
+    for vector in 0..VECTORS {
+        let mut sum = sums[vector];
+        if let Some((low, high)) = bounds {
+            sum = sum.max(S::f32s::splat(simd, low)).min(S::f32s::splat(simd, high));
+        }
+        sum.store_slice(&mut out[vector * lanes..][..lanes]);
+    }
+}

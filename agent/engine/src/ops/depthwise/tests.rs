@@ -1,0 +1,176 @@
+use tract_onnx::tract_core::ops::cnn::PaddingSpec;
+use tract_onnx::tract_core::ops::math::{max, min};
+
+use super::*;
+use crate::testing::Chance;
+
+/// One convolution's case: sizes and attributes of each spatial axis.
+#[derive(Debug)]
+struct Case {
+    batch: usize,
+    channels: usize,
+    multiplier: usize,
+    axes: Vec<Axis>,
+    after: Vec<usize>,
+    bounds: Bounds,
+}
+
+impl Case {
+    fn any(chance: &mut Chance) -> Case {
+        let (mut axes, mut after) = (vec![], vec![]);
+        for _ in 0..chance.below(2) + 1 {
+            let (kernel, stride, dilation) = (chance.below(5) + 1, chance.below(3) + 1, chance.below(3) + 1);
+            let (before, behind) = (chance.below(4), chance.below(4));
+            let field = (kernel - 1) * dilation + 1;
+            let long = if chance.below(4) == 0 { 90 } else { 18 };
+            let input = (chance.below(long) + 1).max(field.saturating_sub(before + behind)).max(1);
+            let output = (input + before + behind - field) / stride + 1;
+            axes.push(Axis { input, output, kernel, stride, dilation, before });
+            after.push(behind);
+        }
+        let bounds = [None, Some((0.0, f32::INFINITY)), Some((-0.3, 0.4))][chance.below(3)];
+        let (batch, channels, multiplier) = (chance.below(3) + 1, chance.below(4) + 2, chance.below(3) + 1);
+        Case { batch, channels, multiplier, axes, after, bounds }
+    }
+
+    fn model(&self, kernels: &[f32], bias: &[f32], channels_first: bool) -> TypedModel {
+        let each = |of: fn(&Axis) -> usize| self.axes.iter().map(of).collect::<TVec<usize>>();
+        let mut shape = vec![self.batch, self.channels];
+        shape.extend(each(|axis| axis.input));
+        let mut weights = vec![self.channels * self.multiplier, 1];
+        weights.extend(each(|axis| axis.kernel));
+        if !channels_first {
+            let channels = shape.remove(1);
+            shape.push(channels);
+        }
+        let conv = Conv {
+            pool_spec: PoolSpec {
+                data_format: if channels_first { DataFormat::NCHW } else { DataFormat::NHWC },
+                kernel_shape: each(|axis| axis.kernel),
+                padding: PaddingSpec::Explicit(each(|axis| axis.before), self.after.iter().copied().collect()),
+                dilations: Some(each(|axis| axis.dilation)),
+                strides: Some(each(|axis| axis.stride)),
+                input_channels: self.channels,
+                output_channels: self.channels * self.multiplier,
+            },
+            kernel_fmt: KernelFormat::OIHW,
+            group: self.channels,
+            q_params: None,
+        };
+        let mut model = TypedModel::default();
+        let x = model.add_source("x", f32::fact(&shape)).unwrap();
+        let kernels = model.add_const("kernels", Tensor::from_shape(&weights, kernels).unwrap()).unwrap();
+        let bias = model.add_const("bias", Tensor::from_shape(&[bias.len()], bias).unwrap()).unwrap();
+        let mut y = model.wire_node("conv", conv, &[x, kernels, bias]).unwrap();
+        if let Some((low, high)) = self.bounds {
+            let scalar = |value: f32| tensor0(value).broadcast_scalar_to_shape(&vec![1; shape.len()]).unwrap();
+            let low = model.add_const("low", scalar(low)).unwrap();
+            let high = model.add_const("high", scalar(high)).unwrap();
+            y = model.wire_node("max", max(), &[y[0], low]).unwrap();
+            y = model.wire_node("min", min(), &[y[0], high]).unwrap();
+        }
+        model.select_output_outlets(&y).unwrap();
+        model
+    }
+
+    /// The definition, term by term.
+    fn expected(&self, input: &[f32], kernels: &[f32], bias: &[f32]) -> Vec<f32> {
+        let flat = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, before: 0 };
+        let x = self.axes[self.axes.len() - 1];
+        let y = if self.axes.len() == 2 { self.axes[0] } else { flat };
+        let mut out = vec![];
+        for plane in 0..self.batch * self.channels * self.multiplier {
+            let channel = plane % (self.channels * self.multiplier);
+            let from = &input[plane / self.multiplier * y.input * x.input..];
+            for (row, column) in (0..y.output).flat_map(|row| (0..x.output).map(move |column| (row, column))) {
+                let mut sum = f64::from(bias[channel]);
+                for (down, right) in (0..y.kernel).flat_map(|down| (0..x.kernel).map(move |right| (down, right))) {
+                    let at = |axis: Axis, output: usize, tap: usize| {
+                        let position = (output * axis.stride + tap * axis.dilation).checked_sub(axis.before);
+                        position.filter(|position| *position < axis.input)
+                    };
+                    if let (Some(row), Some(column)) = (at(y, row, down), at(x, column, right)) {
+                        let tap = kernels[(channel * y.kernel + down) * x.kernel + right];
+                        sum += f64::from(tap) * f64::from(from[row * x.input + column]);
+                    }
+                }
+                let (low, high) = self.bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+                out.push((sum as f32).max(low).min(high));
+            }
+        }
+        out
+    }
+}
+
+fn is_ours(model: &TypedModel) -> bool {
+    model.nodes.iter().any(|node| node.op_is::<Depthwise>())
+}
+
+#[test]
+fn it_agrees_with_the_definition_for_any_shape_and_attributes() {
+    let mut chance = Chance(7);
+    for _ in 0..600 {
+        let case = Case::any(&mut chance);
+        let outputs = case.channels * case.multiplier;
+        let volume: usize = case.axes.iter().map(|axis| axis.kernel).product();
+        let elements: usize = case.batch * case.channels * case.axes.iter().map(|axis| axis.input).product::<usize>();
+        let (kernels, bias) = (chance.floats(outputs * volume), chance.floats(outputs));
+        let input = chance.floats(elements);
+        let mut model = case.model(&kernels, &bias, true);
+        let shape = model.outlet_fact(model.inputs[0]).unwrap().shape.as_concrete().unwrap().to_vec();
+        rewrite(&mut model).unwrap();
+        assert!(is_ours(&model), "{case:?}");
+        assert_eq!(model.nodes.len(), 2, "the bounds are not taken in: {case:?}");
+        let x = Tensor::from_shape(&shape, &input).unwrap().into_tvalue();
+        let got = model.into_optimized().unwrap().into_runnable().unwrap().run(tvec!(x)).unwrap();
+        let expected = case.expected(&input, &kernels, &bias);
+        let got = got[0].to_plain_array_view::<f32>().unwrap();
+        assert_eq!(got.len(), expected.len(), "{case:?}");
+        let apart = got.iter().zip(&expected).map(|(got, expected)| (got - expected).abs()).fold(0.0, f32::max);
+        assert!(apart < 1e-5, "{apart} {case:?}");
+    }
+}
+
+#[test]
+fn a_free_batch_axis_takes_any_number_of_rows() {
+    let mut chance = Chance(3);
+    let axis = Axis { input: 9, output: 9, kernel: 3, stride: 1, dilation: 1, before: 1 };
+    let case = Case { batch: 1, channels: 3, multiplier: 1, axes: vec![axis; 2], after: vec![1, 1], bounds: None };
+    let (kernels, bias) = (chance.floats(27), chance.floats(3));
+    let mut model = case.model(&kernels, &bias, true);
+    let free = model.symbols.sym("N");
+    let fact = f32::fact([free.to_dim(), 3.to_dim(), 9.to_dim(), 9.to_dim()]);
+    model.set_outlet_fact(model.inputs[0], fact.clone()).unwrap();
+    rewrite(&mut model).unwrap();
+    assert_eq!(model.outlet_fact(model.outputs[0]).unwrap().shape, fact.shape);
+    let plan = model.into_runnable().unwrap();
+    for batch in [1, 4] {
+        let input = chance.floats(batch * 3 * 81);
+        let x = Tensor::from_shape(&[batch, 3, 9, 9], &input).unwrap();
+        let got = plan.run(tvec!(x.into_tvalue())).unwrap();
+        let axes = case.axes.clone();
+        let expected = Case { batch, axes, after: vec![1, 1], ..case }.expected(&input, &kernels, &bias);
+        assert_eq!(got[0].shape(), [batch, 3, 9, 9]);
+        for (got, expected) in got[0].to_plain_array_view::<f32>().unwrap().iter().zip(&expected) {
+            assert!((got - expected).abs() < 1e-5);
+        }
+    }
+}
+
+#[test]
+fn what_it_does_not_know_it_leaves_alone() {
+    let mut chance = Chance(5);
+    let axis = Axis { input: 9, output: 9, kernel: 3, stride: 1, dilation: 1, before: 1 };
+    let case = Case { batch: 1, channels: 4, multiplier: 1, axes: vec![axis; 2], after: vec![1, 1], bounds: None };
+    let (kernels, bias) = (chance.floats(36), chance.floats(4));
+    let mut model = case.model(&kernels, &bias, false);
+    rewrite(&mut model).unwrap();
+    assert!(!is_ours(&model));
+    // The unbounded sum is an answer, too: it must stay.
+    let bounded = Case { bounds: Some((0.0, 1.0)), axes: case.axes.clone(), after: vec![1, 1], ..case };
+    let mut model = bounded.model(&kernels, &bias, true);
+    let (conv, out) = (model.node_by_name("conv").unwrap().id, model.outputs[0]);
+    model.select_output_outlets(&[conv.into(), out]).unwrap();
+    rewrite(&mut model).unwrap();
+    assert!(is_ours(&model) && model.node_by_name("max").is_ok());
+}
