@@ -27,7 +27,7 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> Result<(), String> {
             return Err(format!("{} {:?}: {reason}", node.op_type, node.name));
         }
         match &*node.op_type {
-            "LSTM" | "GRU" | "RNN" if text(&node, "direction") == Some("reverse") => reversed(node, graph),
+            "RNN" if text(&node, "direction") == Some("reverse") => reversed(node, graph),
             "LpPool" => pool_of_powers(node, graph)?,
             "Upsample" if node.input.len() == 1 => {
                 let scales = attribute(&node, "scales").map(|scales| scales.floats.clone()).unwrap_or_default();
@@ -44,20 +44,13 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> Result<(), String> {
 fn passed_over(node: &NodeProto) -> Option<String> {
     let number = |name: &str| attribute(node, name).map(|attribute| attribute.i);
     match &*node.op_type {
-        "LSTM" | "GRU" | "RNN" => {
-            let usual: &[&str] = match &*node.op_type {
-                "LSTM" => &["Sigmoid", "Tanh", "Tanh"],
-                "GRU" => &["Sigmoid", "Tanh"],
-                _ => &["Tanh"],
-            };
+        "RNN" => {
             let names = attribute(node, "activations").map(|attribute| &attribute.strings[..]).unwrap_or_default();
-            let odd = names.iter().zip(usual.iter().cycle()).find(|(name, usual)| ***name != *usual.as_bytes());
-            if let Some((name, usual)) = odd {
+            if let Some(name) = names.iter().find(|name| !name.eq_ignore_ascii_case(b"Tanh")) {
                 let name = String::from_utf8_lossy(name);
-                return Some(format!("the activation {name} is not supported in the place of {usual}"));
+                return Some(format!("the activation {name} is not supported in the place of Tanh"));
             }
-            let clipped = attribute(node, "clip").is_some();
-            (clipped || number("input_forget") == Some(1)).then(|| "clip and input_forget are not supported".to_owned())
+            attribute(node, "clip").is_some().then(|| "clip is not supported".to_owned())
         }
         "Attention" => ["left_window_size", "right_window_size"]
             .iter()
@@ -112,7 +105,7 @@ fn plain(operator: &str, input: &[&str], output: &str) -> NodeProto {
     }
 }
 
-/// A recurrence from the end to the beginning, which the library would run forward: over
+/// A plain recurrence (LSTM and GRU are ours) from the end to the beginning, which the library would run forward: over
 /// the reversed sequence, and what it says of each step put back in order.
 fn reversed(mut node: NodeProto, graph: &mut GraphProto) {
     let axis = attribute(&node, "layout").map_or(0, |layout| layout.i);
