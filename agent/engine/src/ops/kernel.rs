@@ -194,6 +194,15 @@ pub(super) fn float_rows(input: &Tensor, columns: usize) -> TractResult<(usize, 
     Ok((rows, input.cast_to::<f32>()?))
 }
 
+/// Elements of one answer; a few bytes of a file and a few rows can ask for any number.
+const ELEMENTS: usize = 1 << 28;
+
+/// How many elements an answer has, refused before they are made when too many.
+pub(super) fn area(rows: usize, columns: usize) -> TractResult<usize> {
+    let area = rows.checked_mul(columns).filter(|area| *area <= ELEMENTS);
+    area.with_context(|| format!("{rows} times {columns} values are too many; at most {ELEMENTS} are allowed"))
+}
+
 /// The values of a tensor.
 pub(super) fn values<T: Datum>(tensor: &Tensor) -> TractResult<&[T]> {
     tensor.try_as_plain_ram()?.as_slice::<T>()
@@ -216,4 +225,25 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
     sums.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_has_a_limit() {
+        assert_eq!(area(1 << 14, 1 << 14).unwrap(), ELEMENTS);
+        assert!(area(1 << 14, (1 << 14) + 1).unwrap_err().to_string().contains("too many"));
+        assert!(area(usize::MAX, 2).is_err());
+    }
+
+    #[test]
+    fn the_sum_of_products_takes_every_element() {
+        for length in [0, 1, 7, 8, 9, 17] {
+            let ones = vec![1.0; length];
+            let counted: Vec<f32> = (0..length).map(|index| index as f32).collect();
+            assert_eq!(dot(&ones, &counted), counted.iter().sum::<f32>());
+        }
+    }
 }

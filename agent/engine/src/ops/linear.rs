@@ -7,7 +7,7 @@ use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
-use super::kernel::{Built, Kernel, dot, float_rows, floats, numeric, only, operator, rows, tensor, values};
+use super::kernel::{Built, Kernel, area, dot, float_rows, floats, numeric, only, operator, rows, tensor, values};
 use super::labels::Labels;
 use super::post_transform::PostTransform;
 
@@ -66,7 +66,7 @@ impl Kernel for Classifier {
 
     fn run(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
         let (rows, input) = float_rows(only(inputs)?, self.weights.features)?;
-        let (mut best, mut all) = (Vec::with_capacity(rows), Vec::with_capacity(rows * self.labels.len()));
+        let (mut best, mut all) = (Vec::with_capacity(rows), Vec::with_capacity(area(rows, self.labels.len())?));
         for row in values::<f32>(&input)?.chunks_exact(self.weights.features) {
             let start = all.len();
             all.extend(self.weights.scores(row));
@@ -127,6 +127,7 @@ impl Kernel for Regressor {
     fn run(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
         let (rows, input) = float_rows(only(inputs)?, self.weights.features)?;
         let targets = self.weights.intercepts.len();
+        area(rows, targets)?;
         let input = values::<f32>(&input)?.chunks_exact(self.weights.features);
         let mut all: Vec<f32> = input.flat_map(|row| self.weights.scores(row)).collect();
         // ONNX Runtime leaves a single target alone, but for the probit.

@@ -8,10 +8,11 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use tract_onnx::model::ParsingContext;
-use tract_onnx::pb::NodeProto;
+use tract_onnx::pb::tensor_proto::DataType;
+use tract_onnx::pb::{NodeProto, TensorProto};
 use tract_onnx::tract_hir::internal::*;
 
-use super::kernel::{Built, Kernel, only, operator, tensor, values};
+use super::kernel::{Built, Kernel, area, only, operator, tensor, values};
 
 /// Where each key stands in its list.
 #[derive(Debug)]
@@ -129,6 +130,13 @@ impl Kernel for Mapping {
     }
 }
 
+/// A tensor of an attribute; text is not kept in raw bytes, by the specification.
+fn load(context: &ParsingContext, proto: &TensorProto) -> TractResult<Tensor> {
+    let text = proto.data_type == DataType::String as i32;
+    ensure!(!text || proto.raw_data.is_empty(), "a tensor of text cannot be raw bytes");
+    context.load_tensor(proto)
+}
+
 /// The one list that a node has under these names, of any type.
 fn list(context: &ParsingContext, node: &NodeProto, kind: &str) -> TractResult<Tensor> {
     let mut found = Vec::new();
@@ -136,7 +144,7 @@ fn list(context: &ParsingContext, node: &NodeProto, kind: &str) -> TractResult<T
     found.extend(node.get_attr_opt_vec::<f32>(&format!("{kind}_floats"))?.map(|list| tensor1(&list)));
     found.extend(node.get_attr_opt_vec::<String>(&format!("{kind}_strings"))?.map(|list| tensor1(&list)));
     if let Some(proto) = node.get_attr_opt(&format!("{kind}_tensor"))? {
-        found.push(context.load_tensor(proto)?);
+        found.push(load(context, proto)?);
     }
     found.retain(|list| list.len() > 0);
     match found.pop() {
@@ -149,7 +157,7 @@ fn list(context: &ParsingContext, node: &NodeProto, kind: &str) -> TractResult<T
 /// What stands for what is not found, in the type of the values.
 fn fallback(context: &ParsingContext, node: &NodeProto, kind: DatumType) -> TractResult<Tensor> {
     if let Some(proto) = node.get_attr_opt("default_tensor")? {
-        return context.load_tensor(proto);
+        return load(context, proto);
     }
     Ok(match kind {
         DatumType::String => tensor0(node.get_attr_opt("default_string")?.unwrap_or_else(|| "_Unused".to_owned())),
@@ -235,7 +243,7 @@ impl Kernel for OneHot {
 
     fn run(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
         let input = only(inputs)?;
-        let size = input.len().checked_mul(self.categories).context("too many categories")?;
+        let size = area(input.len(), self.categories)?;
         let mut hot = vec![0f32; size];
         for (element, place) in self.index.find(input)?.into_iter().enumerate() {
             match place {
@@ -279,6 +287,7 @@ impl Kernel for Columns {
         let columns: Option<Vec<usize>> = values::<i64>(places)?.iter().map(place).collect();
         let columns = columns.with_context(|| format!("a place is none of the {width} of its input"))?;
         let rows = input.len().checked_div(width).unwrap_or(0);
+        area(rows, columns.len())?;
         let all: Vec<usize> = (0..rows).flat_map(|row| columns.iter().map(move |place| row * width + place)).collect();
         Ok(tvec!(pick(input, &all, &columns_shape(input.shape(), columns.len(), 1)?)?))
     }
@@ -374,7 +383,10 @@ mod tests {
     #[test]
     fn attributes_that_cannot_be_meant_are_refused() {
         let keys = || attribute("keys_int64s", vec![1i64, 2]);
+        let mut raw = weights("", &[1], &[]);
+        (raw.data_type, raw.raw_data) = (DataType::String as i32, b"abcd".to_vec().into());
         for (name, attributes, why) in [
+            ("LabelEncoder", vec![attribute("keys_tensor", raw)], "cannot be raw bytes"),
             ("LabelEncoder", vec![keys()], "no values"),
             ("LabelEncoder", vec![attribute("values_int64s", vec![1i64])], "no keys"),
             ("LabelEncoder", vec![keys(), attribute("values_int64s", vec![1i64])], "2 keys for 1 values"),

@@ -10,6 +10,7 @@ mod coupling;
 mod depthwise;
 mod kernel;
 mod labels;
+mod likeness;
 mod linear;
 mod lookup;
 mod post_transform;

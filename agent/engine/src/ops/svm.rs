@@ -1,93 +1,19 @@
 //! SVMClassifier and SVMRegressor.
 //!
 //! Decides how support vectors, or plain weights where there are none, become scores
-//! and votes, and votes a class, as ONNX Runtime decides it. Does not know how
-//! pairs of probabilities are coupled.
+//! and votes, and votes a class, as ONNX Runtime decides it. Does not know how rows
+//! are compared, nor how pairs of probabilities are coupled.
 
 use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
 use super::coupling::couple;
-use super::kernel::{Built, Kernel, dot, float_rows, floats, numeric, only, operator, rows, tensor, values};
+use super::kernel::{Built, Kernel, area, dot, float_rows, floats, numeric, only, operator, rows, tensor, values};
 use super::labels::Labels;
+use super::likeness::{Likeness, Support};
 use super::linear::{largest, two_classes};
 use super::post_transform::PostTransform;
-
-/// How alike two rows are.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Likeness {
-    Linear,
-    Poly { gamma: f32, coef0: f32, degree: f32 },
-    Rbf { gamma: f32 },
-    Sigmoid { gamma: f32, coef0: f32 },
-}
-
-impl Likeness {
-    fn read(node: &NodeProto) -> TractResult<Likeness> {
-        let kind = node.get_attr_opt::<&str>("kernel_type")?.unwrap_or("LINEAR");
-        let given = floats(node, "kernel_params")?;
-        let (gamma, coef0, degree) = match given[..] {
-            [] => (0.0, 0.0, 0.0),
-            [gamma, coef0, degree] => (gamma, coef0, degree),
-            _ => bail!("{}: kernel_params must be gamma, coef0 and degree, not {} values", node.op_type, given.len()),
-        };
-        Ok(match kind {
-            "LINEAR" => Likeness::Linear,
-            "POLY" => Likeness::Poly { gamma, coef0, degree },
-            "RBF" => Likeness::Rbf { gamma },
-            "SIGMOID" => Likeness::Sigmoid { gamma, coef0 },
-            other => bail!("{}: {other:?} is no kernel_type; LINEAR, POLY, RBF and SIGMOID are", node.op_type),
-        })
-    }
-
-    fn of(self, a: &[f32], b: &[f32]) -> f32 {
-        match self {
-            Likeness::Linear => dot(a, b),
-            Likeness::Poly { gamma, coef0, degree } => power(gamma * dot(a, b) + coef0, degree),
-            Likeness::Rbf { gamma } => (-gamma * distance(a, b)).exp(),
-            Likeness::Sigmoid { gamma, coef0 } => (gamma * dot(a, b) + coef0).tanh(),
-        }
-    }
-}
-
-/// The usual degrees by multiplication: a power is not exact.
-fn power(base: f32, degree: f32) -> f32 {
-    if degree == 2.0 {
-        base * base
-    } else if degree == 3.0 {
-        base * base * base
-    } else {
-        base.powf(degree)
-    }
-}
-
-/// The squared distance.
-fn distance(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
-}
-
-/// The rows that an input is compared with.
-#[derive(Debug)]
-struct Support {
-    likeness: Likeness,
-    vectors: Vec<f32>,
-    features: usize,
-}
-
-impl Support {
-    fn read(node: &NodeProto, count: usize) -> TractResult<Support> {
-        let vectors = floats(node, "support_vectors")?;
-        let features = vectors.len().checked_div(count).unwrap_or(0);
-        let even = features > 0 && features.checked_mul(count) == Some(vectors.len());
-        ensure!(even, "{}: {} values cannot be {count} support vectors", node.op_type, vectors.len());
-        Ok(Support { likeness: Likeness::read(node)?, vectors, features })
-    }
-
-    fn likenesses<'a>(&'a self, row: &'a [f32]) -> impl Iterator<Item = f32> + 'a {
-        self.vectors.chunks_exact(self.features).map(|vector| self.likeness.of(row, vector))
-    }
-}
 
 /// A list of as many values as something else demands.
 fn exactly(node: &NodeProto, name: &str, count: usize, why: &str) -> TractResult<Vec<f32>> {
@@ -236,7 +162,7 @@ impl Kernel for Classifier {
     fn run(&self, inputs: &[TValue]) -> TractResult<TVec<Tensor>> {
         let features = self.machine.features();
         let (rows, input) = float_rows(only(inputs)?, features)?;
-        let mut all = Vec::with_capacity(rows * self.width());
+        let mut all = Vec::with_capacity(area(rows, self.width())?);
         let input = values::<f32>(&input)?.chunks_exact(features);
         let best: Vec<usize> = input.map(|row| self.classify(row, &mut all)).collect();
         Ok(tvec!(self.labels.tensor(&best), tensor(&[rows, self.width()], all)?))
