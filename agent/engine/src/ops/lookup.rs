@@ -384,7 +384,7 @@ mod tests {
     fn attributes_that_cannot_be_meant_are_refused() {
         let keys = || attribute("keys_int64s", vec![1i64, 2]);
         let mut raw = weights("", &[1], &[]);
-        (raw.data_type, raw.raw_data) = (DataType::String as i32, b"abcd".to_vec().into());
+        (raw.data_type, raw.raw_data) = (DataType::String as i32, b"abcd".to_vec());
         for (name, attributes, why) in [
             ("LabelEncoder", vec![attribute("keys_tensor", raw)], "cannot be raw bytes"),
             ("LabelEncoder", vec![keys()], "no values"),
