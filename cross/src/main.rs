@@ -13,7 +13,7 @@ const HELP: &str = "\
 cargo xtask demo [-- ARGS]               build both binaries and run `petrel demo ARGS`
 cargo xtask bench NAME [--json]          measure, and print a table; NAME: loop; --no-build takes the binaries that are there
 cargo xtask bench --all [--write]        every bench; --write makes docs/benchmarks.md anew
-cargo xtask oracles [NAME]               checks against other people's programs; NAME: reference, onnx, mosquitto";
+cargo xtask oracles [NAME]               checks against other people's programs; NAME: reference, onnx, sklearn, mosquitto";
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();

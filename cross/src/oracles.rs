@@ -8,7 +8,8 @@ use std::process::{Child, Command, Stdio};
 
 type Oracle = fn() -> anyhow::Result<()>;
 
-const ORACLES: [(&str, Oracle); 3] = [("reference", reference), ("onnx", onnx), ("mosquitto", mosquitto)];
+const ORACLES: [(&str, Oracle); 4] =
+    [("reference", reference), ("onnx", onnx), ("sklearn", sklearn), ("mosquitto", mosquitto)];
 
 /// `cargo xtask oracles [NAME]`
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
@@ -73,6 +74,14 @@ fn onnx() -> anyhow::Result<()> {
         conform.arg("--write");
     }
     build::run(&mut conform)
+}
+
+/// Models of scikit-learn, packed and asked with the real binaries, against ONNX Runtime.
+fn sklearn() -> anyhow::Result<()> {
+    let script = workspace().join("tests/oracles/scikit_learn.py");
+    let python = python("sklearn")?;
+    let folder = binaries(Profile::Dev)?;
+    build::run(Command::new(python).arg(script).arg("--json").arg("--bin").arg(folder))
 }
 
 /// A running server; it ends with this value.

@@ -48,7 +48,7 @@ pub(super) mod outcome {
     pub(crate) const LESS: u32 = 1;
     pub(crate) const EQUAL: u32 = 2;
     pub(crate) const GREATER: u32 = 4;
-    /// One of the two is no number.
+    /// The value is no number; a threshold always is one.
     pub(crate) const UNORDERED: u32 = 8;
 }
 
@@ -193,6 +193,7 @@ impl<T: Number> Forest<T> {
             let branch = &drawn.branches[branch];
             ensure!(branch.feature < 1 << OUTCOMES, "feature {} is out of range", branch.feature);
             ensure!(!branch.thresholds.is_empty(), "a branch compares with nothing");
+            ensure!(!branch.thresholds.iter().any(|value| value.is_nan()), "a threshold is not a number");
             self.features = self.features.max(branch.feature + 1);
             let last = self.nodes.len() + branch.thresholds.len() - 1;
             let find = |child| match child {

@@ -13,7 +13,8 @@ impl Chance {
 }
 
 const FEATURES: usize = 4;
-/// Thresholds and values come from the same few numbers, so that ties are common.
+/// Thresholds and values come from the same few numbers, so that ties are common; the last
+/// is for values alone.
 const NUMBERS: [f64; 8] = [-1.0, 0.0, 0.5, 1.0, 2.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
 
 /// A random ensemble of `trees` trees, with branches of the given outcomes.
@@ -40,7 +41,7 @@ fn sprout(chance: &mut Chance, drawn: &mut Drawn, rules: &[u32], height: usize) 
     }
     let on_true = sprout(chance, drawn, rules, height - 1);
     let on_false = sprout(chance, drawn, rules, height - 1);
-    let thresholds = (0..1 + chance.below(2)).map(|_| NUMBERS[chance.below(8)]).collect();
+    let thresholds = (0..1 + chance.below(2)).map(|_| NUMBERS[chance.below(7)]).collect();
     let holds = rules[chance.below(rules.len())];
     drawn.branches.push(Branch { feature: chance.below(FEATURES), thresholds, holds, on_true, on_false });
     Child::Branch(drawn.branches.len() - 1)
@@ -57,7 +58,7 @@ fn leaf_of(drawn: &Drawn, child: Child, row: &[f64]) -> usize {
         (branch.holds & outcome::LESS != 0 && value < *threshold)
             || (branch.holds & outcome::EQUAL != 0 && value == *threshold)
             || (branch.holds & outcome::GREATER != 0 && value > *threshold)
-            || (branch.holds & outcome::UNORDERED != 0 && (value.is_nan() || threshold.is_nan()))
+            || (branch.holds & outcome::UNORDERED != 0 && value.is_nan())
     });
     leaf_of(drawn, if holds { branch.on_true } else { branch.on_false }, row)
 }

@@ -73,6 +73,7 @@ fn numbers_out_of_range() {
     refused(&regressor(vec![ints("target_nodeids", &[1, 7])]), "node 7 of tree 0");
     refused(&regressor(vec![ints("target_nodeids", &[1, 1])]), "two weights for target 0");
     refused(&regressor(vec![attribute("target_weights", vec![0.5, f32::NAN])]), "not a number");
+    refused(&regressor(vec![attribute("nodes_values", vec![f32::NAN, 0.0, 0.0])]), "a threshold is not a number");
     for targets in [0i64, -1, 1 << 31, i64::MAX] {
         refused(&regressor(vec![attribute("n_targets", targets)]), &format!("n_targets is {targets}"));
     }
