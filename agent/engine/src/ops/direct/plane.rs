@@ -1,4 +1,4 @@
-//! Convolution of one plane with one kernel.
+//! Convolution of planes with one kernel.
 //!
 //! Decides the order of memory and arithmetic. A plane is first copied to where
 //! padding is really there and columns (and rows) that a stride skips lie apart;
@@ -61,6 +61,17 @@ pub(super) struct Layout {
     phases: (Vec<usize>, Vec<usize>),
     rows: usize,
     pitch: usize,
+    parts: Vec<Part>,
+}
+
+/// The elements of one phase of each axis: where the first is in the plane, and
+/// where it goes to in the copy.
+#[derive(Debug)]
+struct Part {
+    from: usize,
+    to: usize,
+    rows: usize,
+    columns: usize,
 }
 
 /// What the sums are bounded by, both ends included.
@@ -68,7 +79,19 @@ pub(super) type Bounds = Option<(f32, f32)>;
 
 impl Layout {
     pub(super) fn new(y: Axis, x: Axis) -> Layout {
-        Layout { y, x, phases: (y.phases(), x.phases()), rows: y.extent(), pitch: x.extent() }
+        let (phases, rows, pitch) = ((y.phases(), x.phases()), y.extent(), x.extent());
+        let mut parts = vec![];
+        for (index_y, phase_y) in phases.0.iter().enumerate() {
+            for (index_x, phase_x) in phases.1.iter().enumerate() {
+                let (first_row, from_row, count) = y.covered(*phase_y);
+                let (first, from, columns) = x.covered(*phase_x);
+                let to = ((index_y * phases.1.len() + index_x) * rows + first_row) * pitch + first;
+                if columns > 0 {
+                    parts.push(Part { from: from_row * x.input + from, to, rows: count, columns });
+                }
+            }
+        }
+        Layout { y, x, phases, rows, pitch, parts }
     }
 
     /// Elements of an input plane.
@@ -76,9 +99,15 @@ impl Layout {
         self.y.input * self.x.input
     }
 
-    /// A copy's room, all padding; with a margin, so that a vector may begin at any element.
-    pub(super) fn room(&self) -> Vec<f32> {
-        vec![0.0; self.phases.0.len() * self.phases.1.len() * self.rows * self.pitch + AT_ONCE * WIDEST]
+    /// Elements of a copy.
+    pub(super) fn copied(&self) -> usize {
+        self.phases.0.len() * self.phases.1.len() * self.rows * self.pitch
+    }
+
+    /// Room for so many copies, all padding; with a margin, so that a vector may
+    /// begin at any element.
+    pub(super) fn room(&self, planes: usize) -> Vec<f32> {
+        vec![0.0; planes * self.copied() + AT_ONCE * WIDEST]
     }
 
     /// Room for the sums of short rows; empty when rows are long.
@@ -104,22 +133,14 @@ impl Layout {
 
     /// Copies a plane; the padding is never written to.
     pub(super) fn copy(&self, plane: &[f32], room: &mut [f32]) {
-        for (y, phase_y) in self.phases.0.iter().enumerate() {
-            let (first_row, from_row, rows) = self.y.covered(*phase_y);
-            for (x, phase_x) in self.phases.1.iter().enumerate() {
-                let (first, from, count) = self.x.covered(*phase_x);
-                if count == 0 {
-                    continue;
-                }
-                let part = y * self.phases.1.len() + x;
-                for row in 0..rows {
-                    let source = &plane[(from_row + row * self.y.stride) * self.x.input..][from..self.x.input];
-                    let target = &mut room[(part * self.rows + first_row + row) * self.pitch + first..][..count];
-                    match self.x.stride {
-                        1 => target.copy_from_slice(&source[..count]),
-                        2 => target.iter_mut().zip(source.chunks(2)).for_each(|(to, pair)| *to = pair[0]),
-                        stride => target.iter_mut().zip(source.iter().step_by(stride)).for_each(|(to, x)| *to = *x),
-                    }
+        for part in &self.parts {
+            for row in 0..part.rows {
+                let source = &plane[part.from + row * self.y.stride * self.x.input..];
+                let target = &mut room[part.to + row * self.pitch..][..part.columns];
+                match self.x.stride {
+                    1 => copy_short(&source[..part.columns], target),
+                    2 => target.iter_mut().zip(source.chunks(2)).for_each(|(to, pair)| *to = pair[0]),
+                    stride => target.iter_mut().zip(source.iter().step_by(stride)).for_each(|(to, x)| *to = *x),
                 }
             }
         }
@@ -144,8 +165,29 @@ impl Layout {
         let length = sums.len();
         dispatch!(level, simd => lines(simd, (room, 0), taps, (start, bounds), (&mut *sums, length)));
         for (row, sums) in out.chunks_exact_mut(width).zip(sums.chunks(self.pitch)) {
-            row.copy_from_slice(&sums[..width]);
+            copy_short(&sums[..width], row);
         }
+    }
+}
+
+/// Copies few numbers, for which a call of the system's copy takes longer than the copy.
+#[inline(always)]
+fn copy_short(from: &[f32], to: &mut [f32]) {
+    let (eights, from) = from.as_chunks::<8>();
+    let (eights_to, to) = to.as_chunks_mut::<8>();
+    for (from, to) in eights.iter().zip(eights_to) {
+        *to = *from;
+    }
+    if let (Some(from), Some(to)) = (from.first_chunk::<4>(), to.first_chunk_mut::<4>()) {
+        *to = *from;
+    }
+    let done = from.len() & 4;
+    let (from, to) = (&from[done..], &mut to[done..]);
+    if let (Some(from), Some(to)) = (from.first_chunk::<2>(), to.first_chunk_mut::<2>()) {
+        *to = *from;
+    }
+    if let (3 | 1, Some(from), Some(to)) = (from.len(), from.last(), to.last_mut()) {
+        *to = *from;
     }
 }
 
