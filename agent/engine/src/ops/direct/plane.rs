@@ -131,16 +131,19 @@ impl Layout {
         .collect()
     }
 
-    /// Copies a plane; the padding is never written to.
+    /// Copies a plane; the padding stays.
     pub(super) fn copy(&self, plane: &[f32], room: &mut [f32]) {
         for part in &self.parts {
-            for row in 0..part.rows {
-                let source = &plane[part.from + row * self.y.stride * self.x.input..];
-                let target = &mut room[part.to + row * self.pitch..][..part.columns];
-                match self.x.stride {
-                    1 => copy_short(&source[..part.columns], target),
-                    2 => target.iter_mut().zip(source.chunks(2)).for_each(|(to, pair)| *to = pair[0]),
-                    stride => target.iter_mut().zip(source.iter().step_by(stride)).for_each(|(to, x)| *to = *x),
+            let from = (&plane[part.from..], self.y.stride * self.x.input);
+            let to = (&mut room[part.to..], self.pitch);
+            match self.x.stride {
+                1 => copy_rows::<1>(from, to, part.rows, part.columns, true),
+                2 => copy_rows::<2>(from, to, part.rows, part.columns, true),
+                stride => {
+                    for row in 0..part.rows {
+                        let from = from.0[row * from.1..].iter().step_by(stride);
+                        to.0[row * to.1..][..part.columns].iter_mut().zip(from).for_each(|(to, x)| *to = *x);
+                    }
                 }
             }
         }
@@ -164,30 +167,38 @@ impl Layout {
         }
         let length = sums.len();
         dispatch!(level, simd => lines(simd, (room, 0), taps, (start, bounds), (&mut *sums, length)));
-        for (row, sums) in out.chunks_exact_mut(width).zip(sums.chunks(self.pitch)) {
-            copy_short(&sums[..width], row);
-        }
+        copy_rows::<1>((sums, self.pitch), (out, width), self.y.output, width, false);
     }
 }
 
-/// Copies few numbers, for which a call of the system's copy takes longer than the copy.
+/// Copies rows from one pitch to another, of each every `STRIDE`th number, eight
+/// at a time: what goes too far is overwritten by the row after it, or with
+/// `cleared`, made zero.
 #[inline(always)]
-fn copy_short(from: &[f32], to: &mut [f32]) {
-    let (eights, from) = from.as_chunks::<8>();
-    let (eights_to, to) = to.as_chunks_mut::<8>();
-    for (from, to) in eights.iter().zip(eights_to) {
-        *to = *from;
-    }
-    if let (Some(from), Some(to)) = (from.first_chunk::<4>(), to.first_chunk_mut::<4>()) {
-        *to = *from;
-    }
-    let done = from.len() & 4;
-    let (from, to) = (&from[done..], &mut to[done..]);
-    if let (Some(from), Some(to)) = (from.first_chunk::<2>(), to.first_chunk_mut::<2>()) {
-        *to = *from;
-    }
-    if let (3 | 1, Some(from), Some(to)) = (from.len(), from.last(), to.last_mut()) {
-        *to = *from;
+fn copy_rows<const STRIDE: usize>(
+    (from, from_pitch): (&[f32], usize),
+    (to, to_pitch): (&mut [f32], usize),
+    rows: usize,
+    columns: usize,
+    cleared: bool,
+) {
+    const EIGHT: usize = 8;
+    let whole = columns.next_multiple_of(EIGHT);
+    for row in 0..rows {
+        let (from, to) = (&from[row * from_pitch..], &mut to[row * to_pitch..]);
+        if from.len() < whole * STRIDE || to.len() < columns + EIGHT {
+            // At the end there is no room to go too far.
+            to[..columns].iter_mut().zip(from.iter().step_by(STRIDE)).for_each(|(to, x)| *to = *x);
+            continue;
+        }
+        for at in (0..columns).step_by(EIGHT) {
+            let window = &from[at * STRIDE..][..EIGHT * STRIDE];
+            let eight: [f32; EIGHT] = std::array::from_fn(|index| window[index * STRIDE]);
+            to[at..][..EIGHT].copy_from_slice(&eight);
+        }
+        if cleared {
+            to[columns..][..EIGHT].fill(0.0);
+        }
     }
 }
 
