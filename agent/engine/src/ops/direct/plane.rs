@@ -86,7 +86,7 @@ impl Layout {
                 let (first_row, from_row, count) = y.covered(*phase_y);
                 let (first, from, columns) = x.covered(*phase_x);
                 let to = ((index_y * phases.1.len() + index_x) * rows + first_row) * pitch + first;
-                if columns > 0 {
+                if count > 0 && columns > 0 {
                     parts.push(Part { from: from_row * x.input + from, to, rows: count, columns });
                 }
             }
