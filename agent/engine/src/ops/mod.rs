@@ -7,7 +7,7 @@
 
 mod columns;
 mod coupling;
-mod depthwise;
+mod direct;
 mod kernel;
 mod labels;
 mod likeness;
@@ -58,6 +58,6 @@ pub(crate) fn library() -> Onnx {
 /// those that it does badly. The answers stay the same, but for rounding.
 pub(crate) fn rewrite(model: TypedModel) -> TractResult<TypedModel> {
     let mut model = model.into_decluttered()?;
-    depthwise::rewrite(&mut model)?;
+    direct::rewrite(&mut model)?;
     Ok(model)
 }

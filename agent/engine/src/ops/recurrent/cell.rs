@@ -146,10 +146,7 @@ impl Rows {
 fn lstm<S: Simd>(simd: S, sums: &[f32], peepholes: Option<&[f32]>, c: &mut [f32], h: &mut [f32]) {
     let pitch = h.len();
     for at in (0..pitch).step_by(LANES) {
-        let mut gates = [f32x16::splat(simd, 0.0); 4];
-        for gate in 0..4 {
-            gates[gate] = load(simd, sums, gate * pitch + at);
-        }
+        let mut gates = [0, 1, 2, 3].map(|gate| load(simd, sums, gate * pitch + at));
         let before = load(simd, c, at);
         if let Some(peepholes) = peepholes {
             gates[0] = load(simd, peepholes, at).mul_add(before, gates[0]);

@@ -239,7 +239,7 @@ fn what_the_library_would_pass_over_in_silence_is_refused() {
     };
     let clip =
         AttributeProto { name: "clip".to_owned(), r#type: AttributeType::Float as i32, f: 1.0, ..Default::default() };
-    for (odd, said) in [(relu, "activations"), (clip, "clip"), (attribute("direction", 0, "up"), "direction")] {
+    for (odd, said) in [(relu, "activation"), (clip, "clip"), (attribute("direction", 0, "up"), "direction")] {
         let mut model = case.model(&operands);
         let attributes = &mut model.graph.as_mut().unwrap().node[0].attribute;
         attributes.retain(|attribute| attribute.name != odd.name);

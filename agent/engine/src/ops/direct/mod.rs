@@ -1,10 +1,11 @@
-//! Depthwise convolution: each channel of the input with kernels of its own.
+//! Convolution where each output sees few input channels, one or a handful:
+//! depthwise convolutions, and the first of many models.
 //!
 //! Decides which convolutions of a model are computed here instead of by the
 //! library (32-bit floats, one or two spatial axes, channels first, constant
-//! kernels; at any stride, dilation, padding and number of kernels to a
-//! channel), and takes the bounds of a clamp that follows into the sum. Knows
-//! nothing of how one plane is convolved: that is `plane`.
+//! kernels; at any stride, dilation, padding and number of groups), and takes the
+//! bounds of a clamp that follows into the sum. Knows nothing of how planes are
+//! convolved: that is `plane`.
 
 mod plane;
 #[cfg(test)]
@@ -20,11 +21,12 @@ use tract_onnx::tract_hir::internal::*;
 
 use plane::{Axis, Bounds, Layout};
 
-/// A depthwise convolution with its weights. Input [N, C, spatial...] or
+/// A convolution with its weights. Input [N, C, spatial...] or
 /// [C, spatial...], output the same with the output's channels.
 #[derive(Debug, Clone)]
-struct Depthwise {
+struct Direct {
     spec: PoolSpec,
+    groups: usize,
     /// One kernel of an output channel after the other.
     kernels: Arc<Tensor>,
     /// One number for each output channel.
@@ -32,21 +34,22 @@ struct Depthwise {
     bounds: Bounds,
 }
 
-impl PartialEq for Depthwise {
+impl PartialEq for Direct {
     fn eq(&self, other: &Self) -> bool {
         let bits = |bounds: Bounds| bounds.map(|(low, high)| (low.to_bits(), high.to_bits()));
         self.spec == other.spec
+            && self.groups == other.groups
             && self.kernels == other.kernels
             && self.bias == other.bias
             && bits(self.bounds) == bits(other.bounds)
     }
 }
 
-impl Eq for Depthwise {}
+impl Eq for Direct {}
 
-impl Op for Depthwise {
+impl Op for Direct {
     fn name(&self) -> StaticName {
-        "PetrelDepthwise".into()
+        "PetrelDirectConvolution".into()
     }
 
     fn info(&self) -> TractResult<Vec<String>> {
@@ -62,7 +65,7 @@ impl Op for Depthwise {
     op_as_typed_op!();
 }
 
-impl TypedOp for Depthwise {
+impl TypedOp for Direct {
     fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
         self.spec.output_facts(inputs)
     }
@@ -70,7 +73,7 @@ impl TypedOp for Depthwise {
     as_op!();
 }
 
-impl EvalOp for Depthwise {
+impl EvalOp for Direct {
     op_out_of_plan!();
 
     fn eval(&self, _context: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
@@ -92,7 +95,7 @@ impl EvalOp for Depthwise {
     }
 }
 
-impl Depthwise {
+impl Direct {
     fn layout(&self, spatial: &[usize]) -> Layout {
         let padded = self.spec.computed_padding(spatial);
         let axis = |index: usize| Axis {
@@ -107,19 +110,23 @@ impl Depthwise {
         if spatial.len() == 1 { Layout::new(flat, axis(0)) } else { Layout::new(axis(0), axis(1)) }
     }
 
-    /// Each input plane is copied once, for all the kernels that look at it.
+    /// The planes of a group are copied once, for all the kernels that look at them.
     fn convolve(&self, layout: &Layout, planes: &[f32], (kernels, bias): (&[f32], &[f32]), out: &mut [f32]) {
         let level = Level::new();
-        let (channels, outputs) = (self.spec.input_channels, self.spec.output_channels);
-        let (multiplier, volume) = (outputs / channels, kernels.len() / outputs);
+        let (seen, given) = (self.spec.input_channels / self.groups, self.spec.output_channels / self.groups);
+        let volume = kernels.len() / self.spec.output_channels;
         let each_in = layout.plane();
-        let each_out = out.len() / (planes.len() / each_in * multiplier);
-        let (mut room, mut sums) = (layout.room(), layout.sums());
-        let mut taps: Vec<(usize, f32)> = layout.offsets().into_iter().map(|offset| (offset, 0.0)).collect();
-        for (index, plane) in planes.chunks_exact(each_in).enumerate() {
-            layout.copy(plane, &mut room);
-            for output in index * multiplier..(index + 1) * multiplier {
-                let channel = output % outputs;
+        let each_out = out.len() / (planes.len() / each_in / seen * given);
+        let (mut room, mut sums) = (layout.room(seen), layout.sums());
+        let offsets = layout.offsets();
+        let of_plane = |plane: usize| offsets.iter().map(move |offset| (plane * layout.copied() + offset, 0.0));
+        let mut taps: Vec<(usize, f32)> = (0..seen).flat_map(of_plane).collect();
+        for (index, group) in planes.chunks_exact(seen * each_in).enumerate() {
+            for (plane, copy) in group.chunks_exact(each_in).zip(room.chunks_exact_mut(layout.copied())) {
+                layout.copy(plane, copy);
+            }
+            for output in index * given..(index + 1) * given {
+                let channel = output % self.spec.output_channels;
                 let kernel = &kernels[channel * volume..][..volume];
                 taps.iter_mut().zip(kernel).for_each(|((_, tap), weight)| *tap = *weight);
                 let out = &mut out[output * each_out..][..each_out];
@@ -129,8 +136,14 @@ impl Depthwise {
     }
 }
 
-/// Puts ours in the place of each depthwise convolution that it knows. For a
-/// model that the library has simplified, and not yet made ready to run.
+/// Terms of a sum up to which ours is the faster: with more, it pays to lay the
+/// input out for the library's matrix product, which reads each number less often.
+const FEW_TERMS: usize = 64;
+/// Input channels up to which the kernels of a convolution with groups, or with
+/// none, are looked at here.
+const FEW_CHANNELS: usize = 4;
+
+/// Puts ours in the place of each convolution that it knows. For a model that the library has simplified, and not yet made ready to run.
 pub(super) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
     for id in 0..model.nodes.len() {
         let Some(mut op) = ours(model, &model.nodes[id])? else { continue };
@@ -141,7 +154,7 @@ pub(super) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
             op.bounds = Some((low.max(bounds.0).min(bounds.1), high.max(bounds.0).min(bounds.1)));
             last = next;
         }
-        let mut patch = TypedModelPatch::new("depthwise convolution");
+        let mut patch = TypedModelPatch::new("direct convolution");
         let input = patch.tap_model(model, model.nodes[id].inputs[0])?;
         let output = patch.wire_node(&model.nodes[last].name, op, &[input])?;
         patch.shunt_outside(model, last.into(), output[0])?;
@@ -151,7 +164,7 @@ pub(super) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
     model.compact()
 }
 
-fn ours(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Depthwise>> {
+fn ours(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Direct>> {
     let Some(conv) = node.op_as::<Conv>() else { return Ok(None) };
     let [input, kernels, bias] = node.inputs[..] else { return Ok(None) };
     let (input, spec) = (model.outlet_fact(input)?, &conv.pool_spec);
@@ -169,11 +182,16 @@ fn ours(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Depthwise>> 
         && input.is_plain()
         && kernels.is_plain()
         && bias.is_plain()
-        && conv.group > 1
-        && conv.group == spec.input_channels
-        && spec.output_channels.is_multiple_of(conv.group)
-        && kernels.len() == spec.output_channels * spec.kernel_shape.iter().product::<usize>();
+        && conv.group > 0
+        && spec.input_channels.is_multiple_of(conv.group)
+        && spec.output_channels.is_multiple_of(conv.group);
     if !known {
+        return Ok(None);
+    }
+    let seen = spec.input_channels / conv.group;
+    let terms = seen * spec.kernel_shape.iter().product::<usize>();
+    let few = seen == 1 && conv.group > 1 || seen <= FEW_CHANNELS && terms <= FEW_TERMS;
+    if !few || kernels.len() != spec.output_channels * terms {
         return Ok(None);
     }
     let bias = match bias.len() {
@@ -186,7 +204,7 @@ fn ours(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Depthwise>> 
         channels if channels == spec.output_channels => bias.clone(),
         _ => return Ok(None),
     };
-    Ok(Some(Depthwise { spec: spec.clone(), kernels: kernels.clone(), bias, bounds: None }))
+    Ok(Some(Direct { spec: spec.clone(), groups: conv.group, kernels: kernels.clone(), bias, bounds: None }))
 }
 
 /// The node that alone takes this one's output and only bounds it by constants.

@@ -1,4 +1,4 @@
-//! Convolution of one plane with one kernel.
+//! Convolution of planes with one kernel.
 //!
 //! Decides the order of memory and arithmetic. A plane is first copied to where
 //! padding is really there and columns (and rows) that a stride skips lie apart;
@@ -61,6 +61,17 @@ pub(super) struct Layout {
     phases: (Vec<usize>, Vec<usize>),
     rows: usize,
     pitch: usize,
+    parts: Vec<Part>,
+}
+
+/// The elements of one phase of each axis: where the first is in the plane, and
+/// where it goes to in the copy.
+#[derive(Debug)]
+struct Part {
+    from: usize,
+    to: usize,
+    rows: usize,
+    columns: usize,
 }
 
 /// What the sums are bounded by, both ends included.
@@ -68,7 +79,19 @@ pub(super) type Bounds = Option<(f32, f32)>;
 
 impl Layout {
     pub(super) fn new(y: Axis, x: Axis) -> Layout {
-        Layout { y, x, phases: (y.phases(), x.phases()), rows: y.extent(), pitch: x.extent() }
+        let (phases, rows, pitch) = ((y.phases(), x.phases()), y.extent(), x.extent());
+        let mut parts = vec![];
+        for (index_y, phase_y) in phases.0.iter().enumerate() {
+            for (index_x, phase_x) in phases.1.iter().enumerate() {
+                let (first_row, from_row, count) = y.covered(*phase_y);
+                let (first, from, columns) = x.covered(*phase_x);
+                let to = ((index_y * phases.1.len() + index_x) * rows + first_row) * pitch + first;
+                if count > 0 && columns > 0 {
+                    parts.push(Part { from: from_row * x.input + from, to, rows: count, columns });
+                }
+            }
+        }
+        Layout { y, x, phases, rows, pitch, parts }
     }
 
     /// Elements of an input plane.
@@ -76,9 +99,15 @@ impl Layout {
         self.y.input * self.x.input
     }
 
-    /// A copy's room, all padding; with a margin, so that a vector may begin at any element.
-    pub(super) fn room(&self) -> Vec<f32> {
-        vec![0.0; self.phases.0.len() * self.phases.1.len() * self.rows * self.pitch + AT_ONCE * WIDEST]
+    /// Elements of a copy.
+    pub(super) fn copied(&self) -> usize {
+        self.phases.0.len() * self.phases.1.len() * self.rows * self.pitch
+    }
+
+    /// Room for so many copies, all padding; with a margin, so that a vector may
+    /// begin at any element.
+    pub(super) fn room(&self, planes: usize) -> Vec<f32> {
+        vec![0.0; planes * self.copied() + AT_ONCE * WIDEST]
     }
 
     /// Room for the sums of short rows; empty when rows are long.
@@ -102,23 +131,18 @@ impl Layout {
         .collect()
     }
 
-    /// Copies a plane; the padding is never written to.
+    /// Copies a plane; the padding stays.
     pub(super) fn copy(&self, plane: &[f32], room: &mut [f32]) {
-        for (y, phase_y) in self.phases.0.iter().enumerate() {
-            let (first_row, from_row, rows) = self.y.covered(*phase_y);
-            for (x, phase_x) in self.phases.1.iter().enumerate() {
-                let (first, from, count) = self.x.covered(*phase_x);
-                if count == 0 {
-                    continue;
-                }
-                let part = y * self.phases.1.len() + x;
-                for row in 0..rows {
-                    let source = &plane[(from_row + row * self.y.stride) * self.x.input..][from..self.x.input];
-                    let target = &mut room[(part * self.rows + first_row + row) * self.pitch + first..][..count];
-                    match self.x.stride {
-                        1 => target.copy_from_slice(&source[..count]),
-                        2 => target.iter_mut().zip(source.chunks(2)).for_each(|(to, pair)| *to = pair[0]),
-                        stride => target.iter_mut().zip(source.iter().step_by(stride)).for_each(|(to, x)| *to = *x),
+        for part in &self.parts {
+            let from = (&plane[part.from..], self.y.stride * self.x.input);
+            let to = (&mut room[part.to..], self.pitch);
+            match self.x.stride {
+                1 => copy_rows::<1>(from, to, part.rows, part.columns, true),
+                2 => copy_rows::<2>(from, to, part.rows, part.columns, true),
+                stride => {
+                    for row in 0..part.rows {
+                        let from = from.0[row * from.1..].iter().step_by(stride);
+                        to.0[row * to.1..][..part.columns].iter_mut().zip(from).for_each(|(to, x)| *to = *x);
                     }
                 }
             }
@@ -143,8 +167,37 @@ impl Layout {
         }
         let length = sums.len();
         dispatch!(level, simd => lines(simd, (room, 0), taps, (start, bounds), (&mut *sums, length)));
-        for (row, sums) in out.chunks_exact_mut(width).zip(sums.chunks(self.pitch)) {
-            row.copy_from_slice(&sums[..width]);
+        copy_rows::<1>((sums, self.pitch), (out, width), self.y.output, width, false);
+    }
+}
+
+/// Copies rows from one pitch to another, of each every `STRIDE`th number, eight
+/// at a time: what goes too far is overwritten by the row after it, or with
+/// `cleared`, made zero.
+#[inline(always)]
+fn copy_rows<const STRIDE: usize>(
+    (from, from_pitch): (&[f32], usize),
+    (to, to_pitch): (&mut [f32], usize),
+    rows: usize,
+    columns: usize,
+    cleared: bool,
+) {
+    const EIGHT: usize = 8;
+    let whole = columns.next_multiple_of(EIGHT);
+    for row in 0..rows {
+        let (from, to) = (&from[row * from_pitch..], &mut to[row * to_pitch..]);
+        if from.len() < whole * STRIDE || to.len() < columns + EIGHT {
+            // At the end there is no room to go too far.
+            to[..columns].iter_mut().zip(from.iter().step_by(STRIDE)).for_each(|(to, x)| *to = *x);
+            continue;
+        }
+        for at in (0..columns).step_by(EIGHT) {
+            let window = &from[at * STRIDE..][..EIGHT * STRIDE];
+            let eight: [f32; EIGHT] = std::array::from_fn(|index| window[index * STRIDE]);
+            to[at..][..EIGHT].copy_from_slice(&eight);
+        }
+        if cleared {
+            to[columns..][..EIGHT].fill(0.0);
         }
     }
 }

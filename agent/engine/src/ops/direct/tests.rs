@@ -8,8 +8,11 @@ use crate::testing::Chance;
 #[derive(Debug)]
 struct Case {
     batch: usize,
-    channels: usize,
-    multiplier: usize,
+    groups: usize,
+    /// Input channels of a group.
+    seen: usize,
+    /// Output channels of a group.
+    given: usize,
     axes: Vec<Axis>,
     after: Vec<usize>,
     bounds: Bounds,
@@ -29,15 +32,17 @@ impl Case {
             after.push(behind);
         }
         let bounds = [None, Some((0.0, f32::INFINITY)), Some((-0.3, 0.4))][chance.below(3)];
-        let (batch, channels, multiplier) = (chance.below(3) + 1, chance.below(4) + 2, chance.below(3) + 1);
-        Case { batch, channels, multiplier, axes, after, bounds }
+        let (batch, groups, given) = (chance.below(3) + 1, chance.below(4) + 2, chance.below(3) + 1);
+        let volume: usize = axes.iter().map(|axis: &Axis| axis.kernel).product();
+        let seen = if chance.below(2) == 0 { 1 } else { chance.below((FEW_TERMS / volume).clamp(1, FEW_CHANNELS)) + 1 };
+        Case { batch, groups, seen, given, axes, after, bounds }
     }
 
     fn model(&self, kernels: &[f32], bias: &[f32], channels_first: bool) -> TypedModel {
         let each = |of: fn(&Axis) -> usize| self.axes.iter().map(of).collect::<TVec<usize>>();
-        let mut shape = vec![self.batch, self.channels];
+        let mut shape = vec![self.batch, self.groups * self.seen];
         shape.extend(each(|axis| axis.input));
-        let mut weights = vec![self.channels * self.multiplier, 1];
+        let mut weights = vec![self.groups * self.given, self.seen];
         weights.extend(each(|axis| axis.kernel));
         if !channels_first {
             let channels = shape.remove(1);
@@ -50,11 +55,11 @@ impl Case {
                 padding: PaddingSpec::Explicit(each(|axis| axis.before), self.after.iter().copied().collect()),
                 dilations: Some(each(|axis| axis.dilation)),
                 strides: Some(each(|axis| axis.stride)),
-                input_channels: self.channels,
-                output_channels: self.channels * self.multiplier,
+                input_channels: self.groups * self.seen,
+                output_channels: self.groups * self.given,
             },
             kernel_fmt: KernelFormat::OIHW,
-            group: self.channels,
+            group: self.groups,
             q_params: None,
         };
         let mut model = TypedModel::default();
@@ -79,19 +84,19 @@ impl Case {
         let x = self.axes[self.axes.len() - 1];
         let y = if self.axes.len() == 2 { self.axes[0] } else { flat };
         let mut out = vec![];
-        for plane in 0..self.batch * self.channels * self.multiplier {
-            let channel = plane % (self.channels * self.multiplier);
-            let from = &input[plane / self.multiplier * y.input * x.input..];
+        for plane in 0..self.batch * self.groups * self.given {
+            let channel = plane % (self.groups * self.given);
             for (row, column) in (0..y.output).flat_map(|row| (0..x.output).map(move |column| (row, column))) {
                 let mut sum = f64::from(bias[channel]);
-                for (down, right) in (0..y.kernel).flat_map(|down| (0..x.kernel).map(move |right| (down, right))) {
+                for (seen, down, right) in self.terms(y.kernel, x.kernel) {
                     let at = |axis: Axis, output: usize, tap: usize| {
                         let position = (output * axis.stride + tap * axis.dilation).checked_sub(axis.before);
                         position.filter(|position| *position < axis.input)
                     };
                     if let (Some(row), Some(column)) = (at(y, row, down), at(x, column, right)) {
-                        let tap = kernels[(channel * y.kernel + down) * x.kernel + right];
-                        sum += f64::from(tap) * f64::from(from[row * x.input + column]);
+                        let from = plane / self.given * self.seen + seen;
+                        let tap = kernels[((channel * self.seen + seen) * y.kernel + down) * x.kernel + right];
+                        sum += f64::from(tap) * f64::from(input[(from * y.input + row) * x.input + column]);
                     }
                 }
                 let (low, high) = self.bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
@@ -100,10 +105,15 @@ impl Case {
         }
         out
     }
+
+    fn terms(&self, rows: usize, columns: usize) -> Vec<(usize, usize, usize)> {
+        let taps = move |seen| (0..rows).flat_map(move |row| (0..columns).map(move |column| (seen, row, column)));
+        (0..self.seen).flat_map(taps).collect()
+    }
 }
 
 fn is_ours(model: &TypedModel) -> bool {
-    model.nodes.iter().any(|node| node.op_is::<Depthwise>())
+    model.nodes.iter().any(|node| node.op_is::<Direct>())
 }
 
 #[test]
@@ -111,9 +121,10 @@ fn it_agrees_with_the_definition_for_any_shape_and_attributes() {
     let mut chance = Chance(7);
     for _ in 0..600 {
         let case = Case::any(&mut chance);
-        let outputs = case.channels * case.multiplier;
-        let volume: usize = case.axes.iter().map(|axis| axis.kernel).product();
-        let elements: usize = case.batch * case.channels * case.axes.iter().map(|axis| axis.input).product::<usize>();
+        let outputs = case.groups * case.given;
+        let volume: usize = case.seen * case.axes.iter().map(|axis| axis.kernel).product::<usize>();
+        let elements: usize =
+            case.batch * case.groups * case.seen * case.axes.iter().map(|axis| axis.input).product::<usize>();
         let (kernels, bias) = (chance.floats(outputs * volume), chance.floats(outputs));
         let input = chance.floats(elements);
         let mut model = case.model(&kernels, &bias, true);
@@ -135,7 +146,7 @@ fn it_agrees_with_the_definition_for_any_shape_and_attributes() {
 fn a_free_batch_axis_takes_any_number_of_rows() {
     let mut chance = Chance(3);
     let axis = Axis { input: 9, output: 9, kernel: 3, stride: 1, dilation: 1, before: 1 };
-    let case = Case { batch: 1, channels: 3, multiplier: 1, axes: vec![axis; 2], after: vec![1, 1], bounds: None };
+    let case = Case { batch: 1, groups: 3, seen: 1, given: 1, axes: vec![axis; 2], after: vec![1, 1], bounds: None };
     let (kernels, bias) = (chance.floats(27), chance.floats(3));
     let mut model = case.model(&kernels, &bias, true);
     let free = model.symbols.sym("N");
@@ -161,7 +172,7 @@ fn a_free_batch_axis_takes_any_number_of_rows() {
 fn what_it_does_not_know_it_leaves_alone() {
     let mut chance = Chance(5);
     let axis = Axis { input: 9, output: 9, kernel: 3, stride: 1, dilation: 1, before: 1 };
-    let case = Case { batch: 1, channels: 4, multiplier: 1, axes: vec![axis; 2], after: vec![1, 1], bounds: None };
+    let case = Case { batch: 1, groups: 4, seen: 1, given: 1, axes: vec![axis; 2], after: vec![1, 1], bounds: None };
     let (kernels, bias) = (chance.floats(36), chance.floats(4));
     let mut model = case.model(&kernels, &bias, false);
     rewrite(&mut model).unwrap();
