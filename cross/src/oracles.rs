@@ -44,7 +44,7 @@ fn reference() -> anyhow::Result<()> {
 fn onnx() -> anyhow::Result<()> {
     let folder = workspace().join("target/oracles/onnx-cases");
     let script = workspace().join("tests/oracles/onnx_nodes.py");
-    build::run(Command::new(python("onnx")?).arg(script).arg(&folder))?;
+    build::run(Command::new(python("oracles/onnx", "tests/oracles/requirements.txt")?).arg(script).arg(&folder))?;
     // Of the whole workspace, so that the inference library is not built again with other features.
     let mut build = cargo();
     build.args(["build", "--workspace", "--example", "conform"]);
