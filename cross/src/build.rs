@@ -1,4 +1,5 @@
-//! Building: one cargo, one target folder, the whole workspace at once, so that nothing is built twice.
+//! Building: one cargo, one target folder, the whole workspace at once, so that nothing is built twice;
+//! and the Python environments of those who need one.
 
 use anyhow::{Context, ensure};
 use std::ffi::OsStr;
@@ -62,6 +63,28 @@ pub(crate) fn demo(args: &[String]) -> anyhow::Result<()> {
         std::process::exit(status.code().unwrap_or(1));
     }
     Ok(())
+}
+
+/// Builds an example of a package in the release profile.
+pub(crate) fn example(package: &str, name: &str) -> anyhow::Result<()> {
+    run(cargo().args(["build", "--release", "--package", package, "--example", name]))
+}
+
+/// A Python with the wheels of a requirements file, made once in this folder of `target`.
+pub(crate) fn python(folder: &str, requirements: &str) -> anyhow::Result<PathBuf> {
+    let requirements = workspace().join(requirements);
+    let venv = workspace().join("target").join(folder);
+    let python = venv.join("bin/python");
+    let stamp = venv.join("requirements.txt");
+    let wanted = std::fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
+    if std::fs::read(&stamp).ok().as_ref() != Some(&wanted) {
+        run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
+        let mut pip = Command::new(&python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&requirements);
+        run(&mut pip)?;
+        std::fs::write(&stamp, wanted)?;
+    }
+    Ok(python)
 }
 
 /// Runs a command to its end; fails when it does.

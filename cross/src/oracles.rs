@@ -1,9 +1,8 @@
 //! Oracles: other people's programs that must agree with ours. Each makes its own virtual environment
 //! and starts and ends its own servers.
 
-use crate::build::{self, Profile, binaries, cargo, workspace};
+use crate::build::{self, Profile, binaries, cargo, python, workspace};
 use anyhow::{Context, bail};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 type Oracle = fn() -> anyhow::Result<()>;
@@ -35,27 +34,10 @@ fn agree(name: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A Python with the wheels of a requirements file, made once.
-fn python(name: &str) -> anyhow::Result<PathBuf> {
-    let requirements = workspace().join("tests/oracles/requirements.txt");
-    let venv = workspace().join("target/oracles").join(name);
-    let python = venv.join("bin/python");
-    let stamp = venv.join("requirements.txt");
-    let wanted = std::fs::read(&requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
-    if std::fs::read(&stamp).ok().as_ref() != Some(&wanted) {
-        build::run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-        let mut pip = Command::new(&python);
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&requirements);
-        build::run(&mut pip)?;
-        std::fs::write(&stamp, wanted)?;
-    }
-    Ok(python)
-}
-
 /// The reference answers in tests/models, computed again by scikit-learn and ONNX Runtime.
 fn reference() -> anyhow::Result<()> {
     let script = workspace().join("tests/oracles/reference.py");
-    build::run(Command::new(python("reference")?).arg(script))
+    build::run(Command::new(python("oracles/reference", "tests/oracles/requirements.txt")?).arg(script))
 }
 
 /// ONNX's conformance cases, against the inference library alone and against our engine, and what they say of each
@@ -63,7 +45,7 @@ fn reference() -> anyhow::Result<()> {
 fn onnx() -> anyhow::Result<()> {
     let folder = workspace().join("target/oracles/onnx-cases");
     let script = workspace().join("tests/oracles/onnx_nodes.py");
-    build::run(Command::new(python("onnx")?).arg(script).arg(&folder))?;
+    build::run(Command::new(python("oracles/onnx", "tests/oracles/requirements.txt")?).arg(script).arg(&folder))?;
     // Of the whole workspace, so that the inference library is not built again with other features.
     let mut build = cargo();
     build.args(["build", "--workspace", "--example", "conform"]);

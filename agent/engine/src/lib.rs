@@ -6,8 +6,10 @@
 //! clock, no signature and no drift: whoever calls it has already decided that
 //! the files may be believed, and observes the taps `prepare` and `answer`.
 
+mod batch;
 mod declared;
 mod error;
+mod exchange;
 pub mod golden;
 mod input;
 mod model;
@@ -16,12 +18,16 @@ mod onnx;
 mod ops;
 mod picture;
 mod pipeline;
+mod plan;
 mod port;
+mod stream;
 mod table;
 mod tensor;
 #[cfg(test)]
 mod testing;
+mod warm;
 
+pub use batch::{BatchAdvice, measure_batch};
 pub use error::{LoadError, RunError};
 pub use golden::{Agreement, Golden, GoldenError, Tolerance};
 pub use input::{Input, InputError, read_input, read_npy};

@@ -4,26 +4,28 @@
 //! that goes wrong inside the inference library, a panic included, gets past
 //! this room. Knows nothing of processing, bundles or references.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::io::Seek;
 use std::path::Path;
-use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 
 use crate::Limits;
 use crate::error::{LoadError, RunError, invalid, too_large};
+use crate::exchange::{from_tract, into_tract};
 use crate::onnx::survey;
-use crate::ops::{library, rewrite, rewrite_nodes};
+use crate::ops::{library, rewrite_nodes};
+use crate::plan::{Output, Plans, decode, graph};
 use crate::port::Port;
-use crate::tensor::{Data, Dtype, Tensor as Values, each};
+use crate::tensor::{Dtype, Tensor as Values};
+use crate::warm::{guard, told};
 
 /// A loaded model, ready to run; may be shared between threads.
 pub struct Model {
-    plan: Arc<TypedSimplePlan>,
+    plans: Plans,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     operators: BTreeSet<String>,
@@ -54,20 +56,25 @@ impl Model {
             let what = "bytes of the model file".to_owned();
             return Err(LoadError::TooLarge { what, size, limit: limits.model_bytes });
         }
-        let source = &mut file.take(limits.model_bytes);
-        guard(|| Model::read(source, limits)).unwrap_or_else(|panic| Err(invalid(panic)))
+        guard(|| Model::read(&file, size, limits)).unwrap_or_else(|panic| Err(invalid(panic)))
     }
 
-    fn read(source: &mut dyn Read, limits: &Limits) -> Result<Model, LoadError> {
+    fn read(file: &File, size: u64, limits: &Limits) -> Result<Model, LoadError> {
         let onnx = library();
-        let mut proto =
-            onnx.proto_model_for_read(source).map_err(|error| LoadError::NotOnnx { reason: told(&error) })?;
-        let survey = survey(&mut proto, &onnx.op_register, limits)?;
-        proto.graph.as_mut().map_or(Ok(()), rewrite_nodes).map_err(invalid)?;
-        let plan = plan(&onnx, &proto).map_err(invalid)?;
-        let outputs = output_ports(&plan, &survey.outputs, limits)?;
+        let length = usize::try_from(size).unwrap_or(usize::MAX);
+        let surveyed = Cell::new(None);
+        let plans = Plans::new(&|| {
+            let mut source = file;
+            source.rewind().map_err(|error| LoadError::NotOnnx { reason: error.to_string() })?;
+            let mut proto = decode(source, length)?;
+            surveyed.set(Some(survey(&mut proto, &onnx.op_register, limits)?));
+            proto.graph.as_mut().map_or(Ok(()), rewrite_nodes).map_err(invalid)?;
+            graph(&onnx, proto).map_err(invalid)
+        })?;
+        let survey = surveyed.take().ok_or_else(|| invalid("it was not read"))?;
+        let outputs = output_ports(&plans.outputs, &survey.outputs, limits)?;
         Ok(Model {
-            plan,
+            plans,
             inputs: survey.inputs,
             outputs,
             operators: survey.operators,
@@ -103,16 +110,14 @@ impl Model {
     /// `RunError` when the inputs do not fit, or the model fails on them.
     pub fn run(&self, inputs: &[Values]) -> Result<Vec<Values>, RunError> {
         self.check(inputs)?;
-        let failed = |reason| RunError::Failed { reason };
-        guard(|| -> TractResult<Vec<Values>> {
-            let model: &TypedModel = self.plan.model();
-            let values = |(index, tensor)| into_tract(tensor, model.input_fact(index)?.datum_type);
-            let inputs = inputs.iter().enumerate().map(values).collect::<TractResult<TVec<TValue>>>()?;
-            let outputs = self.plan.run(inputs)?;
-            outputs.iter().zip(&self.outputs).map(|(value, port)| from_tract(value, port.dtype)).collect()
-        })
-        .map_err(failed)?
-        .map_err(|error| failed(told(&error)))
+        let failed = |error: TractError| RunError::Failed { reason: told(&error) };
+        let inputs = inputs.iter().zip(&self.plans.inputs).map(|(values, kind)| into_tract(values, *kind));
+        let inputs = inputs.collect::<TractResult<TVec<TValue>>>().map_err(failed)?;
+        let rows = inputs.first().and_then(|first| first.shape().first().copied());
+        let plan = self.plans.of(rows.unwrap_or(1));
+        let outputs = plan.and_then(|plan| plan.run(inputs)).map_err(|reason| RunError::Failed { reason })?;
+        let outputs = outputs.iter().zip(&self.outputs).map(|(value, port)| from_tract(value, port.dtype));
+        outputs.collect::<TractResult<_>>().map_err(failed)
     }
 
     /// As `run`, but a model exported for a fixed number of rows takes any multiple
@@ -197,24 +202,10 @@ impl Model {
     }
 }
 
-/// Optimised, or as it is when the optimiser cannot cope with a free batch axis.
-fn plan(onnx: &tract_onnx::Onnx, proto: &tract_onnx::pb::ModelProto) -> Result<Arc<TypedSimplePlan>, String> {
-    let attempt = |optimise: bool| {
-        let built = guard(|| -> TractResult<Arc<TypedSimplePlan>> {
-            let model = onnx.model_for_proto_model(proto)?.into_typed()?;
-            if optimise { rewrite(model)?.into_optimized()?.into_runnable() } else { model.into_runnable() }
-        })?;
-        built.map_err(|error| told(&error))
-    };
-    attempt(true).or_else(|first| attempt(false).map_err(|_| first))
-}
-
-fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Result<Vec<Port>, LoadError> {
-    let model: &TypedModel = plan.model();
+fn output_ports(made: &[Output], names: &[String], limits: &Limits) -> Result<Vec<Port>, LoadError> {
     let mut ports = Vec::new();
-    for (outlet, name) in model.outputs.iter().zip(names) {
-        let fact = model.outlet_fact(*outlet).map_err(|error| invalid(told(&error)))?;
-        let dtype = match fact.datum_type {
+    for ((kind, shape), name) in made.iter().zip(names) {
+        let dtype = match kind {
             DatumType::F32 | DatumType::F16 => Dtype::F32,
             DatumType::F64 => Dtype::F64,
             DatumType::I8 => Dtype::I8,
@@ -229,7 +220,6 @@ fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Re
             DatumType::String => Dtype::Text,
             other => return Err(invalid(format!("output {name:?} has unsupported type {other:?}"))),
         };
-        let shape: Vec<Option<usize>> = fact.shape.iter().map(|axis| axis.to_i64().ok()?.try_into().ok()).collect();
         let count = shape.iter().map(|axis| axis.unwrap_or(1)).try_fold(1usize, usize::checked_mul);
         match count {
             Some(count) if count <= limits.tensor_elements => {}
@@ -238,75 +228,15 @@ fn output_ports(plan: &TypedSimplePlan, names: &[String], limits: &Limits) -> Re
                 return Err(too_large(&what, count.unwrap_or(usize::MAX), limits.tensor_elements));
             }
         }
-        ports.push(Port { name: name.clone(), dtype, shape });
+        ports.push(Port { name: name.clone(), dtype, shape: shape.clone() });
     }
     Ok(ports)
-}
-
-fn into_tract(given: &Values, kind: DatumType) -> TractResult<TValue> {
-    let shape = &given.shape;
-    let tensor = each!(&given.data, values => {
-        tract_ndarray::ArrayD::from_shape_vec(&shape[..], values.clone())?.into_tensor()
-    });
-    if kind != DatumType::F16 {
-        return Ok(tensor.into_tvalue());
-    }
-    // From here on a value is rounded to infinity.
-    const HALF: f32 = 65520.0;
-    if let Some(large) = given.as_f32().iter().find(|x| x.is_finite() && x.abs() >= HALF) {
-        return Err(TractError::msg(format!("{large} is too large for half precision")));
-    }
-    Ok(tensor.cast_to_dt(kind)?.into_owned().into_tvalue())
-}
-
-fn from_tract(value: &Tensor, dtype: Dtype) -> TractResult<Values> {
-    fn values<T: Datum>(value: &Tensor) -> TractResult<Vec<T>> {
-        let cast = value.cast_to::<T>()?;
-        Ok(cast.to_plain_array_view::<T>()?.iter().cloned().collect())
-    }
-    let data = match dtype {
-        Dtype::F32 => Data::F32(values(value)?),
-        Dtype::F64 => Data::F64(values(value)?),
-        Dtype::I8 => Data::I8(values(value)?),
-        Dtype::I16 => Data::I16(values(value)?),
-        Dtype::I32 => Data::I32(values(value)?),
-        Dtype::I64 => Data::I64(values(value)?),
-        Dtype::U8 => Data::U8(values(value)?),
-        Dtype::U16 => Data::U16(values(value)?),
-        Dtype::U32 => Data::U32(values(value)?),
-        Dtype::U64 => Data::U64(values(value)?),
-        Dtype::Bool => Data::Bool(values(value)?),
-        Dtype::Text => Data::Text(values(value)?),
-    };
-    Ok(Values { shape: value.shape().to_vec(), data })
-}
-
-/// Runs foreign code; a panic in it becomes what it said.
-fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-        shorten(said.unwrap_or("the inference library gave up").to_owned())
-    })
-}
-
-fn told(error: &TractError) -> String {
-    shorten(format!("{error:#}"))
-}
-
-/// The library's messages can hold whole tensors.
-fn shorten(mut message: String) -> String {
-    const LONGEST: usize = 600;
-    if message.len() > LONGEST {
-        message.truncate(message.floor_char_boundary(LONGEST));
-        message.push('…');
-    }
-    message
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::Data;
     use crate::testing::{self, Load, floats, graph, node};
     use tract_onnx::pb::tensor_proto::DataType;
 
@@ -392,14 +322,6 @@ mod tests {
         assert_eq!(output, [floats(&[4, 2], &[1.0, 10.0].repeat(4))]);
         let odd = floats(&[3, 2], &[0.0; 6]);
         assert!(matches!(model.run_rows(&[odd]), Err(RunError::Shape { .. })));
-    }
-
-    #[test]
-    fn a_panic_becomes_what_it_said() {
-        assert_eq!(guard(|| 1), Ok(1));
-        assert_eq!(guard(|| -> u8 { std::panic::panic_any("oh no") }), Err("oh no".to_owned()));
-        let long = guard(|| -> u8 { std::panic::panic_any("ä".repeat(1000)) }).unwrap_err();
-        assert!(long.ends_with('…') && long.len() < 610);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! A bench gives rows; here they become a table, a line of JSON for machines, and a page of the docs
 //! that nobody edits by hand.
 
+mod engine;
 mod the_loop;
 
-use crate::build::{Profile, binaries, folder, output, workspace};
+use crate::build::{self, Profile, folder, output, workspace};
 use anyhow::bail;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -68,10 +69,15 @@ struct Outcome {
 struct Bench {
     name: &'static str,
     about: &'static str,
+    /// The package and the example that it runs beside the binaries.
+    example: Option<(&'static str, &'static str)>,
     run: fn(&Path) -> anyhow::Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 1] = [Bench { name: "loop", about: the_loop::ABOUT, run: the_loop::run }];
+const BENCHES: [Bench; 2] = [
+    Bench { name: "loop", about: the_loop::ABOUT, example: None, run: the_loop::run },
+    Bench { name: "engine", about: engine::ABOUT, example: Some(engine::EXAMPLE), run: engine::run },
+];
 
 /// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
@@ -92,7 +98,15 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         "# Benchmarks\n\nMade by `cargo xtask bench --all --write`; edited by nobody. An absolute figure is the best of five runs on the machine\n\
          named; machines differ, so compare ratios.\n",
     );
-    let binaries = if has("--no-build") { folder(Profile::Release) } else { binaries(Profile::Release)? };
+    let binaries = folder(Profile::Release);
+    if !has("--no-build") {
+        if chosen.iter().any(|bench| bench.example.is_none()) {
+            build::binaries(Profile::Release)?;
+        }
+        for (package, name) in chosen.iter().filter_map(|bench| bench.example) {
+            build::example(package, name)?;
+        }
+    }
     for bench in chosen {
         let outcome = Outcome { bench: bench.name, machine: machine(), date: date()?, rows: (bench.run)(&binaries)? };
         println!("{}", table(&outcome));
