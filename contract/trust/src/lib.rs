@@ -1,5 +1,8 @@
 //! What may be believed: documents, the keyring they are checked against, and the refusals.
 //!
+//! A `verify_*` function checks one document by itself; [`Trust`] is all that one device believes, with
+//! its counters. The page for people is `docs/trust.md`.
+//!
 //! Everything that a device or the bridge acts on passes through here once and leaves as
 //! [`Verified`], which nothing else can make. This crate cannot sign, does no IO, reads no clock and
 //! draws no random number. It does not know how bytes arrived.
@@ -12,6 +15,7 @@ mod clock;
 mod counters;
 mod device;
 mod digest;
+mod doors;
 mod dsse;
 mod judge;
 mod manifest;
@@ -19,6 +23,7 @@ mod oms;
 mod refusal;
 mod revocation;
 mod root;
+mod rules;
 mod standing;
 mod statement;
 mod strict;
@@ -34,7 +39,7 @@ pub use counters::{Counters, Generation};
 pub use device::{DeviceKey, verify_device_document};
 pub use digest::Digest;
 pub use dsse::{Envelope, PayloadKind, Signature, key_id, pae};
-pub use judge::{Board, Finding, Judgement, Offer, Outcome, Rule};
+pub use judge::{Board, Offer};
 pub use manifest::{
     Budget, FileRole, GoldenTerms, Hardware, ListedFile, Manifest, ManifestPort, Runtime, default_release,
     verify_manifest,
@@ -46,6 +51,7 @@ pub use revocation::{
     verify_revocation,
 };
 pub use root::{Key, OnRevoked, Policy, Role, RoleKeys, Root, Scheme, Scope, verify_root};
+pub use rules::{Finding, Judgement, Outcome, Rule};
 pub use standing::{Course, Held, Standing};
 pub use statement::{Resource, SIGNED_OUTSIDE, Statement, verify_statement};
 pub use strict::{Time, U53};

@@ -182,6 +182,9 @@ const TOKENS: [&str; 16] = [
 
 /// Damage to the text: cuts, repeats, moves, and pieces of other documents.
 fn damage_text(rng: &mut fastrand::Rng, bytes: &mut Vec<u8>, other: &[u8]) {
+    if bytes.is_empty() {
+        bytes.push(rng.u8(..)); // an earlier damage took all of it
+    }
     let at = rng.usize(..bytes.len());
     let end = rng.usize(at..bytes.len().min(at + 200)) + 1;
     match rng.u8(..6) {
