@@ -95,7 +95,7 @@ pub fn model_signature(key: &DeviceKey, payload: &[u8], der: &[u8]) -> Vec<u8> {
 }
 
 /// Believes a `model.sig`, ours or one that the specification's own tool wrote: the files that the
-/// holder of `key` signed. [`Verified::digest`] is that of the payload, so for a bundle of ours it is
+/// holder of `key` signed, sorted by name. [`Verified::digest`] is that of the payload, so for a bundle of ours it is
 /// the statement's.
 ///
 /// # Errors
@@ -117,7 +117,9 @@ pub fn verify_model_signature(key: &DeviceKey, bytes: &[u8]) -> Result<Verified<
     let payload = decode(&file.dsse_envelope.payload)?;
     key.verify_der(&pae(expected.1, &payload), &decode(&signature.sig)?)?;
     let resources = read_statement(&payload)?;
-    let files = resources.into_iter().map(|r| ModelFile { name: r.name, digest: r.digest }).collect();
+    let mut files: Vec<ModelFile> =
+        resources.into_iter().map(|r| ModelFile { name: r.name, digest: r.digest }).collect();
+    files.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Verified::new(files, &payload))
 }
 

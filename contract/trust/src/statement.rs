@@ -166,7 +166,11 @@ impl Statement {
             let missing = || Refusal::new(Code::Parse, format!("the statement gives no size of `{}`", r.name));
             Ok(Resource { size: r.size.ok_or_else(missing)?, name: r.name, algorithm: r.algorithm, digest: r.digest })
         };
-        let resources = read_statement(payload)?.into_iter().map(sized).collect::<Result<_, Refusal>>()?;
+        let resources = read_statement(payload)?.into_iter().map(sized).collect::<Result<Vec<_>, Refusal>>()?;
+        // The specification's tool sorts by the parts of a path and checks no order: only ours is strict.
+        if !resources.is_sorted_by(|a, b| a.name < b.name) {
+            return Err(Refusal::new(Code::Statement, "the files of the statement are not sorted by name"));
+        }
         Ok(Self { resources, signers })
     }
 }
@@ -195,9 +199,6 @@ pub(crate) fn read_statement(payload: &[u8]) -> Result<Vec<WireResource>, Refusa
     if resources.is_empty() || resources.len() > MAX_RESOURCES {
         return Err(Refusal::new(Code::Limit, format!("a bundle has 1 to {MAX_RESOURCES} files")));
     }
-    if !resources.is_sorted_by(|a, b| a.name < b.name) {
-        return fault("the files of the statement are not sorted by name, each once");
-    }
     check_names(&resources)?;
     match wire.subject.as_slice() {
         [subject] if subject.digest.sha256 == root_digest(resources.iter().map(|r| r.digest)) => Ok(resources),
@@ -207,11 +208,14 @@ pub(crate) fn read_statement(payload: &[u8]) -> Result<Vec<WireResource>, Refusa
 
 /// Refuses names that would meet on some file system, or leave the folder.
 fn check_names(resources: &[WireResource]) -> Result<(), Refusal> {
-    let mut twins = BTreeSet::new();
+    let (mut names, mut twins) = (BTreeSet::new(), BTreeSet::new());
     for resource in resources {
         check_path(&resource.name)?;
         if resource.algorithm != "sha256" {
             return Err(Refusal::new(Code::Statement, "every digest of the statement must be sha256"));
+        }
+        if !names.insert(resource.name.as_str()) {
+            return Err(Refusal::new(Code::Statement, format!("`{}` is listed twice", resource.name)));
         }
         if !twins.insert(resource.name.to_lowercase()) {
             let detail = format!("`{}` differs from another file in case only", resource.name);

@@ -35,6 +35,22 @@ pub(crate) fn cases() -> Vec<Case> {
     let payload = |text: &[u8]| signed(text);
     let mut cases = vec![
         taken("OMS", "a model.sig of the specification's tool", theirs),
+        taken(
+            "OMS",
+            "its order, by the parts of a path",
+            verify_model_signature(
+                &key,
+                &signed(&{
+                    // R is the SHA-256 of the raw digests in the order as listed: SHA-256 of "" twice.
+                    let (one, empty) = (Digest::of(b""), Digest::of(&[Digest::of(b"").0, Digest::of(b"").0].concat()));
+                    let row = |name: &str| value!({"name": name, "algorithm": "sha256", "digest": one});
+                    let mut file: Value = serde_json::from_slice(&statement_payload()).expect("JSON");
+                    file["predicate"]["resources"] = value!([row("a/b"), row("a.b")]);
+                    file["subject"][0]["digest"]["sha256"] = value!(empty);
+                    json(&file)
+                }),
+            ),
+        ),
         case("OMS", "another key", Code::KeyId, Statement::check_model_signature(&believed, &device_key(8), &honest)),
         case(
             "OMS",
