@@ -41,7 +41,7 @@ impl Bench {
     fn bundle(&self, release: u64) -> Bundle {
         self.signer.bundle("digits", release, |manifest| match release {
             5 => manifest.security_floor = number(4),
-            6 => manifest.hardware = vec![Hardware { arch: "riscv64".into(), min_ram_mb: number(1) }],
+            6 => manifest.hardware = vec![Hardware { arch: "riscv64".into(), class: None, min_ram_mb: number(1) }],
             7 => manifest.min_agent = "9.0.0".into(),
             _ => {}
         })

@@ -58,7 +58,8 @@ pub(crate) fn root_bytes() -> Vec<u8> {
         keys: BTreeMap::from([(id, Key { scheme: Scheme::Ed25519, public })]),
         roles: Role::ALL.iter().map(|role| (role.as_str().to_owned(), held.clone())).collect(),
         publisher_scopes: vec![Scope { keyids, streams: vec!["*".into()] }],
-        policy: Policy { director_may_rollback: true },
+        policy: Policy::default(),
+ clock_reset: None,
     };
     sign(PayloadKind::Root, serde_json::to_vec(&root).unwrap())
 }
@@ -146,6 +147,8 @@ impl Fixture {
             files: roles.iter().map(|(name, role)| ListedFile { name: (*name).into(), role: *role }).collect(),
             resources_budget: Budget { ram_mb: number(1), disk_bytes: number(0) },
             golden: GoldenTerms { tolerance_abs: 1e-4, tolerance_rel: 1e-4, from_reference: true },
+            min_root_version: None,
+            expires: None,
         };
         fs::write(dir.path().join("manifest.json"), serde_json::to_vec(&manifest).unwrap()).unwrap();
         let mut names: Vec<&str> = roles.iter().map(|(name, _)| *name).filter(|name| *name != "chunks.bin").collect();

@@ -169,7 +169,8 @@ fn first_root(new: &NewFleet, holders: &BTreeMap<Role, Vec<VerifyingKey>>) -> an
         keys: holders.values().flatten().map(key).collect(),
         roles: holders.iter().map(role).collect(),
         publisher_scopes: vec![Scope { keyids: publishers, streams: vec!["*".into()] }],
-        policy: Policy { director_may_rollback: true },
+        policy: Policy::default(),
+ clock_reset: None,
     })
 }
 

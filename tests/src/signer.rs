@@ -91,7 +91,8 @@ impl Signer {
                 .collect(),
             roles: Role::ALL.iter().map(|role| (role.to_string(), held(role))).collect(),
             publisher_scopes: vec![Scope { keyids: ids(Role::Publisher), streams: vec!["*".into()] }],
-            policy: Policy { director_may_rollback: true },
+            policy: Policy::default(),
+ clock_reset: None,
         };
         let payload = serde_json::to_vec(&root).expect("plain data");
         let bytes = envelope(PayloadKind::Root, payload, &keys[&Role::Root]);
@@ -196,6 +197,9 @@ impl Bundle {
             total_size: number(self.total_size),
             rollout_id: number(rollout),
             trial,
+            from_release: None,
+            not_before: None,
+            deadline: None,
         }
     }
 
@@ -238,5 +242,7 @@ fn manifest(stream: &str, release: u64) -> Manifest {
         .to_vec(),
         resources_budget: Budget { ram_mb: number(16), disk_bytes: number(1_000) },
         golden: GoldenTerms { tolerance_abs: 1e-4, tolerance_rel: 1e-4, from_reference: true },
+        min_root_version: None,
+        expires: None,
     }
 }

@@ -128,6 +128,9 @@ impl Device {
             total_size: number(desired.total_size),
             rollout_id: number(desired.rollout),
             trial: desired.trial,
+            from_release: None,
+            not_before: None,
+            deadline: None,
         });
         AssignmentDraft { device: self.id.clone(), seq: self.generation, streams: streams.collect() }
     }

@@ -203,6 +203,8 @@ fn manifest(request: &PackRequest, release: U53, tested: &Tested, files: &[Resou
             tolerance_rel: request.tolerance.rel,
             from_reference: tested.from_reference,
         },
+        min_root_version: None,
+        expires: None,
     })
 }
 

@@ -176,7 +176,7 @@ fn hardware(text: &str) -> Result<Hardware, String> {
     let (arch, ram) = text.split_once(':').ok_or_else(fault)?;
     let word = !arch.is_empty() && arch.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
     let ram: u32 = ram.parse().map_err(|_| fault())?;
-    if word { Ok(Hardware { arch: arch.to_owned(), min_ram_mb: U53::from(ram) }) } else { Err(fault()) }
+    if word { Ok(Hardware { arch: arch.to_owned(), class: None, min_ram_mb: U53::from(ram) }) } else { Err(fault()) }
 }
 
 fn unit(text: &str) -> Result<(String, String), String> {

@@ -3,7 +3,7 @@
 use crate::dsse::{Envelope, PayloadKind};
 use crate::root::{Role, Root};
 use crate::strict::{self, Time, U53};
-use crate::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Verified};
+use crate::{Code, Digest, MAX_RETAINED_BYTES, Refusal, Verified, dsse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -46,6 +46,9 @@ pub struct StreamAssignment {
     pub intent: Intent,
     /// The release to run.
     pub release: U53,
+    /// The release that a rollback leaves; on a device that runs another one it does nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_release: Option<U53>,
     /// The bundle to run.
     pub statement_sha256: Digest,
     /// Its size in bytes, known before the first byte is fetched.
@@ -54,6 +57,12 @@ pub struct StreamAssignment {
     pub rollout_id: U53,
     /// How it proves itself.
     pub trial: Trial,
+    /// Nothing is done before this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
+    /// Nothing is begun after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Time>,
 }
 
 /// What an assignment means to do.
@@ -86,17 +95,23 @@ pub struct Trial {
 /// # Errors
 /// A refusal when the form, the addressee or the signatures are wrong.
 pub fn verify_assignment(root: &Verified<Root>, device: &str, bytes: &[u8]) -> Result<Verified<Assignment>, Refusal> {
-    let envelope = Envelope::parse(PayloadKind::Assignment, bytes, MAX_DOCUMENT_BYTES)?;
-    envelope.require(PayloadKind::Assignment, root, Role::Director)?;
+    believe(root, |_, _| false, device, bytes)
+}
+
+/// The same, when `revoked` says which keys may not sign what was issued when.
+pub(crate) fn believe(
+    root: &Verified<Root>,
+    revoked: impl Fn(&str, Time) -> bool,
+    device: &str,
+    bytes: &[u8],
+) -> Result<Verified<Assignment>, Refusal> {
+    let envelope = Envelope::parse(PayloadKind::Assignment, bytes, MAX_RETAINED_BYTES)?;
+    let signers = envelope.require(PayloadKind::Assignment, root, Role::Director)?;
     let assignment: Assignment = strict::parse_versioned("assignment", &envelope.payload)?;
-    if assignment.fleet != root.fleet {
-        return Err(Refusal::new(Code::Fleet, format!("the assignment is not for fleet `{}`", root.fleet)));
-    }
+    dsse::unrevoked("assignment", signers, root.threshold(Role::Director), |key| revoked(key, assignment.issued))?;
+    root.check_speaks_for("assignment", &assignment.fleet, Role::Director, assignment.role_epoch)?;
     if assignment.device_id != device {
         return Err(Refusal::new(Code::Device, format!("the assignment is not for `{device}`")));
-    }
-    if assignment.role_epoch.get() != root.role_epoch(Role::Director) {
-        return Err(Refusal::new(Code::Replay, "the assignment is of another epoch of the director's role"));
     }
     let streams: BTreeSet<&str> = assignment.streams.iter().map(|s| s.stream.as_str()).collect();
     if assignment.streams.len() > MAX_STREAMS {

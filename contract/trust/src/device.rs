@@ -1,8 +1,8 @@
-//! What a device signs: with its own ECDSA P-256 key, which never leaves it.
+//! ECDSA P-256 keys, and what a device signs with its own, which never leaves it.
 
 use crate::dsse::{Envelope, PayloadKind, pae};
 use crate::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal};
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use ring::signature::{ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, EcdsaVerificationAlgorithm, UnparsedPublicKey};
 
 /// The DER prefix of an uncompressed P-256 key (RFC 5480), before its 65-byte point.
 const SPKI_PREFIX: [u8; 26] = [
@@ -10,7 +10,7 @@ const SPKI_PREFIX: [u8; 26] = [
     0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// A device's public key.
+/// A P-256 public key: a device's, or the one that signs `model.sig`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceKey {
     spki: Vec<u8>,
@@ -49,9 +49,23 @@ impl DeviceKey {
 
     /// Refuses a signature (`r ‖ s`, 64 bytes) that is not of `signed`.
     pub fn verify(&self, signed: &[u8], signature: &[u8]) -> Result<(), Refusal> {
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.spki[SPKI_PREFIX.len()..])
+        self.check(&ECDSA_P256_SHA256_FIXED, signed, signature)
+    }
+
+    /// The same for a signature in ASN.1, as other people's programs write it.
+    pub(crate) fn verify_der(&self, signed: &[u8], signature: &[u8]) -> Result<(), Refusal> {
+        self.check(&ECDSA_P256_SHA256_ASN1, signed, signature)
+    }
+
+    fn check(
+        &self,
+        algorithm: &'static EcdsaVerificationAlgorithm,
+        signed: &[u8],
+        signature: &[u8],
+    ) -> Result<(), Refusal> {
+        UnparsedPublicKey::new(algorithm, &self.spki[SPKI_PREFIX.len()..])
             .verify(signed, signature)
-            .map_err(|_| Refusal::new(Code::Sig, "the device's signature does not verify"))
+            .map_err(|_| Refusal::new(Code::Sig, "the P-256 signature does not verify"))
     }
 }
 

@@ -21,6 +21,12 @@ pub enum PayloadKind {
     Bundle,
     /// What a device should run.
     Assignment,
+    /// What was taken away: keys, bundles, devices.
+    Revocation,
+    /// The time, and what is the newest.
+    Beacon,
+    /// Leave to go below a floor.
+    Breakglass,
     /// A device's state.
     Report,
     /// A device's word on a release.
@@ -34,16 +40,23 @@ impl PayloadKind {
             PayloadKind::Root => "application/vnd.petrel.root.v1+json",
             PayloadKind::Bundle => "application/vnd.in-toto+json",
             PayloadKind::Assignment => "application/vnd.petrel.assignment.v1+json",
+            PayloadKind::Revocation => "application/vnd.petrel.revocation.v1+json",
+            PayloadKind::Beacon => "application/vnd.petrel.beacon.v1+json",
+            PayloadKind::Breakglass => "application/vnd.petrel.breakglass.v1+json",
             PayloadKind::Report => "application/vnd.petrel.report.v1+json",
             PayloadKind::Verdict => "application/vnd.petrel.verdict.v1+json",
         }
     }
 
-    fn what(self) -> &'static str {
+    /// What it is called in a refusal.
+    pub(crate) fn what(self) -> &'static str {
         match self {
             PayloadKind::Root => "root",
             PayloadKind::Bundle => "bundle envelope",
             PayloadKind::Assignment => "assignment",
+            PayloadKind::Revocation => "revocation",
+            PayloadKind::Beacon => "beacon",
+            PayloadKind::Breakglass => "breakglass",
             PayloadKind::Report => "report",
             PayloadKind::Verdict => "verdict",
         }
@@ -168,11 +181,29 @@ impl Envelope {
         Ok(signers.into_values().collect())
     }
 
-    /// Refuses the envelope unless enough keys of `role` signed it.
-    pub(crate) fn require(&self, kind: PayloadKind, root: &Root, role: Role) -> Result<(), Refusal> {
+    /// The signers among the keys of `role`; refuses the envelope unless they are enough.
+    pub(crate) fn require(&self, kind: PayloadKind, root: &Root, role: Role) -> Result<Vec<String>, Refusal> {
         let signers = self.signers(kind.what(), root, role)?;
-        enough(kind.what(), signers.len(), root.threshold(role))
+        enough(kind.what(), signers.len(), root.threshold(role))?;
+        Ok(signers)
     }
+}
+
+/// The signers that `revoked` does not name; refuses when they are too few, though all of them were enough.
+pub(crate) fn unrevoked(
+    what: &str,
+    signers: Vec<String>,
+    threshold: u64,
+    revoked: impl Fn(&str) -> bool,
+) -> Result<Vec<String>, Refusal> {
+    let signed = signers.len();
+    let left: Vec<String> = signers.into_iter().filter(|key| !revoked(key)).collect();
+    if left.len() as u64 >= threshold {
+        return Ok(left);
+    }
+    let detail =
+        format!("{} of {signed} signers of the {what} are revoked, {threshold} must be left", signed - left.len());
+    Err(Refusal::new(Code::RevokedKey, detail))
 }
 
 /// Refuses fewer signers than the threshold.

@@ -2,7 +2,7 @@
 
 use crate::root::{Role, Root};
 use crate::statement::Statement;
-use crate::strict::{self, U53};
+use crate::strict::{self, Time, U53};
 use crate::{Code, MAX_DOCUMENT_BYTES, Refusal, Verified, dsse};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -33,6 +33,12 @@ pub struct Manifest {
     pub resources_budget: Budget,
     /// How the golden vectors are compared.
     pub golden: GoldenTerms,
+    /// The oldest root under which it may be installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_root_version: Option<U53>,
+    /// After this it is not newly installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Time>,
 }
 
 /// One kind of hardware.
@@ -41,6 +47,9 @@ pub struct Manifest {
 pub struct Hardware {
     /// `aarch64`, `x86_64`, …
     pub arch: String,
+    /// The class of boards; absent for every board of the architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// Memory of the board, MiB.
     pub min_ram_mb: U53,
 }

@@ -67,15 +67,17 @@ pub struct Root {
     /// After this a device changes nothing any more (it goes on inferring).
     pub expires: Time,
     /// Public keys by id.
-    #[serde(deserialize_with = "strict::unique_map")]
     pub keys: BTreeMap<String, Key>,
     /// Keys and thresholds by role, all six.
-    #[serde(deserialize_with = "strict::unique_map")]
     pub roles: BTreeMap<String, RoleKeys>,
     /// Which publishers may sign which streams.
     pub publisher_scopes: Vec<Scope>,
     /// What the fleet allows.
     pub policy: Policy,
+    /// When it grows, devices forget the time that they were told and begin again with this root's:
+    /// the way back from a stolen beacon key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_reset: Option<U53>,
 }
 
 /// A public key.
@@ -125,6 +127,36 @@ pub struct Scope {
 pub struct Policy {
     /// The director may send a device back to an older release above its floor.
     pub director_may_rollback: bool,
+    /// A person beside a device may install a signed bundle without an assignment.
+    pub sideload: bool,
+    /// What a device does when too few signers of its active bundle are left unrevoked.
+    pub on_active_revoked: OnRevoked,
+    /// Nothing is installed unless the bridge answered in this boot.
+    pub require_fresh_install: bool,
+    /// A signed time that is further ahead of what a device knows is refused, in days.
+    pub max_time_jump_days: U53,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            director_may_rollback: true,
+            sideload: true,
+            on_active_revoked: OnRevoked::Keep,
+            require_fresh_install: false,
+            max_time_jump_days: 730_u32.into(),
+        }
+    }
+}
+
+/// What a device does with an active bundle whose signers are revoked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnRevoked {
+    /// It goes on, and says so.
+    Keep,
+    /// The previous good release takes over.
+    Fallback,
 }
 
 impl Root {
@@ -158,6 +190,21 @@ impl Root {
         self.publisher_scopes.iter().any(|s| s.keyids.contains(key) && s.streams.iter().any(matches))
     }
 
+    /// Refuses a document that is not for this fleet, or of another epoch of the role that signed it.
+    pub(crate) fn check_speaks_for(&self, what: &str, fleet: &str, role: Role, epoch: U53) -> Result<(), Refusal> {
+        if fleet != self.fleet {
+            return Err(Refusal::new(Code::Fleet, format!("the {what} is not for fleet `{}`", self.fleet)));
+        }
+        if epoch.get() != self.role_epoch(role) {
+            let detail = format!(
+                "the {what} is of epoch {epoch} of the role {role}, which is in epoch {}",
+                self.role_epoch(role)
+            );
+            return Err(Refusal::new(Code::Replay, detail));
+        }
+        Ok(())
+    }
+
     fn role(&self, role: Role) -> Result<&RoleKeys, Refusal> {
         self.roles.get(role.as_str()).ok_or_else(|| schema(format!("the role {role} is not there")))
     }
@@ -182,6 +229,15 @@ impl Root {
                 return Err(schema(format!("threshold {} of {} keys for {role}", held.threshold, held.keyids.len())));
             }
         }
+        if (self.version.get() == 1) != self.prev_sha256.is_none() || self.version.get() == 0 {
+            return Err(schema("version 1 has no root before it, and every later one names it; there is no version 0"));
+        }
+        if self.issued > self.expires {
+            return Err(schema("it expires before it was issued"));
+        }
+        if self.policy.max_time_jump_days.get() == 0 {
+            return Err(schema("max_time_jump_days is 0: no signed time would ever be taken"));
+        }
         let star_inside = |s: &String| s.is_empty() || s.trim_end_matches('*').contains('*') || s.ends_with("**");
         if self.publisher_scopes.iter().any(|s| s.streams.iter().any(star_inside)) {
             return Err(schema("a scope's pattern has one `*`, at its end"));
@@ -195,6 +251,13 @@ impl Root {
 /// # Errors
 /// A refusal when the form, the fleet, a key or the signatures are wrong.
 pub fn verify_root(fleet: &str, bytes: &[u8]) -> Result<Verified<Root>, Refusal> {
+    let (envelope, root) = read_root(fleet, bytes)?;
+    envelope.require(PayloadKind::Root, &root, Role::Root)?;
+    Ok(Verified::new(root, &envelope.payload))
+}
+
+/// A root whose form, fleet and keys are right; nobody's signature on it is checked.
+pub(crate) fn read_root(fleet: &str, bytes: &[u8]) -> Result<(Envelope, Root), Refusal> {
     let envelope = Envelope::parse(PayloadKind::Root, bytes, MAX_ROOT_BYTES)?;
     let root: Root = strict::parse_versioned("root", &envelope.payload)?;
     if root.fleet != fleet {
@@ -202,8 +265,7 @@ pub fn verify_root(fleet: &str, bytes: &[u8]) -> Result<Verified<Root>, Refusal>
         return Err(Refusal::new(Code::Fleet, detail));
     }
     root.check_schema()?;
-    envelope.require(PayloadKind::Root, &root, Role::Root)?;
-    Ok(Verified::new(root, &envelope.payload))
+    Ok((envelope, root))
 }
 
 fn strong_key(public: &[u8; 32]) -> Result<VerifyingKey, Refusal> {
@@ -214,7 +276,7 @@ fn strong_key(public: &[u8; 32]) -> Result<VerifyingKey, Refusal> {
     if key.is_weak() || canonical.as_bytes() != public { Err(weak()) } else { Ok(key) }
 }
 
-fn schema(detail: impl Into<String>) -> Refusal {
+pub(crate) fn schema(detail: impl Into<String>) -> Refusal {
     Refusal::new(Code::RootSchema, detail)
 }
 

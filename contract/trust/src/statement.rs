@@ -75,7 +75,18 @@ struct SubjectDigest {
 #[serde(deny_unknown_fields)]
 struct Predicate {
     serialization: Serialization,
-    resources: Vec<Resource>,
+    resources: Vec<WireResource>,
+}
+
+/// As model signing has it: `size` is an addition of ours that its schema allows.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WireResource {
+    pub(crate) name: String,
+    algorithm: String,
+    pub(crate) digest: Digest,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    size: Option<U53>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,9 +105,10 @@ impl Statement {
     /// Never: strings and numbers always have a JSON form.
     pub fn payload(name: &str, mut resources: Vec<Resource>) -> Vec<u8> {
         resources.sort_by(|a, b| a.name.cmp(&b.name));
+        let root = root_digest(resources.iter().map(|r| r.digest));
         let wire = WireStatement {
             kind: STATEMENT_TYPE.into(),
-            subject: vec![Subject { name: name.into(), digest: SubjectDigest { sha256: root_digest(&resources) } }],
+            subject: vec![Subject { name: name.into(), digest: SubjectDigest { sha256: root } }],
             predicate_type: PREDICATE_TYPE.into(),
             predicate: Predicate {
                 serialization: Serialization {
@@ -105,7 +117,7 @@ impl Statement {
                     allow_symlinks: false,
                     ignore_paths: IGNORED.map(str::to_owned).to_vec(),
                 },
-                resources,
+                resources: resources.into_iter().map(WireResource::from).collect(),
             },
         };
         serde_json::to_vec(&wire).expect("plain data has a JSON form")
@@ -150,45 +162,71 @@ impl Statement {
     }
 
     fn parse(payload: &[u8], signers: Vec<String>) -> Result<Self, Refusal> {
-        let wire: WireStatement = strict::parse("statement", payload)?;
-        let fault = |detail: &str| Err(Refusal::new(Code::Statement, detail));
-        let rules = &wire.predicate.serialization;
-        if wire.kind != STATEMENT_TYPE || wire.predicate_type != PREDICATE_TYPE {
-            return fault("the statement is not one of model signing v1.0");
-        }
-        if rules.method != "files" || rules.hash_type != "sha256" || rules.allow_symlinks {
-            return fault("the statement must be over files, with sha256, without symbolic links");
-        }
-        if !rules.ignore_paths.iter().all(|p| IGNORED.contains(&p.as_str())) {
-            return fault("the statement leaves out files that it must not");
-        }
-        let resources = wire.predicate.resources;
-        if resources.is_empty() || resources.len() > MAX_RESOURCES {
-            return Err(Refusal::new(Code::Limit, format!("a bundle has 1 to {MAX_RESOURCES} files")));
-        }
+        let sized = |r: WireResource| {
+            let missing = || Refusal::new(Code::Parse, format!("the statement gives no size of `{}`", r.name));
+            Ok(Resource { size: r.size.ok_or_else(missing)?, name: r.name, algorithm: r.algorithm, digest: r.digest })
+        };
+        let resources = read_statement(payload)?.into_iter().map(sized).collect::<Result<Vec<_>, Refusal>>()?;
+        // The specification's tool sorts by the parts of a path and checks no order: only ours is strict.
         if !resources.is_sorted_by(|a, b| a.name < b.name) {
-            return fault("the files of the statement are not sorted by name, each once");
+            return Err(Refusal::new(Code::Statement, "the files of the statement are not sorted by name"));
         }
-        let mut twins = BTreeSet::new();
-        for resource in &resources {
-            check_path(&resource.name)?;
-            if resource.algorithm != "sha256" {
-                return fault("every digest of the statement must be sha256");
-            }
-            if !twins.insert(resource.name.to_lowercase()) {
-                let detail = format!("`{}` differs from another file in case only", resource.name);
-                return Err(Refusal::new(Code::Path, detail));
-            }
+        Ok(Self { resources, signers })
+    }
+}
+
+impl From<Resource> for WireResource {
+    fn from(r: Resource) -> Self {
+        Self { name: r.name, algorithm: r.algorithm, digest: r.digest, size: Some(r.size) }
+    }
+}
+
+/// The files of a statement, ours or one that the specification's own tool made, when it keeps all rules.
+pub(crate) fn read_statement(payload: &[u8]) -> Result<Vec<WireResource>, Refusal> {
+    let wire: WireStatement = strict::parse("statement", payload)?;
+    let fault = |detail: &str| Err(Refusal::new(Code::Statement, detail));
+    let rules = &wire.predicate.serialization;
+    if wire.kind != STATEMENT_TYPE || wire.predicate_type != PREDICATE_TYPE {
+        return fault("the statement is not one of model signing v1.0");
+    }
+    if rules.method != "files" || rules.hash_type != "sha256" || rules.allow_symlinks {
+        return fault("the statement must be over files, with sha256, without symbolic links");
+    }
+    if !rules.ignore_paths.iter().all(|p| IGNORED.contains(&p.as_str())) {
+        return fault("the statement leaves out files that it must not");
+    }
+    let resources = wire.predicate.resources;
+    if resources.is_empty() || resources.len() > MAX_RESOURCES {
+        return Err(Refusal::new(Code::Limit, format!("a bundle has 1 to {MAX_RESOURCES} files")));
+    }
+    check_names(&resources)?;
+    match wire.subject.as_slice() {
+        [subject] if subject.digest.sha256 == root_digest(resources.iter().map(|r| r.digest)) => Ok(resources),
+        _ => fault("the statement's subject is not the digest of its files"),
+    }
+}
+
+/// Refuses names that would meet on some file system, or leave the folder.
+fn check_names(resources: &[WireResource]) -> Result<(), Refusal> {
+    let (mut names, mut twins) = (BTreeSet::new(), BTreeSet::new());
+    for resource in resources {
+        check_path(&resource.name)?;
+        if resource.algorithm != "sha256" {
+            return Err(Refusal::new(Code::Statement, "every digest of the statement must be sha256"));
         }
-        let inside_a_file = |name: &&String| name.match_indices('/').any(|(at, _)| twins.contains(&name[..at]));
-        if let Some(name) = twins.iter().find(inside_a_file) {
-            return Err(Refusal::new(Code::Path, format!("`{name}` would lie in a file")));
+        if !names.insert(resource.name.as_str()) {
+            return Err(Refusal::new(Code::Statement, format!("`{}` is listed twice", resource.name)));
         }
-        match wire.subject.as_slice() {
-            [subject] if subject.digest.sha256 == root_digest(&resources) => Ok(Self { resources, signers }),
-            _ => fault("the statement's subject is not the digest of its files"),
+        if !twins.insert(resource.name.to_lowercase()) {
+            let detail = format!("`{}` differs from another file in case only", resource.name);
+            return Err(Refusal::new(Code::Path, detail));
         }
     }
+    let inside_a_file = |name: &&String| name.match_indices('/').any(|(at, _)| twins.contains(&name[..at]));
+    if let Some(name) = twins.iter().find(inside_a_file) {
+        return Err(Refusal::new(Code::Path, format!("`{name}` would lie in a file")));
+    }
+    Ok(())
 }
 
 impl Resource {
@@ -217,17 +255,26 @@ impl Resource {
 /// # Errors
 /// A refusal when the form, a path or the signatures are wrong.
 pub fn verify_statement(root: &Verified<Root>, bytes: &[u8]) -> Result<Verified<Statement>, Refusal> {
+    believe(root, |_| false, bytes)
+}
+
+/// The same, when `revoked` says which keys may not sign; they are not among the signers then.
+pub(crate) fn believe(
+    root: &Verified<Root>,
+    revoked: impl Fn(&str) -> bool,
+    bytes: &[u8],
+) -> Result<Verified<Statement>, Refusal> {
     let envelope = Envelope::parse(PayloadKind::Bundle, bytes, MAX_DOCUMENT_BYTES)?;
-    let signers = envelope.signers("bundle envelope", root, Role::Publisher)?;
-    dsse::enough("bundle envelope", signers.len(), root.threshold(Role::Publisher))?;
+    let signers = envelope.require(PayloadKind::Bundle, root, Role::Publisher)?;
+    let signers = dsse::unrevoked("bundle envelope", signers, root.threshold(Role::Publisher), revoked)?;
     Ok(Verified::new(Statement::parse(&envelope.payload, signers)?, &envelope.payload))
 }
 
 /// Digest over the raw digests in the order of the names.
-fn root_digest(resources: &[Resource]) -> Digest {
+fn root_digest(digests: impl Iterator<Item = Digest>) -> Digest {
     let mut hash = Sha256::new();
-    for resource in resources {
-        hash.update(resource.digest.0);
+    for digest in digests {
+        hash.update(digest.0);
     }
     Digest(hash.finalize().into())
 }

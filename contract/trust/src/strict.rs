@@ -1,14 +1,20 @@
 //! JSON as documents may use it: limited in size before it is parsed, no unknown field, no key
-//! twice, whole numbers that every language holds, times in one form only.
+//! twice, nested 16 deep at most, whole numbers that every language holds, everything in one form.
 //!
-//! Nesting needs no counter of its own: documents are parsed into closed types, which bound it.
+//! Bytes become a tree, the tree becomes a closed type, and the type must say again what was read.
+//! So whatever a lenient parser would let pass (a list of values for an object, `null` for a field
+//! that is left out, hex in capitals, a set with a member twice) is refused in one place.
 
 use crate::{Code, Refusal, SPEC};
-use serde::de::{self, DeserializeOwned, MapAccess, Visitor};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::BTreeMap;
+use serde_json::{Map, Value};
+use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::fmt;
-use std::marker::PhantomData;
+
+/// The deepest nesting of a document.
+const MAX_DEPTH: usize = 16;
 
 /// Refuses `bytes` above `limit`.
 pub(crate) fn limit(what: &str, bytes: &[u8], limit: usize) -> Result<(), Refusal> {
@@ -19,26 +25,159 @@ pub(crate) fn limit(what: &str, bytes: &[u8], limit: usize) -> Result<(), Refusa
 }
 
 /// Parses a document of a closed type.
-pub(crate) fn parse<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Refusal> {
-    // A closed type would also be read from a list of its values.
-    if !bytes.trim_ascii_start().starts_with(b"{") {
-        return Err(Refusal::new(Code::Parse, format!("{what} is malformed: it is no JSON object")));
-    }
-    serde_json::from_slice(bytes).map_err(|e| Refusal::new(Code::Parse, format!("{what} is malformed: {e}")))
+pub(crate) fn parse<T: DeserializeOwned + Serialize>(what: &str, bytes: &[u8]) -> Result<T, Refusal> {
+    Read::new(what, bytes)?.typed(what)
 }
 
 /// Parses a document that says `spec`; a version from the future is named as such, not as a typing error.
-pub(crate) fn parse_versioned<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T, Refusal> {
-    #[derive(Deserialize)]
-    struct Version {
-        spec: u64,
+pub(crate) fn parse_versioned<T: DeserializeOwned + Serialize>(what: &str, bytes: &[u8]) -> Result<T, Refusal> {
+    let read = Read::new(what, bytes)?;
+    match read.tree.get("spec").and_then(Value::as_u64) {
+        Some(SPEC) => read.typed(what),
+        Some(spec) => {
+            let detail = format!("{what} has version {spec}, this build knows {SPEC}: update the older side");
+            Err(Refusal::new(Code::Version, detail))
+        }
+        None => Err(malformed(what, "it says no version `spec`")),
     }
-    let Version { spec } = parse(what, bytes)?;
-    if spec != SPEC {
-        let detail = format!("{what} has version {spec}, this build knows {SPEC}: update the older side");
-        return Err(Refusal::new(Code::Version, detail));
+}
+
+fn malformed(what: &str, why: impl fmt::Display) -> Refusal {
+    Refusal::new(Code::Parse, format!("{what} is malformed: {why}"))
+}
+
+/// A document as a tree.
+struct Read {
+    tree: Value,
+    /// A number in it is beyond 2^53 - 1.
+    large: bool,
+}
+
+impl Read {
+    fn new(what: &str, bytes: &[u8]) -> Result<Self, Refusal> {
+        let large = Cell::new(false);
+        let mut text = serde_json::Deserializer::from_slice(bytes);
+        let tree = Tree { depth: 0, large: &large }.deserialize(&mut text).map_err(|e| malformed(what, e))?;
+        text.end().map_err(|e| malformed(what, e))?;
+        if !tree.is_object() {
+            return Err(malformed(what, "it is no JSON object"));
+        }
+        Ok(Self { tree, large: large.get() })
     }
-    parse(what, bytes)
+
+    fn typed<T: DeserializeOwned + Serialize>(&self, what: &str) -> Result<T, Refusal> {
+        if self.large {
+            return Err(Refusal::new(Code::Limit, format!("{what} has a number beyond 2^53 - 1")));
+        }
+        let typed = T::deserialize(&self.tree).map_err(|e| malformed(what, e))?;
+        let said = serde_json::to_value(&typed).map_err(|e| malformed(what, e))?;
+        if says(&self.tree, &said) { Ok(typed) } else { Err(malformed(what, "a value is not in its one form")) }
+    }
+}
+
+/// Whether all that was read is what the typed document says; it may say more where a field has a default.
+fn says(read: &Value, said: &Value) -> bool {
+    match (read, said) {
+        (Value::Object(read), Value::Object(said)) => {
+            read.iter().all(|(key, value)| said.get(key).is_some_and(|other| says(value, other)))
+        }
+        (Value::Array(read), Value::Array(said)) => {
+            let pairwise = || read.iter().zip(said).all(|(read, said)| says(read, said));
+            read.len() == said.len() && (pairwise() || same_words(read, said))
+        }
+        (Value::Number(read), Value::Number(said)) => read == said || read.as_f64() == said.as_f64(),
+        (read, said) => read == said,
+    }
+}
+
+/// Whether both hold the same words, each once: a set may be written in any order.
+fn same_words(read: &[Value], said: &[Value]) -> bool {
+    let words = |items: &[Value]| items.iter().map(|v| v.as_str().map(str::to_owned)).collect::<Option<BTreeSet<_>>>();
+    words(read).is_some_and(|set| set.len() == read.len() && Some(set) == words(said))
+}
+
+/// Reads any JSON within the limits.
+#[derive(Clone, Copy)]
+struct Tree<'a> {
+    depth: usize,
+    large: &'a Cell<bool>,
+}
+
+impl Tree<'_> {
+    fn deeper<E: de::Error>(self) -> Result<Self, E> {
+        if self.depth == MAX_DEPTH {
+            return Err(E::custom(format!("it is nested deeper than {MAX_DEPTH}")));
+        }
+        Ok(Self { depth: self.depth + 1, ..self })
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        self.large.set(self.large.get() || value > U53::MAX);
+        Ok(value.into())
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        self.large.set(self.large.get() || value.unsigned_abs() > U53::MAX);
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        self.large.set(self.large.get() || value.abs() > U53::MAX as f64);
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let inner = self.deeper()?;
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element_seed(inner)? {
+            items.push(item);
+        }
+        Ok(Value::Array(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let inner = self.deeper()?;
+        let mut map = Map::new();
+        while let Some(key) = access.next_key::<String>()? {
+            let value = access.next_value_seed(inner)?;
+            if map.contains_key(&key) {
+                return Err(de::Error::custom(format!("duplicate key `{key}`")));
+            }
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
 }
 
 /// A whole number from 0 to 2^53 - 1, which JSON numbers hold exactly in every language.
@@ -81,6 +220,9 @@ impl fmt::Display for U53 {
     }
 }
 
+/// 9999-12-30T22:00:00Z, the last second that every offset from UTC can write.
+const END: i64 = 253_402_207_200;
+
 /// A moment in whole seconds; in JSON RFC 3339 with `Z`, in that one form only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -89,8 +231,12 @@ pub struct Time(jiff::Timestamp);
 impl Time {
     /// From seconds since 1970; `None` outside the years that RFC 3339 can write.
     pub fn from_unix(seconds: i64) -> Option<Self> {
-        let end = 253_402_300_799; // 9999-12-31T23:59:59Z
-        (0..=end).contains(&seconds).then(|| jiff::Timestamp::from_second(seconds).ok().map(Self))?
+        (0..=END).contains(&seconds).then(|| jiff::Timestamp::from_second(seconds).ok().map(Self))?
+    }
+
+    /// The moment that a document can write which is nearest to these seconds since 1970.
+    pub(crate) fn clamped(seconds: i64) -> Self {
+        Self(jiff::Timestamp::from_second(seconds.clamp(0, END)).unwrap_or(jiff::Timestamp::MAX))
     }
 
     /// Seconds since 1970.
@@ -119,32 +265,6 @@ impl From<Time> for String {
     fn from(time: Time) -> String {
         time.to_string()
     }
-}
-
-/// A map that refuses a key twice, where serde would quietly keep the last one.
-pub(crate) fn unique_map<'de, D, V>(deserializer: D) -> Result<BTreeMap<String, V>, D::Error>
-where
-    D: Deserializer<'de>,
-    V: Deserialize<'de>,
-{
-    struct Unique<V>(PhantomData<V>);
-    impl<'de, V: Deserialize<'de>> Visitor<'de> for Unique<V> {
-        type Value = BTreeMap<String, V>;
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-        fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-            let mut map = BTreeMap::new();
-            while let Some((key, value)) = access.next_entry::<String, V>()? {
-                if map.contains_key(&key) {
-                    return Err(de::Error::custom(format!("duplicate key `{key}`")));
-                }
-                map.insert(key, value);
-            }
-            Ok(map)
-        }
-    }
-    deserializer.deserialize_map(Unique(PhantomData))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 
 mod signer;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use petrel_trust::*;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -31,6 +32,54 @@ fn documents_are_their_golden_bytes() {
     same("manifest.json", &json(&manifest()));
     same("statement.json", &statement_payload());
     same("bundle.dsse.json", &bundle_bytes());
+    same("root-2.dsse.json", &second_root_bytes());
+    same("revocation.dsse.json", &revocation_bytes());
+    same("revocation.json", &json(&full_revocation()));
+    same("beacon.dsse.json", &beacon_bytes());
+    same("beacon.json", &json(&beacon(9)));
+    same("breakglass.dsse.json", &breakglass_bytes());
+    same("breakglass.json", &json(&breakglass()));
+    // The state of a device that took them all: what its ledger holds.
+    same("counters.json", &json(settled().counters()));
+}
+
+#[test]
+fn newer_golden_documents_are_believed_as_what_they_say() {
+    let mut t = trust();
+    assert_eq!(**t.accept_revocation(&golden("revocation.dsse.json"), UP).unwrap().document(), full_revocation());
+    assert_eq!(**t.accept_beacon(&golden("beacon.dsse.json"), UP).unwrap().document(), beacon(9));
+    assert_eq!(*t.accept_breakglass(&golden("breakglass.dsse.json"), UP).unwrap(), breakglass());
+    assert_eq!(**t.accept_root(&golden("root-2.dsse.json"), UP).unwrap().document(), second_root());
+    assert_eq!(t.root().digest(), Digest::of(&json(&second_root())));
+    let counters: Counters = serde_json::from_slice(&golden("counters.json")).unwrap();
+    assert_eq!(counters, *settled().counters());
+}
+
+/// ECDSA draws a number for every signature: these bytes were signed once.
+#[test]
+fn a_golden_model_sig_is_over_the_golden_statement() {
+    bless("model.sig", || {
+        let payload = statement_payload();
+        model_signature(&device_key(7), &payload, &der_signature(7, &pae(PayloadKind::Bundle.media_type(), &payload)))
+    });
+    let statement = verify_statement(&trusted(), &golden("bundle.dsse.json")).unwrap();
+    Statement::check_model_signature(&statement, &device_key(7), &golden("model.sig")).unwrap();
+    let file: Value = serde_json::from_slice(&golden("model.sig")).unwrap();
+    let pem = device_key(7).pem();
+    let lines: Vec<&str> = pem.lines().collect();
+    assert_eq!((lines.len(), lines[1].len(), lines[0]), (4, 64, "-----BEGIN PUBLIC KEY-----"));
+    assert!(pem.ends_with("-----END PUBLIC KEY-----\n"));
+    let hint = hex::encode(Sha256::digest(pem.as_bytes()));
+    let expected = serde_json::json!({
+        "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",
+        "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+        "dsseEnvelope": {
+            "payload": STANDARD.encode(golden("statement.json")),
+            "payloadType": "application/vnd.in-toto+json",
+            "signatures": [{"sig": file["dsseEnvelope"]["signatures"][0]["sig"], "keyid": ""}],
+        },
+    });
+    assert_eq!(file, expected);
 }
 
 #[test]
@@ -87,6 +136,9 @@ fn kinds_have_the_media_types_of_the_protocol_page() {
     let media = |kind: PayloadKind| kind.media_type();
     assert_eq!(media(PayloadKind::Root), "application/vnd.petrel.root.v1+json");
     assert_eq!(media(PayloadKind::Assignment), "application/vnd.petrel.assignment.v1+json");
+    assert_eq!(media(PayloadKind::Revocation), "application/vnd.petrel.revocation.v1+json");
+    assert_eq!(media(PayloadKind::Beacon), "application/vnd.petrel.beacon.v1+json");
+    assert_eq!(media(PayloadKind::Breakglass), "application/vnd.petrel.breakglass.v1+json");
     assert_eq!(media(PayloadKind::Report), "application/vnd.petrel.report.v1+json");
     assert_eq!(media(PayloadKind::Verdict), "application/vnd.petrel.verdict.v1+json");
 }

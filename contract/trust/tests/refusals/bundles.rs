@@ -273,7 +273,7 @@ fn limits() -> Vec<Case> {
     let most = |size| verify_assignment(&trusted(), DEVICE, &stretched(assignment_bytes(), size));
     let bundle = |size| verify_statement(&trusted(), &stretched(bundle_bytes(), size));
     let manifest = |size| verify_manifest(&trusted(), &believed(), &vec![b' '; size]);
-    most(MAX_DOCUMENT_BYTES).expect("an assignment of exactly 256 KiB");
+    most(MAX_RETAINED_BYTES).expect("an assignment of exactly 48 KiB");
     bundle(MAX_DOCUMENT_BYTES).expect("a bundle's envelope of exactly 256 KiB");
     assert_eq!(manifest(MAX_DOCUMENT_BYTES).unwrap_err().code, Code::Size, "256 KiB are read");
     let names: Vec<String> = (0..1_025).map(|i| format!("{i:04}")).collect();
@@ -292,7 +292,7 @@ fn limits() -> Vec<Case> {
     streams(64).expect("64 streams are allowed");
     streams(0).expect("a device may be assigned nothing");
     vec![
-        case("T15", "an assignment of 256 KiB and a byte", Code::Limit, most(MAX_DOCUMENT_BYTES + 1)),
+        case("T15", "an assignment of 48 KiB and a byte", Code::Limit, most(MAX_RETAINED_BYTES + 1)),
         case("T15", "an envelope of 256 KiB and a byte", Code::Limit, bundle(MAX_DOCUMENT_BYTES + 1)),
         case("T15", "a manifest of 256 KiB and a byte", Code::Limit, manifest(MAX_DOCUMENT_BYTES + 1)),
         case("T15", "1025 files", Code::Limit, over(&names)),

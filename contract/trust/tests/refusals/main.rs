@@ -10,8 +10,13 @@
 )]
 
 mod bundles;
+mod chain;
+mod clocks;
 mod content;
 mod devices;
+mod judged;
+mod keyring;
+mod models;
 mod roots;
 mod signatures;
 #[path = "../signer/mod.rs"]
@@ -28,12 +33,18 @@ struct Case {
     row: &'static str,
     /// How it is hostile.
     how: String,
-    expect: Code,
+    /// `None` where the row says that it is taken.
+    expect: Option<Code>,
     got: Result<(), Refusal>,
 }
 
 fn case<T>(row: &'static str, how: impl Into<String>, expect: Code, got: Result<T, Refusal>) -> Case {
-    Case { row, how: how.into(), expect, got: got.map(drop) }
+    Case { row, how: how.into(), expect: Some(expect), got: got.map(drop) }
+}
+
+/// What a row says is taken, and is.
+fn taken<T>(row: &'static str, how: impl Into<String>, got: Result<T, Refusal>) -> Case {
+    Case { row, how: how.into(), expect: None, got: got.map(drop) }
 }
 
 static SUITE: LazyLock<Vec<Case>> = LazyLock::new(|| {
@@ -42,6 +53,11 @@ static SUITE: LazyLock<Vec<Case>> = LazyLock::new(|| {
     cases.extend(bundles::cases());
     cases.extend(content::cases());
     cases.extend(devices::cases());
+    cases.extend(chain::cases());
+    cases.extend(keyring::cases());
+    cases.extend(judged::cases());
+    cases.extend(clocks::cases());
+    cases.extend(models::cases());
     cases
 });
 
@@ -51,7 +67,7 @@ fn every_hostile_document_is_refused_with_its_code() {
     let mut wrong = Vec::new();
     for Case { row, how, expect, got } in cases {
         match got {
-            Err(refusal) if refusal.code == *expect => {
+            Err(refusal) if Some(refusal.code) == *expect => {
                 if refusal.detail.chars().count() > 300 {
                     wrong.push(format!("{row} {how}: words without end"));
                 }
@@ -59,20 +75,36 @@ fn every_hostile_document_is_refused_with_its_code() {
                     wrong.push(format!("{row} {how}: words that a terminal obeys"));
                 }
             }
-            Err(refusal) => wrong.push(format!("{row} {how}: expected {expect}, got {refusal}")),
-            Ok(()) => wrong.push(format!("{row} {how}: expected {expect}, was BELIEVED")),
+            Err(refusal) => wrong.push(format!("{row} {how}: expected {expect:?}, got {refusal}")),
+            Ok(()) if expect.is_none() => {}
+            Ok(()) => wrong.push(format!("{row} {how}: expected {expect:?}, was BELIEVED")),
         }
     }
     let rows: BTreeSet<&str> = cases.iter().map(|c| c.row).collect();
-    let numbered = rows.iter().filter(|row| row.starts_with('T')).count();
-    println!("{numbered} rows of the catalogue in {} cases: {rows:?}", cases.len());
+    let ran: BTreeSet<&str> = rows.iter().filter(|row| row.starts_with('T')).copied().collect();
+    println!("{} of 80 rows of the catalogue ran here, in {} cases: {rows:?}", ran.len(), cases.len());
+    for (rows, owner) in ELSEWHERE {
+        println!("owned by {owner}: {rows:?}");
+    }
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
-    let decided = [
-        "T01", "T02", "T03", "T04", "T05", "T06", "T07", "T08", "T09", "T15", "T16", "T18", "T39", "T44", "T47", "T48",
-        "T49", "T50", "T51", "T52", "T53", "T70", "EPOCH", "VERSION",
-    ];
-    assert_eq!(rows, BTreeSet::from(decided));
+    let elsewhere: BTreeSet<&str> = ELSEWHERE.iter().flat_map(|(rows, _)| *rows).copied().collect();
+    assert_eq!(ran.intersection(&elsewhere).count(), 0, "a row has one owner");
+    let both: BTreeSet<String> = ran.union(&elsewhere).map(ToString::to_string).collect();
+    assert_eq!(both, (1..=80).map(|n| format!("T{n:02}")).collect(), "every row of the catalogue has an owner");
 }
+
+/// The rows that need hands, an engine, a ledger or a bridge, and where those live. Of T19-T26, T32-T38
+/// and T41-T46 this crate proves the decision; that the old model keeps answering is seen where it runs.
+const ELSEWHERE: [(&[&str], &str); 8] = [
+    (&["T45"], "agent/core: how often a device changes"),
+    (&["T54", "T55", "T56"], "agent/engine: what a model may be"),
+    (&["T57"], "agent/core: probation"),
+    (&["T58"], "contract/drift: what a baseline may be"),
+    (&["T59", "T60", "T61", "T62", "T63", "T64", "T65", "T66", "T67"], "agent: delivery and transport"),
+    (&["T68", "T69", "T71", "T80"], "cloud-bridge: enrolment, reports, the audit log"),
+    (&["T72", "T73"], "agent: its own key and certificate"),
+    (&["T74", "T75", "T76"], "agent: the disk"),
+];
 
 /// The codes that the source of this crate names, so that a new one without a case fails here.
 fn codes_of_the_source() -> BTreeSet<Code> {
@@ -91,7 +123,7 @@ fn codes_of_the_source() -> BTreeSet<Code> {
 fn every_code_of_this_crate_is_raised() {
     let raised: BTreeSet<Code> = SUITE.iter().filter_map(|c| c.got.as_ref().err()).map(|r| r.code).collect();
     let named = codes_of_the_source();
-    println!("{} codes raised of {} that the crate names", raised.len(), named.len());
-    assert!(named.len() >= 20, "the source was not understood");
+    println!("{} codes raised of {} that the crate names, {} exist", raised.len(), named.len(), Code::ALL.len());
+    assert!(named.len() >= 40, "the source was not understood");
     assert_eq!(raised, named);
 }

@@ -106,16 +106,21 @@ fn roles() -> Vec<Case> {
             r["roles"][role]["keyids"].as_array_mut().unwrap().push(id(STRANGER).into());
         });
     }
-    try_it("one key twice for threshold 2".into(), &|r| {
-        r["roles"]["root"]["keyids"] = value!([id(ROOTS[0]), id(ROOTS[0])]);
-    });
     for name in ["Root", "admin", "", &"x".repeat(9_000)] {
         let how = format!("the role `{}`", name.chars().take(12).collect::<String>());
         try_it(how, &|r| r["roles"][name] = r["roles"]["root"].clone());
     }
+    try_it("version 0".into(), &|r| r["version"] = 0.into());
+    try_it("version 2 without a root before it".into(), &|r| r["version"] = 2.into());
+    try_it("version 1 with a root before it".into(), &|r| r["prev_sha256"] = Digest::of(b"").to_string().into());
+    try_it("an end before its beginning".into(), &|r| r["expires"] = "2001-01-01T00:00:00Z".into());
+    try_it("no step in time".into(), &|r| r["policy"]["max_time_jump_days"] = 0.into());
     for pattern in ["", "**", "a*b", "*a", "a**", "*a*"] {
         try_it(format!("the scope `{pattern}`"), &|r| r["publisher_scopes"][0]["streams"] = value!([pattern]));
     }
+    let twice = edited(|r| r["roles"]["root"]["keyids"] = value!([id(ROOTS[0]), id(ROOTS[0])]));
+    cases.push(case("T16", "one key twice for threshold 2", Code::Parse, twice));
+    edited(|r| r["roles"]["root"]["keyids"].as_array_mut().unwrap().reverse()).expect("a set in another order");
     cases
 }
 

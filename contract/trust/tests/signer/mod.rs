@@ -12,6 +12,10 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+mod land;
+#[allow(unused_imports)] // every test binary takes what it needs
+pub(crate) use land::*;
+
 pub(crate) const FLEET: &str = "demo";
 pub(crate) const DEVICE: &str = "rpi-1";
 
@@ -21,7 +25,9 @@ pub(crate) const PUBLISHERS: [u8; 3] = [11, 12, 13];
 pub(crate) const REVOCATION: u8 = 21;
 pub(crate) const DIRECTOR: u8 = 31;
 pub(crate) const BEACON: u8 = 41;
-pub(crate) const BREAKGLASS: u8 = 51;
+pub(crate) const BREAKGLASS: [u8; 2] = [51, 52];
+/// The second holder of the revocation role: a `stop` needs both.
+pub(crate) const REVOCATION_2: u8 = 22;
 pub(crate) const STRANGER: u8 = 99;
 
 pub(crate) fn key(name: u8) -> SigningKey {
@@ -40,7 +46,7 @@ pub(crate) fn number(n: u64) -> U53 {
     U53::try_from(n).expect("tests count below 2^53")
 }
 
-fn moment(unix: i64) -> Time {
+pub(crate) fn moment(unix: i64) -> Time {
     Time::from_unix(unix).expect("a year below 10000")
 }
 
@@ -67,7 +73,7 @@ pub(crate) fn root() -> Root {
         let keys = RoleKeys { keyids: ids(names), threshold: threshold.into(), role_epoch: 3_u32.into() };
         (role.to_string(), keys)
     };
-    let every = [&ROOTS[..], &PUBLISHERS, &[REVOCATION, DIRECTOR, BEACON, BREAKGLASS]].concat();
+    let every = [&ROOTS[..], &PUBLISHERS, &[REVOCATION, REVOCATION_2, DIRECTOR, BEACON], &BREAKGLASS].concat();
     let listed = |name: &u8| (id(*name), Key { scheme: Scheme::Ed25519, public: public(*name) });
     Root {
         spec: number(SPEC),
@@ -80,16 +86,17 @@ pub(crate) fn root() -> Root {
         roles: BTreeMap::from([
             held(Role::Root, &ROOTS, 2),
             held(Role::Publisher, &PUBLISHERS, 2),
-            held(Role::Revocation, &[REVOCATION], 1),
+            held(Role::Revocation, &[REVOCATION, REVOCATION_2], 1),
             held(Role::Director, &[DIRECTOR], 1),
             held(Role::Beacon, &[BEACON], 1),
-            held(Role::Breakglass, &[BREAKGLASS], 1),
+            held(Role::Breakglass, &BREAKGLASS, 2),
         ]),
         publisher_scopes: vec![
             Scope { keyids: ids(&PUBLISHERS[..2]), streams: vec!["digits*".into()] },
             Scope { keyids: ids(&PUBLISHERS[2..]), streams: vec!["vib-*".into(), "digits-lab".into()] },
         ],
-        policy: Policy { director_may_rollback: true },
+        policy: Policy::default(),
+        clock_reset: None,
     }
 }
 
@@ -110,6 +117,9 @@ pub(crate) fn assignment() -> Assignment {
         total_size: number(4_000_000),
         rollout_id: number(7),
         trial: Trial { min_answers: number(100), max_errors: number(1), window_s: number(600) },
+        from_release: None,
+        not_before: None,
+        deadline: None,
     };
     Assignment {
         spec: number(SPEC),
@@ -143,7 +153,7 @@ pub(crate) fn manifest() -> Manifest {
         version: "1.2.0".into(),
         release: number(1_002_000),
         security_floor: number(1_000_000),
-        hardware: vec![Hardware { arch: "aarch64".into(), min_ram_mb: number(512) }],
+        hardware: vec![Hardware { arch: "aarch64".into(), class: None, min_ram_mb: number(512) }],
         runtime: Runtime {
             opset: number(17),
             ops_used: vec!["Gemm".into(), "Relu".into()],
@@ -161,6 +171,8 @@ pub(crate) fn manifest() -> Manifest {
         .to_vec(),
         resources_budget: Budget { ram_mb: number(24), disk_bytes: number(4_000_000) },
         golden: GoldenTerms { tolerance_abs: 1e-4, tolerance_rel: 0.5, from_reference: true },
+        min_root_version: None,
+        expires: None,
     }
 }
 
@@ -239,4 +251,18 @@ pub(crate) fn bless(name: &str, bytes: impl FnOnce() -> Vec<u8>) {
     if std::env::var_os("PETREL_BLESS").is_some() {
         std::fs::write(golden_path(name), [&bytes()[..], b"\n"].concat()).expect("the golden folder can be written");
     }
+}
+
+/// An ECDSA signature in ASN.1 by a device's key, as a P-256 publisher makes it.
+pub(crate) fn der_signature(name: u8, signed: &[u8]) -> Vec<u8> {
+    let fixed = device_pair(name).sign(&SystemRandom::new(), signed).expect("ring signs");
+    let whole = |n: &[u8]| {
+        let mut bytes: Vec<u8> = n.iter().copied().skip_while(|b| *b == 0).collect();
+        if bytes[0] & 0x80 != 0 {
+            bytes.insert(0, 0);
+        }
+        [&[0x02, bytes.len() as u8], &bytes[..]].concat()
+    };
+    let body = [whole(&fixed.as_ref()[..32]), whole(&fixed.as_ref()[32..])].concat();
+    [&[0x30, body.len() as u8], &body[..]].concat()
 }
