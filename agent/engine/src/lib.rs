@@ -6,7 +6,6 @@
 //! clock, no signature and no drift: whoever calls it has already decided that
 //! the files may be believed, and observes the taps `prepare` and `answer`.
 
-mod declared;
 mod error;
 pub mod golden;
 mod input;
@@ -17,6 +16,7 @@ mod ops;
 mod picture;
 mod pipeline;
 mod port;
+mod processing;
 mod table;
 mod tensor;
 #[cfg(test)]

@@ -10,12 +10,12 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::Limits;
-use crate::declared::{ImagePre, Post, Pre, TabularPre, declaration, parse_labels, softmax, wrong};
 use crate::error::{LoadError, RunError};
 use crate::input::Input;
 use crate::model::Model;
 use crate::picture::Picture;
 use crate::port::{Port, show};
+use crate::processing::{ImagePre, Post, Pre, TabularPre, declaration, parse_labels, softmax, wrong};
 use crate::table::Table;
 use crate::tensor::{Data, Dtype, Tensor, elements};
 
