@@ -282,7 +282,7 @@ fn from_tract(value: &Tensor, dtype: Dtype) -> TractResult<Values> {
 }
 
 /// Runs foreign code; a panic in it becomes what it said.
-fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
