@@ -20,6 +20,7 @@ import forests
 import graphs
 import notes
 import pictures
+import pumps
 import vibration
 
 def make_digits():
@@ -138,6 +139,7 @@ MAKERS = {
     "digits-bad": make_digits_bad,
     "cancer-boosting": forests.make_boosting,
     "cancer-forest": forests.make_forest,
+    "pumps": pumps.make,
     "notes": notes.make,
     "vibration": vibration.make_classifier,
     "vibration-anomaly": vibration.make_autoencoder,

@@ -142,6 +142,36 @@ fn pictures_are_turned_cropped_and_normalised_as_pillow_does() {
 }
 
 #[test]
+fn forests_answer_raw_tables_as_scikit_learn_does() {
+    for name in ["cancer-boosting", "cancer-forest"] {
+        let (pipeline, rows) = (pipeline(name), input("cancer", "heldout.csv"));
+        let answer = pipeline.infer(&rows).unwrap();
+        let (output, chances) = &answer.outputs[1];
+        assert_eq!((output.as_str(), chances.row_count()), ("probabilities", 219));
+        close(chances, &array(name, "heldout_y.npy"));
+        same_classes(&pipeline, &rows, &array(name, "heldout_class.npy"));
+    }
+}
+
+#[test]
+fn columns_of_words_and_numbers_find_their_inputs_by_name() {
+    let (pipeline, rows) = (pipeline("pumps"), input("pumps", "heldout.csv"));
+    assert!(!folder("pumps").join("pre.json").exists());
+    let answer = pipeline.infer(&rows).unwrap();
+    assert_eq!(answer.outputs[1].1.row_count(), 240);
+    close(&answer.outputs[1].1, &array("pumps", "heldout_y.npy"));
+    same_classes(&pipeline, &rows, &array("pumps", "heldout_class.npy"));
+}
+
+#[test]
+fn golden_archives_of_several_inputs_agree() {
+    for name in ["cancer-boosting", "cancer-forest", "pumps", "notes"] {
+        let golden = Golden::read(&folder(name).join("golden.npz"), &Limits::default()).unwrap();
+        assert_eq!(golden.check(pipeline(name).model(), TOLERANCE).unwrap().rows, 16, "{name}");
+    }
+}
+
+#[test]
 fn notes_are_read_as_tokenizers_reads_them() {
     let (pipeline, lines) = (pipeline("notes"), input("notes", "heldout.txt"));
     let prepared = pipeline.prepare(&lines).unwrap();
