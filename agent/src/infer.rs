@@ -7,7 +7,7 @@ use crate::fault::{Fault, told};
 use crate::store;
 use crate::values::Values;
 use comfy_table::{Table, presets};
-use engine::{Answer, Class, Limits, Pipeline, RunError, Tensor, read_input};
+use engine::{Anomaly, Answer, Class, Limits, Pipeline, RunError, Tensor, read_input};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ Example:
 pub(crate) struct Args {
     /// The bundle's folder
     dir: PathBuf,
-    /// A .csv, .npy, .png or .jpg file
+    /// A .csv, .txt, .npy, .png or .jpg file
     #[arg(long)]
     input: PathBuf,
     /// Print one JSON object, for machines
@@ -62,6 +62,15 @@ struct Row {
     score: Option<f32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     top: Vec<Candidate>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    anomaly: Option<Unlike>,
+}
+
+/// How unlike the known a row is.
+#[derive(Debug, Serialize)]
+struct Unlike {
+    anomaly: bool,
+    anomaly_score: f64,
 }
 
 /// A class that a row may be of.
@@ -91,7 +100,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<String> {
     let input = read_input(&args.input, &limits).map_err(|why| {
         Fault::new(format!("cannot use the input {}", args.input.display()))
             .because(why)
-            .remedy("give a .csv with the bundle's columns, a .npy array, or a picture")
+            .remedy("give a .csv with the bundle's columns, a .npy array, a .txt of lines, or a picture")
     })?;
     let answer = pipeline.infer(&input).map_err(|why| no_answer(args, &why))?;
     let answers = Answers {
@@ -110,6 +119,9 @@ fn no_answer(args: &Args, why: &RunError) -> Fault {
         RunError::NonFinite { output, row } => fault
             .because(format!("row {}: output `{output}` is not a finite number", row + 1))
             .remedy("look at that row's values; when they are right, the model is not"),
+        cell @ RunError::Cell { .. } => {
+            fault.because(told(cell)).remedy("give a .csv with numbers where the model takes numbers")
+        }
         other => fault.because(told(other)).remedy("give what the model takes; `petrel inspect` shows it"),
     }
 }
@@ -169,14 +181,17 @@ fn found_manifest(dir: &Path) -> anyhow::Result<Option<Manifest>> {
 fn rows(answer: Answer, labels: Option<&[String]>, top: usize) -> Vec<Row> {
     let count = answer.outputs.iter().map(|(_, tensor)| tensor.row_count()).max().unwrap_or(0);
     let classes = answer.classes.as_deref().filter(|classes| classes.len() == count);
+    let declared = answer.top.as_deref().filter(|top| top.len() == count);
+    let anomalies = answer.anomalies.as_deref().filter(|rows| rows.len() == count);
     let row = |at: usize| {
         let of_row = |(name, tensor): &(String, Tensor)| {
             let tensor = tensor.rows(at..at + 1).unwrap_or_else(|_| tensor.clone());
             (name.clone(), tensor.data.into())
         };
         let class = classes.and_then(|classes| classes.get(at));
-        let ranked = match (class, answer.outputs.first()) {
-            (Some(_), Some((_, scores))) if top > 1 => ranked(scores, at, labels, top),
+        let ranked = match (class, declared.and_then(|rows| rows.get(at)), answer.outputs.first()) {
+            (Some(_), Some(declared), _) => declared.iter().map(Candidate::from).collect(),
+            (Some(_), None, Some((_, scores))) if top > 1 => ranked(scores, at, labels, top),
             _ => Vec::new(),
         };
         Row {
@@ -185,6 +200,7 @@ fn rows(answer: Answer, labels: Option<&[String]>, top: usize) -> Vec<Row> {
             label: class.and_then(|c: &Class| c.label.clone()),
             score: class.map(|c| c.score),
             top: ranked,
+            anomaly: anomalies.and_then(|rows| rows.get(at)).map(Unlike::from),
         }
     };
     (0..count).map(row).collect()
@@ -203,6 +219,18 @@ fn ranked(scores: &Tensor, row: usize, labels: Option<&[String]>, top: usize) ->
     all
 }
 
+impl From<&Class> for Candidate {
+    fn from(class: &Class) -> Self {
+        Self { class: class.index, label: class.label.clone(), score: class.score }
+    }
+}
+
+impl From<&Anomaly> for Unlike {
+    fn from(row: &Anomaly) -> Self {
+        Self { anomaly: row.anomaly, anomaly_score: row.score }
+    }
+}
+
 impl fmt::Display for Candidate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.label {
@@ -214,6 +242,9 @@ impl fmt::Display for Candidate {
 
 impl Row {
     fn told(&self) -> String {
+        if let Some(Unlike { anomaly, anomaly_score }) = &self.anomaly {
+            return format!("{} {anomaly_score:.4}", if *anomaly { "anomaly" } else { "normal" });
+        }
         if !self.top.is_empty() {
             return self.top.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         }

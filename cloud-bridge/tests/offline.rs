@@ -134,6 +134,27 @@ fn every_example_goes_from_keys_to_a_bundle_that_is_believed() {
 }
 
 #[test]
+fn a_text_model_takes_its_tokenizer_along() {
+    let desk = Desk::with_fleet();
+    let file = |name: &str| models().join("notes").join(name).display().to_string();
+    let line = format!(
+        "pack {} --stream notes --version 1.0.0 --golden {} --pre {} --post {} --labels {}",
+        file("model.onnx"),
+        file("golden.npz"),
+        file("pre.json"),
+        file("post.json"),
+        file("labels.txt")
+    );
+    let error = desk.refused(&format!("{line} -o out"));
+    assert!(error.to_string().contains("--tokenizer"), "{error}");
+    let packed = desk.json(&format!("{line} --tokenizer {} -o notes", file("tokenizer.json")));
+    let role = |listed: &Value| listed["name"] == "tokenizer.json" && listed["role"] == "tokenizer";
+    assert!(packed["manifest"]["files"].as_array().unwrap().iter().any(role), "{packed}");
+    desk.done("sign notes --key keys/publisher.pem");
+    desk.done("verify notes --root fleet/root.json");
+}
+
+#[test]
 fn people_read_what_was_done_and_what_to_do_next() {
     let desk = Desk::with_fleet();
     let output = desk.run(&format!("{} -o digits", pack_line("digits")));

@@ -59,8 +59,8 @@ fn every_held_out_answer_is_pythons() {
     let desk = Desk::with_fleet();
     for (model, input, output, width, count) in [
         ("digits", "heldout_x.npy", "logits", 10, 500),
-        ("diabetes", "heldout.csv", "progression", 1, 100),
-        ("cancer", "heldout.csv", "logits", 2, 169),
+        ("diabetes", "heldout.csv", "progression", 1, 221),
+        ("cancer", "heldout.csv", "logits", 2, 219),
     ] {
         let packed = desk.bundle(model, "1.0.0", model);
         let again = desk.json(&format!("{} -o again/{model}", crate::programs::pack(model, "1.0.0")));

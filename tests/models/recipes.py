@@ -55,12 +55,12 @@ def digits() -> Split:
 
 def diabetes() -> Split:
     data = datasets.load_diabetes(scaled=False)
-    return split(data, data.feature_names, heldout=100, stratify=False)
+    return split(data, data.feature_names, heldout=221, stratify=False)
 
 
 def cancer() -> Split:
     data = datasets.load_breast_cancer()
-    return split(data, data.feature_names, heldout=169, stratify=True)
+    return split(data, data.feature_names, heldout=219, stratify=True)
 
 
 def fit_diabetes(rows: Split) -> Pipeline:
@@ -81,16 +81,24 @@ def as_images(rows: np.ndarray) -> np.ndarray:
     return rows.reshape(-1, 1, 8, 8).astype(np.float32)
 
 
+def pixels_of_digit(file) -> np.ndarray:
+    """`digits/pre.json` up to the grey pixels, done by Pillow: grey, resize."""
+    return np.asarray(Image.open(file).convert("L").resize((8, 8), Image.Resampling.BILINEAR))
+
+
+def digit_from_pixels(pixels: np.ndarray) -> np.ndarray:
+    """The rest of it: scale."""
+    return as_images(pixels.reshape(-1, 64) * PNG_TO_UNIT)
+
+
 def image_from_png(path: Path) -> np.ndarray:
-    """What `digits/pre.json` declares, done by Pillow: grey, resize, scale."""
-    small = Image.open(path).convert("L").resize((8, 8), Image.Resampling.BILINEAR)
-    return as_images(np.asarray(small) * PNG_TO_UNIT)
+    return digit_from_pixels(pixels_of_digit(path))
 
 
 def onnx_answers(model: Path, x: np.ndarray) -> np.ndarray:
-    """ONNX Runtime's only output for one input."""
+    """ONNX Runtime's last output; `x` is the only input, or inputs by name."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    (answer,) = session.run(None, {session.get_inputs()[0].name: x})
-    return answer
+    inputs = x if isinstance(x, dict) else {session.get_inputs()[0].name: x}
+    return session.run(None, inputs)[-1]

@@ -95,6 +95,22 @@ pub enum RunError {
         /// The columns of the table.
         given: Vec<String>,
     },
+    /// A cell that the model takes as a number is none.
+    #[error("line {line}, column {column:?}: {value:?} is no number; leave the cell empty when it is missing")]
+    Cell {
+        /// Counted from 1, the header included; of a file whose cells hold no line breaks.
+        line: usize,
+        /// The column's name.
+        column: String,
+        /// What is there.
+        value: String,
+    },
+    /// The declared processing cannot be done to this input.
+    #[error("{reason}")]
+    Unfit {
+        /// What is wrong.
+        reason: String,
+    },
     /// An input has the wrong shape.
     #[error("input {name:?} must have the shape {}, not {got:?}", show(expected))]
     Shape {

@@ -1,4 +1,4 @@
-//! What people hand to a model: arrays, tables and images.
+//! What people hand to a model: arrays, tables, lines of text and images.
 //!
 //! Decides what a file is by its content. Knows no model: whether the input fits
 //! one is decided where it meets it.
@@ -17,10 +17,10 @@ use crate::tensor::Tensor;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// Tensors by the name of the model's input; the name may be empty where the
-    /// model has one. Tabular processing is done to them, image processing is not:
-    /// a tensor for an image model is already engineered.
+    /// model has one. Processing of tables, text and series is done to them, that of
+    /// images is not: a tensor for an image model is already engineered.
     Tensors(Vec<(String, Tensor)>),
-    /// Rows of named columns.
+    /// Rows of named columns; lines of text are the one column `text`.
     Table(Table),
     /// The bytes of a PNG or JPEG file.
     Image(Vec<u8>),
@@ -38,7 +38,7 @@ pub enum InputError {
         source: io::Error,
     },
     /// It is none of the known kinds.
-    #[error("{} is no known input; give a .csv, .npy, .png or .jpg file", path.display())]
+    #[error("{} is no known input; give a .csv, .txt, .npy, .png or .jpg file", path.display())]
     Unknown {
         /// The file.
         path: PathBuf,
@@ -67,16 +67,6 @@ pub enum InputError {
         /// What is wrong.
         reason: String,
     },
-    /// A cell of the table is no number.
-    #[error("line {line}, column {column:?}: {value:?} is no number; leave the cell empty when it is missing")]
-    Cell {
-        /// Counted from 1, the header included.
-        line: u64,
-        /// The column's name.
-        column: String,
-        /// What is there.
-        value: String,
-    },
 }
 
 impl InputError {
@@ -95,7 +85,8 @@ pub fn read_npy(path: &Path, limits: &Limits) -> Result<Tensor, InputError> {
     read_array(BufReader::new(file), limits)
 }
 
-/// Reads an input: an array or image by its content, a table by the name `.csv`.
+/// Reads an input: an array or image by its content, a table by the name `.csv`, lines
+/// of text by `.txt`.
 /// An array becomes one tensor without a name.
 ///
 /// # Errors
@@ -104,7 +95,7 @@ pub fn read_input(path: &Path, limits: &Limits) -> Result<Input, InputError> {
     let unreadable = |source| InputError::Io { path: path.to_owned(), source };
     let mut start = Vec::new();
     File::open(path).and_then(|file| file.take(6).read_to_end(&mut start)).map_err(unreadable)?;
-    let table = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("csv"));
+    let named = |what: &str| path.extension().is_some_and(|end| end.eq_ignore_ascii_case(what));
     if start == b"\x93NUMPY" {
         Ok(Input::Tensors(vec![(String::new(), read_npy(path, limits)?)]))
     } else if start.starts_with(b"\x89PNG") || start.starts_with(b"\xff\xd8\xff") {
@@ -114,8 +105,10 @@ pub fn read_input(path: &Path, limits: &Limits) -> Result<Input, InputError> {
             return Err(InputError::TooLarge { what: "bytes", size, limit });
         }
         Ok(Input::Image(std::fs::read(path).map_err(unreadable)?))
-    } else if table {
+    } else if named("csv") {
         Ok(Input::Table(Table::read(path, limits)?))
+    } else if named("txt") {
+        Ok(Input::Table(Table::parse_lines(File::open(path).map_err(unreadable)?, limits)?))
     } else {
         Err(InputError::Unknown { path: path.to_owned() })
     }
@@ -136,7 +129,8 @@ mod tests {
         assert!(matches!(read("a.csv", b"x\n1\n"), Ok(Input::Table(_))));
         assert!(matches!(read("a.dat", b"\x89PNG\r\n"), Ok(Input::Image(_))));
         assert!(matches!(read("a.npy", b"\x93NUMPY"), Err(InputError::Array { .. })));
-        assert!(matches!(read("a.txt", b"x\n1\n"), Err(InputError::Unknown { .. })));
+        assert!(matches!(read("a.txt", b"x\n1\n"), Ok(Input::Table(_))));
+        assert!(matches!(read("a.tex", b"x\n1\n"), Err(InputError::Unknown { .. })));
         assert!(matches!(read("empty", b""), Err(InputError::Unknown { .. })));
         let missing = read_input(&dir.path().join("missing.csv"), &Limits::default());
         assert!(matches!(missing, Err(InputError::Io { .. })));

@@ -7,7 +7,6 @@
 //! the files may be believed, and observes the taps `prepare` and `answer`.
 
 mod batch;
-mod declared;
 mod error;
 mod exchange;
 pub mod golden;
@@ -16,10 +15,12 @@ mod model;
 mod npy;
 mod onnx;
 mod ops;
+#[cfg(feature = "image")]
 mod picture;
 mod pipeline;
 mod plan;
 mod port;
+mod processing;
 mod stream;
 mod table;
 mod tensor;
@@ -33,9 +34,10 @@ pub use golden::{Agreement, Golden, GoldenError, Tolerance};
 pub use input::{Input, InputError, read_input, read_npy};
 pub use model::Model;
 pub use npy::{read_archive, write_archive};
-pub use pipeline::{Answer, Class, Pipeline};
+pub use pipeline::Pipeline;
 pub use port::Port;
-pub use table::Table;
+pub use processing::{Anomaly, Answer, Class};
+pub use table::{Cells, Column, Table};
 pub use tensor::{Data, Dtype, Tensor, TensorError};
 
 /// How much a file may ask for, checked before the work is done.

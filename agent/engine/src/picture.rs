@@ -6,6 +6,7 @@
 
 use std::io::Cursor;
 
+use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 
 use crate::Limits;
@@ -21,8 +22,9 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
-    /// Decodes PNG or JPEG; transparency is dropped. The size is checked first.
-    pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<Picture, String> {
+    /// Decodes PNG or JPEG; transparency is dropped. The size is checked first. To `orient`
+    /// is to turn the picture as its EXIF orientation says, which is otherwise ignored.
+    pub(crate) fn decode(bytes: &[u8], orient: bool, limits: &Limits) -> Result<Picture, String> {
         let failed = |error| format!("the image cannot be read: {error}");
         let mut reader =
             ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| failed(error.into()))?;
@@ -32,15 +34,17 @@ impl Picture {
         let mut memory = image::Limits::no_limits();
         memory.max_alloc = Some((limits.input_elements as u64).saturating_mul(16));
         reader.limits(memory);
-        let decoder = reader.into_decoder().map_err(failed)?;
+        let mut decoder = reader.into_decoder().map_err(failed)?;
         let (width, height) = decoder.dimensions();
         let pixels = u64::from(width) * u64::from(height);
         if pixels > limits.input_elements as u64 {
             let most = limits.input_elements;
             return Err(format!("the image has {pixels} pixels; at most {most} are allowed"));
         }
-        let picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        let (width, height) = (width as usize, height as usize);
+        let orientation = if orient { decoder.orientation().map_err(failed)? } else { Orientation::NoTransforms };
+        let mut picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        picture.apply_orientation(orientation);
+        let (width, height) = (picture.width() as usize, picture.height() as usize);
         Ok(match picture.color() {
             ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16 => {
                 let pixels = picture.into_luma8().into_raw();
@@ -72,8 +76,29 @@ impl Picture {
         Picture { channels: 3, pixels, ..self }
     }
 
-    /// Bilinear with antialiasing: first across, then down, rounded after each.
+    /// Where a centred box of this size begins, halves rounded to even as torchvision's
+    /// `center_crop` does; `None` when it does not fit.
+    pub(crate) fn centre(&self, width: usize, height: usize) -> Option<(usize, usize)> {
+        let half = |spare: usize| spare / 2 + usize::from(spare % 4 == 3);
+        Some((half(self.width.checked_sub(width)?), half(self.height.checked_sub(height)?)))
+    }
+
+    /// The box of this size whose first pixel is at `left`, `top`; `None` when it does not fit.
+    pub(crate) fn crop(&self, left: usize, top: usize, width: usize, height: usize) -> Option<Picture> {
+        let fits = left.checked_add(width)? <= self.width && top.checked_add(height)? <= self.height;
+        let rows = self.pixels.chunks_exact(self.width * self.channels).skip(top).take(height);
+        let part = |row: &[u8]| row[left * self.channels..(left + width) * self.channels].to_vec();
+        fits.then(|| Picture { width, height, channels: self.channels, pixels: rows.flat_map(part).collect() })
+    }
+
+    /// Bilinear with antialiasing: first across, then down, rounded after each. Since
+    /// Pillow 13 first down where the height loses more than twice what the width does.
     pub(crate) fn resize(self, width: usize, height: usize) -> Picture {
+        let lost = |from: usize, to: usize| from as i64 - to as i64;
+        let (down, across) = (lost(self.height, height), lost(self.width, width));
+        if down > 0 && down > 2 * across {
+            return self.transposed().resize_width(height).transposed().resize_width(width);
+        }
         self.resize_width(width).transposed().resize_width(height).transposed()
     }
 
@@ -139,7 +164,7 @@ mod tests {
         Picture { width, height, channels: 1, pixels: (0..width * height).map(at).collect() }
     }
 
-    /// What Pillow 12 makes of the same pattern by `resize(size, BILINEAR)`.
+    /// What Pillow 13 makes of the same pattern by `resize(size, BILINEAR)`.
     #[test]
     fn resizing_is_pillows_to_the_last_bit() {
         let check = |from: (usize, usize), to: (usize, usize), expected: &[u8]| {
@@ -178,14 +203,14 @@ mod tests {
         let mut png = Vec::new();
         let grey = image::GrayImage::from_raw(3, 3, pattern(3, 3).pixels).unwrap();
         grey.write_to(&mut Cursor::new(&mut png), ImageFormat::Png).unwrap();
-        assert_eq!(Picture::decode(&png, &Limits::default()), Ok(pattern(3, 3)));
+        assert_eq!(Picture::decode(&png, false, &Limits::default()), Ok(pattern(3, 3)));
 
         let small = Limits { input_elements: 8, ..Limits::default() };
-        let error = Picture::decode(&png, &small).unwrap_err();
+        let error = Picture::decode(&png, false, &small).unwrap_err();
         assert!(error.contains("9 pixels") || error.contains("imit"), "{error}");
-        let error = Picture::decode(&png[..40], &Limits::default()).unwrap_err();
+        let error = Picture::decode(&png[..40], false, &Limits::default()).unwrap_err();
         assert!(error.contains("cannot be read"), "{error}");
-        let error = Picture::decode(b"GIF89a", &Limits::default()).unwrap_err();
+        let error = Picture::decode(b"GIF89a", false, &Limits::default()).unwrap_err();
         assert!(error.contains("neither PNG nor JPEG"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Tables: rows of numbers under named columns, as a CSV file holds them.
+//! Tables: named columns of numbers or of text, as a CSV file holds them.
 //!
 //! Decides what counts as a number and what as missing. Knows no model.
 
@@ -8,72 +8,195 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::Limits;
+use crate::error::RunError;
 use crate::input::InputError;
 
-/// Rows of numbers under named columns; a missing value is NaN.
+/// Named columns of equal length.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Table {
-    /// The columns' names, in file order.
-    pub columns: Vec<String>,
-    /// As many values in each row as there are columns.
-    pub rows: Vec<Vec<f32>>,
+    /// At least one, in file order.
+    pub columns: Vec<Column>,
+}
+
+/// One column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// Its name, unlike every other's.
+    pub name: String,
+    /// A value for each row.
+    pub cells: Cells,
+}
+
+/// The values of a column.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Cells {
+    /// Where every cell is a number or missing; a missing one is NaN.
+    Numbers(Vec<f64>),
+    /// Where any cell is something else; a missing one is empty.
+    Text(Vec<String>),
 }
 
 impl Table {
     /// Reads a CSV file whose first line names the columns.
     ///
     /// # Errors
-    /// `InputError`, with line and column where a cell is wrong.
+    /// `InputError`, with the line where there is one.
     pub fn read(path: &Path, limits: &Limits) -> Result<Table, InputError> {
         let file = File::open(path);
         let file = file.map_err(|source| InputError::Io { path: path.to_owned(), source })?;
         Table::parse(file, limits)
     }
 
-    /// Reads CSV whose first line names the columns. A cell that is empty, `NA` or
-    /// `nan` is missing.
+    /// Reads CSV whose first line names the columns. A cell of a column of numbers
+    /// that is empty, `NA` or `nan` is missing.
     ///
     /// # Errors
-    /// `InputError`, with line and column where a cell is wrong.
+    /// `InputError`, with the line where there is one.
     pub fn parse(source: impl Read, limits: &Limits) -> Result<Table, InputError> {
-        // No single cell can be longer than the whole table may be. One byte more shows that it was cut.
-        let limit = (limits.input_elements as u64).saturating_mul(16);
-        let mut source = source.take(limit.saturating_add(1));
-        let table = Table::parse_within(&mut source, limits);
-        if source.limit() == 0 {
-            return Err(InputError::TooLarge { what: "bytes or more", size: limit + 1, limit });
+        let bytes = within(source, limits)?;
+        let reader = || csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(&bytes[..]);
+        let mut first = reader();
+        let names = columns(&mut first)?;
+        let (numeric, rows) = survey(first, names.len(), limits)?;
+        let empty = |numeric: bool| match numeric {
+            true => Cells::Numbers(Vec::with_capacity(rows)),
+            false => Cells::Text(Vec::with_capacity(rows)),
+        };
+        let mut cells: Vec<Cells> = numeric.into_iter().map(empty).collect();
+        for record in reader().records() {
+            for (text, cells) in record.map_err(broken)?.iter().zip(&mut cells) {
+                match cells {
+                    Cells::Numbers(values) => values.push(number(text).unwrap_or(f64::NAN)),
+                    Cells::Text(values) => values.push(text.to_owned()),
+                }
+            }
         }
-        table
+        let column = |(name, cells)| Column { name, cells };
+        Ok(Table { columns: names.into_iter().zip(cells).map(column).collect() })
     }
 
-    fn parse_within(source: impl Read, limits: &Limits) -> Result<Table, InputError> {
-        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source);
-        let columns = columns(&mut reader)?;
-        let most = limits.input_elements / columns.len();
-        let mut rows = Vec::new();
-        for record in reader.records() {
-            let record = record.map_err(broken)?;
+    /// Lines of text as a table of one column, `text`; an empty line is an empty text.
+    ///
+    /// # Errors
+    /// `InputError` when there is no line, or it is no UTF-8.
+    pub fn parse_lines(source: impl Read, limits: &Limits) -> Result<Table, InputError> {
+        let bytes = within(source, limits)?;
+        let mut lines = Vec::new();
+        for (at, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+            if at == limits.input_elements {
+                let limit = limits.input_elements as u64;
+                return Err(InputError::TooLarge { what: "lines or more", size: limit + 1, limit });
+            }
+            let broken = |error| InputError::Line { line: at as u64 + 1, reason: format!("this is no text: {error}") };
+            let line = std::str::from_utf8(line).map_err(broken)?;
+            lines.push(line.trim_start_matches('\u{feff}').trim_end_matches(['\n', '\r']).to_owned());
+        }
+        match lines.is_empty() {
+            true => Err(InputError::Line { line: 1, reason: "there is no text".to_owned() }),
+            false => Ok(Table { columns: vec![Column { name: "text".to_owned(), cells: Cells::Text(lines) }] }),
+        }
+    }
+
+    /// How many rows there are.
+    pub fn row_count(&self) -> usize {
+        self.columns.first().map_or(0, |column| column.cells.len())
+    }
+
+    /// The first rows, at most so many.
+    pub fn head(&self, rows: usize) -> Table {
+        let head = |column: &Column| Column { name: column.name.clone(), cells: column.cells.head(rows) };
+        Table { columns: self.columns.iter().map(head).collect() }
+    }
+
+    pub(crate) fn column(&self, name: &str) -> Result<&Column, RunError> {
+        self.columns.iter().find(|column| column.name == name).ok_or_else(|| RunError::MissingColumn {
+            name: name.to_owned(),
+            given: self.columns.iter().map(|column| column.name.clone()).collect(),
+        })
+    }
+}
+
+impl Cells {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Cells::Numbers(values) => values.len(),
+            Cells::Text(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn head(&self, rows: usize) -> Cells {
+        match self {
+            Cells::Numbers(values) => Cells::Numbers(values[..rows.min(values.len())].to_vec()),
+            Cells::Text(values) => Cells::Text(values[..rows.min(values.len())].to_vec()),
+        }
+    }
+
+    /// The numbers; of a column of text, the first cell that is none is the error.
+    pub(crate) fn numbers(&self, column: &str) -> Result<&[f64], RunError> {
+        let texts = match self {
+            Cells::Numbers(values) => return Ok(values),
+            Cells::Text(texts) => texts,
+        };
+        let first = texts.iter().position(|text| number(text).is_none()).unwrap_or(0);
+        let value = texts.get(first).map(|text| text.chars().take(40).collect());
+        Err(RunError::Cell { line: first + 2, column: column.to_owned(), value: value.unwrap_or_default() })
+    }
+
+    /// The texts; a number is written as short as it can be read again, a missing one is empty.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let text = |x: &f64| if x.is_nan() { String::new() } else { x.to_string() };
+        match self {
+            Cells::Numbers(values) => values.iter().map(text).collect(),
+            Cells::Text(texts) => texts.clone(),
+        }
+    }
+}
+
+/// All bytes, as many as the elements allow. One byte more shows that it was cut.
+fn within(source: impl Read, limits: &Limits) -> Result<Vec<u8>, InputError> {
+    let limit = (limits.input_elements as u64).saturating_mul(16);
+    let mut bytes = Vec::new();
+    let read = source.take(limit.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|error| InputError::Line { line: 0, reason: error.to_string() })?;
+    match bytes.len() as u64 > limit {
+        true => Err(InputError::TooLarge { what: "bytes or more", size: limit + 1, limit }),
+        false => Ok(bytes),
+    }
+}
+
+/// Which columns hold nothing but numbers, and how many rows there are.
+fn survey<R: Read>(
+    mut reader: csv::Reader<R>,
+    width: usize,
+    limits: &Limits,
+) -> Result<(Vec<bool>, usize), InputError> {
+    let most = limits.input_elements / width;
+    let mut numeric = vec![true; width];
+    let mut rows = 0;
+    for record in reader.records() {
+        let record = record.map_err(broken)?;
+        if rows == most {
+            return Err(InputError::TooLarge { what: "rows or more", size: most as u64 + 1, limit: most as u64 });
+        }
+        if record.len() != width {
             let line = record.position().map_or(0, csv::Position::line);
-            if rows.len() == most {
-                return Err(InputError::TooLarge { what: "rows or more", size: most as u64 + 1, limit: most as u64 });
-            }
-            if record.len() != columns.len() {
-                let reason = format!("{} cells where the header names {} columns", record.len(), columns.len());
-                return Err(InputError::Line { line, reason });
-            }
-            let cells = record.iter().zip(&columns).map(|(text, column)| {
-                number(text).ok_or_else(|| InputError::Cell {
-                    line,
-                    column: column.clone(),
-                    value: text.chars().take(40).collect(),
-                })
-            });
-            rows.push(cells.collect::<Result<Vec<f32>, _>>()?);
+            let reason = format!("{} cells where the header names {width} columns", record.len());
+            return Err(InputError::Line { line, reason });
         }
-        if rows.is_empty() {
-            return Err(InputError::Line { line: 2, reason: "there are no rows".to_owned() });
+        for (text, numeric) in record.iter().zip(&mut numeric).filter(|(_, numeric)| **numeric) {
+            *numeric = number(text).is_some();
         }
-        Ok(Table { columns, rows })
+        rows += 1;
+    }
+    match rows {
+        0 => Err(InputError::Line { line: 2, reason: "there are no rows".to_owned() }),
+        rows => Ok((numeric, rows)),
     }
 }
 
@@ -93,12 +216,12 @@ fn columns<R: Read>(reader: &mut csv::Reader<R>) -> Result<Vec<String>, InputErr
     }
 }
 
-/// A finite number, or NaN for what is missing.
-fn number(text: &str) -> Option<f32> {
+/// A number that is finite as FP32 too, or NaN for what is missing.
+fn number(text: &str) -> Option<f64> {
     if text.is_empty() || text == "NA" || text.eq_ignore_ascii_case("nan") {
-        return Some(f32::NAN);
+        return Some(f64::NAN);
     }
-    text.parse::<f32>().ok().filter(|number| number.is_finite())
+    text.parse::<f64>().ok().filter(|number| (*number as f32).is_finite())
 }
 
 fn broken(error: csv::Error) -> InputError {
@@ -115,6 +238,10 @@ mod tests {
         Table::parse(text.as_bytes(), &limits).map_err(|error| error.to_string())
     }
 
+    fn numbers<'a>(table: &'a Table, name: &str) -> &'a [f64] {
+        table.column(name).unwrap().cells.numbers(name).unwrap()
+    }
+
     #[test]
     fn a_table_is_never_cut_silently() {
         // 8 elements allow 128 bytes: padded cells reach that before there are too many rows.
@@ -125,18 +252,29 @@ mod tests {
     #[test]
     fn missing_values_are_nan() {
         let table = parse("\u{feff}age, bmi\n1,2.5\n,NA\nnan,-1e3\n").unwrap();
-        assert_eq!(table.columns, ["age", "bmi"]);
-        assert_eq!(table.rows[0], [1.0, 2.5]);
-        assert!(table.rows[1].iter().all(|x| x.is_nan()));
-        assert!(table.rows[2][0].is_nan() && table.rows[2][1] == -1000.0);
+        assert_eq!((table.columns.len(), table.row_count()), (2, 3));
+        let (age, bmi) = (numbers(&table, "age"), numbers(&table, "bmi"));
+        assert_eq!((age[0], bmi[0], bmi[2]), (1.0, 2.5, -1000.0));
+        assert!(age[1].is_nan() && age[2].is_nan() && bmi[1].is_nan());
+        assert_eq!(numbers(&table.head(1), "bmi"), [2.5]);
     }
 
     #[test]
-    fn errors_name_line_and_column() {
+    fn a_column_with_a_word_in_it_is_text() {
+        let table = parse("a,b\n1,2\n,x\n-0.50,\n").unwrap();
+        assert_eq!(table.columns[1].cells, Cells::Text(["2", "x", ""].map(str::to_owned).to_vec()));
+        assert_eq!(table.columns[0].cells.texts(), ["1", "", "-0.5"]);
+        let error = table.columns[1].cells.numbers("b").unwrap_err().to_string();
+        assert!(error.contains("line 3, column \"b\": \"x\" is no number"), "{error}");
+        for text in ["inf", "1e99"] {
+            let table = parse(&format!("a\n{text}\n")).unwrap();
+            assert!(table.columns[0].cells.numbers("a").is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_line() {
         for (text, expected) in [
-            ("a,b\n1,2\n3,x\n", "line 3, column \"b\": \"x\" is no number"),
-            ("a,b\n1,inf\n", "line 2, column \"b\": \"inf\" is no number"),
-            ("a,b\n1,1e99\n", "line 2, column \"b\": \"1e99\" is no number"),
             ("a,b\n1\n", "line 2: 1 cells where the header names 2 columns"),
             ("a,a\n1,2\n", "line 1: two columns are named \"a\""),
             ("1,2\n3,4\n", "line 1: it must name the columns"),
@@ -153,5 +291,14 @@ mod tests {
     fn bytes_that_are_no_text_are_refused() {
         let error = Table::parse(&b"a,b\n1,\xff\n"[..], &Limits::default()).unwrap_err();
         assert!(matches!(error, InputError::Line { line: 2, .. }), "{error}");
+        let error = Table::parse_lines(&b"one\n\xff\n"[..], &Limits::default()).unwrap_err();
+        assert!(matches!(error, InputError::Line { line: 2, .. }), "{error}");
+        assert!(Table::parse_lines(&b""[..], &Limits::default()).is_err());
+    }
+
+    #[test]
+    fn lines_become_a_column_of_text() {
+        let table = Table::parse_lines("\u{feff}a, b\r\n\n7".as_bytes(), &Limits::default()).unwrap();
+        assert_eq!(table.columns[0].cells, Cells::Text(["a, b", "", "7"].map(str::to_owned).to_vec()));
     }
 }

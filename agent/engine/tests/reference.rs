@@ -49,7 +49,7 @@ fn same_classes(pipeline: &Pipeline, input: &Input, expected: &Tensor) {
 
 #[test]
 fn golden_rows_agree() {
-    for name in ["digits", "diabetes", "cancer", "digits-bad"] {
+    for name in ["digits", "diabetes", "cancer", "digits-bad", "vibration", "vibration-anomaly", "pictures"] {
         let model = Model::load(&folder(name).join("model.onnx"), &Limits::default()).unwrap();
         let golden = golden(name, "golden_x.npy", "golden_y.npy");
         let agreement = golden.check(&model, TOLERANCE).unwrap();
@@ -87,6 +87,121 @@ fn probabilities_are_those_of_scikit_learn() {
     let answer = pipeline.infer(&rows).unwrap();
     close(&answer.outputs[0].1, &array("cancer", "heldout_y.npy"));
     same_classes(&pipeline, &rows, &array("cancer", "heldout_class.npy"));
+}
+
+/// Files that lie one behind the other in an array.
+fn files(model: &str) -> Vec<Vec<u8>> {
+    let (bytes, ends) = (array(model, "pictures.npy"), array(model, "pictures_ends.npy"));
+    let (Data::U8(bytes), Data::I64(ends)) = (bytes.data, ends.data) else { panic!("no bytes or no ends") };
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    starts.zip(&ends).map(|(start, end)| bytes[start as usize..*end as usize].to_vec()).collect()
+}
+
+/// Prepares each file and compares it with Pillow's pixels; gives the largest difference, in `step`s.
+fn worst_pixel(pipeline: &Pipeline, files: &[Vec<u8>], pixels: &[f64], step: impl Fn(usize) -> f64) -> f64 {
+    let width = pixels.len() / files.len();
+    let mut worst: f64 = 0.0;
+    for (file, expected) in files.iter().zip(pixels.chunks(width)) {
+        let got = pipeline.prepare(&Input::Image(file.clone())).unwrap().remove(0).to_f64();
+        assert_eq!(got.len(), width);
+        let apart = got.iter().zip(expected).enumerate().map(|(at, (got, expected))| (got - expected).abs() / step(at));
+        worst = apart.fold(worst, f64::max);
+    }
+    worst
+}
+
+#[test]
+fn every_picture_of_a_digit_is_seen_as_pillow_sees_it() {
+    let (pipeline, files) = (pipeline("digits"), files("digits"));
+    let unit = 16.0 / 255.0;
+    let pixels: Vec<f64> = array("digits", "pictures_x.npy").to_f64().iter().map(|grey| grey * unit).collect();
+    let (pngs, jpegs): (Vec<_>, Vec<_>) = files.iter().cloned().partition(|file| file.starts_with(b"\x89PNG"));
+    assert_eq!((pngs.len(), jpegs.len()), (220, 60));
+    let (of_pngs, of_jpegs) = pixels.split_at(pngs.len() * 64);
+    assert!(worst_pixel(&pipeline, &pngs, of_pngs, |_| unit) < 1e-3, "a PNG is Pillow's to the last bit");
+    assert!(worst_pixel(&pipeline, &jpegs, of_jpegs, |_| unit) < 1.001, "a JPEG is within one grey level");
+    let expected = array("digits", "pictures_class.npy").to_f64();
+    for (at, (file, expected)) in files.into_iter().zip(expected).enumerate() {
+        let class = pipeline.infer(&Input::Image(file)).unwrap().classes.unwrap().remove(0);
+        assert_eq!(class.index as f64, expected, "picture {at}");
+    }
+}
+
+#[test]
+fn pictures_are_turned_cropped_and_normalised_as_pillow_does() {
+    let (pipeline, files) = (pipeline("pictures"), files("pictures"));
+    let pixels = array("pictures", "pictures_x.npy").to_f64();
+    let step = |at: usize| 1.0 / 255.0 / [0.225, 0.224, 0.229][at % 3];
+    assert_eq!(files.len(), 48);
+    for (at, (file, expected)) in files.iter().zip(pixels.chunks(16 * 16 * 3)).enumerate() {
+        let worst = worst_pixel(&pipeline, std::slice::from_ref(file), expected, step);
+        // Every fourth file is a JPEG with colours at half the resolution, which decoders fill in differently.
+        let allowed = [0.001, 0.001, 1.001, 2.001][at % 4];
+        assert!(worst < allowed, "file {at}: {worst} grey levels");
+    }
+}
+
+#[test]
+fn forests_answer_raw_tables_as_scikit_learn_does() {
+    for name in ["cancer-boosting", "cancer-forest"] {
+        let (pipeline, rows) = (pipeline(name), input("cancer", "heldout.csv"));
+        let answer = pipeline.infer(&rows).unwrap();
+        let (output, chances) = &answer.outputs[1];
+        assert_eq!((output.as_str(), chances.row_count()), ("probabilities", 219));
+        close(chances, &array(name, "heldout_y.npy"));
+        same_classes(&pipeline, &rows, &array(name, "heldout_class.npy"));
+    }
+}
+
+#[test]
+fn columns_of_words_and_numbers_find_their_inputs_by_name() {
+    let (pipeline, rows) = (pipeline("pumps"), input("pumps", "heldout.csv"));
+    assert!(!folder("pumps").join("pre.json").exists());
+    let answer = pipeline.infer(&rows).unwrap();
+    assert_eq!(answer.outputs[1].1.row_count(), 240);
+    close(&answer.outputs[1].1, &array("pumps", "heldout_y.npy"));
+    same_classes(&pipeline, &rows, &array("pumps", "heldout_class.npy"));
+}
+
+#[test]
+fn golden_archives_of_several_inputs_agree() {
+    for name in ["cancer-boosting", "cancer-forest", "pumps", "notes"] {
+        let golden = Golden::read(&folder(name).join("golden.npz"), &Limits::default()).unwrap();
+        assert_eq!(golden.check(pipeline(name).model(), TOLERANCE).unwrap().rows, 16, "{name}");
+    }
+}
+
+#[test]
+fn notes_are_read_as_tokenizers_reads_them() {
+    let (pipeline, lines) = (pipeline("notes"), input("notes", "heldout.txt"));
+    let prepared = pipeline.prepare(&lines).unwrap();
+    assert_eq!(prepared[0], array("notes", "heldout_ids.npy"));
+    close(&pipeline.infer(&lines).unwrap().outputs[0].1, &array("notes", "heldout_y.npy"));
+    same_classes(&pipeline, &lines, &array("notes", "heldout_class.npy"));
+}
+
+#[test]
+fn vibration_is_cut_and_classified_as_numpy_does() {
+    let (pipeline, samples) = (pipeline("vibration"), input("vibration", "heldout.csv"));
+    let answer = pipeline.infer(&samples).unwrap();
+    assert_eq!(answer.outputs[0].1.row_count(), 209);
+    close(&answer.outputs[0].1, &array("vibration", "heldout_y.npy"));
+    same_classes(&pipeline, &samples, &array("vibration", "heldout_class.npy"));
+}
+
+#[test]
+fn anomalies_are_those_that_numpy_finds() {
+    let answer = pipeline("vibration-anomaly").infer(&input("vibration", "heldout.csv")).unwrap();
+    let post = std::fs::read(folder("vibration-anomaly").join("post.json")).unwrap();
+    let post: serde_json::Value = serde_json::from_slice(&post).unwrap();
+    let threshold = post["steps"][0]["threshold"].as_f64().unwrap();
+    let (anomalies, expected) = (answer.anomalies.unwrap(), array("vibration-anomaly", "heldout_score.npy").to_f64());
+    assert_eq!((anomalies.len(), expected.len()), (209, 209));
+    for (at, (got, expected)) in anomalies.iter().zip(expected).enumerate() {
+        assert!((got.score - expected).abs() <= 1e-4 * expected, "window {at}: {} is not {expected}", got.score);
+        assert_eq!(got.anomaly, expected >= threshold, "window {at}");
+    }
+    assert!(anomalies.iter().any(|row| row.anomaly) && anomalies.iter().any(|row| !row.anomaly));
 }
 
 #[test]

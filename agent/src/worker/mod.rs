@@ -121,6 +121,8 @@ fn is_models_fault(error: &RunError) -> bool {
         RunError::InputCount { .. }
         | RunError::MissingInput { .. }
         | RunError::MissingColumn { .. }
+        | RunError::Cell { .. }
+        | RunError::Unfit { .. }
         | RunError::Shape { .. }
         | RunError::Dtype { .. }
         | RunError::Tensor { .. }

@@ -5,7 +5,7 @@
 use super::read::read_bounded;
 use crate::fault::Fault;
 use drift::Baseline;
-use engine::{Input, Limits};
+use engine::{Cells, Column, Input, Limits};
 use std::path::Path;
 use trust::{Code, Refusal};
 
@@ -31,13 +31,22 @@ pub(crate) fn read_rows(path: &Path) -> anyhow::Result<Input> {
 /// How many rows there are.
 pub(crate) fn row_count(rows: &Input) -> usize {
     match rows {
-        Input::Table(table) => table.rows.len(),
+        Input::Table(table) => table.row_count(),
         Input::Tensors(tensors) => tensors.first().map_or(0, |(_, tensor)| tensor.row_count()),
         Input::Image(_) => 0,
     }
 }
 
-/// Measures the raw features: a table's columns by name, an array's as `f0`, `f1`, …
+/// The columns that have no baseline because they are text.
+pub(crate) fn texts(rows: &Input) -> Vec<&str> {
+    let text = |column: &&Column| matches!(column.cells, Cells::Text(_));
+    match rows {
+        Input::Table(table) => table.columns.iter().filter(text).map(|column| column.name.as_str()).collect(),
+        Input::Tensors(_) | Input::Image(_) => Vec::new(),
+    }
+}
+
+/// Measures the raw features: a table's columns of numbers by name, an array's as `f0`, `f1`, …
 ///
 /// # Errors
 /// When there are too many, or two have one name.
@@ -63,8 +72,11 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Baseline> {
 fn columns(rows: &Input) -> Vec<(String, Vec<f32>)> {
     match rows {
         Input::Table(table) => {
-            let column = |index: usize| table.rows.iter().filter_map(|row| row.get(index).copied()).collect();
-            table.columns.iter().enumerate().map(|(index, name)| (name.clone(), column(index))).collect()
+            let numbers = |column: &Column| match &column.cells {
+                Cells::Numbers(values) => Some((column.name.clone(), values.iter().map(|x| *x as f32).collect())),
+                Cells::Text(_) => None,
+            };
+            table.columns.iter().filter_map(numbers).collect()
         }
         Input::Tensors(tensors) => {
             let Some((_, tensor)) = tensors.first() else { return Vec::new() };
@@ -93,9 +105,11 @@ mod tests {
 
     #[test]
     fn a_table_keeps_its_names() {
-        let table = Table { columns: vec!["a".into(), "b".into()], rows: vec![vec![1.0, 2.0], vec![3.0, f32::NAN]] };
-        let baseline = measure(&Input::Table(table)).unwrap();
+        let table = Table::parse("a,note,b\n1,hums,2\n3,,\n".as_bytes(), &Limits::default()).unwrap();
+        let rows = Input::Table(table);
+        let baseline = measure(&rows).unwrap();
         assert_eq!((baseline.features[1].name.as_str(), baseline.features[1].missing), ("b", 1));
+        assert_eq!((row_count(&rows), texts(&rows)), (2, vec!["note"]));
     }
 
     #[test]

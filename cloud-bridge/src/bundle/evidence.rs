@@ -4,7 +4,7 @@
 
 use crate::bundle::baseline;
 use crate::fault::{Fault, told};
-use engine::{Agreement, Golden, GoldenError, Input, Limits, LoadError, Model, Pipeline, Table, Tolerance};
+use engine::{Agreement, Golden, GoldenError, Input, Limits, LoadError, Model, Pipeline, RunError, Tolerance};
 use std::path::{Path, PathBuf};
 use trust::{Code, Refusal};
 
@@ -50,16 +50,22 @@ pub(crate) fn test(
     dir: &Path,
     called: &Path,
     source: &GoldenSource,
-    rows: Option<&Input>,
+    data: Option<(&Path, &Input)>,
     tolerance: Tolerance,
 ) -> anyhow::Result<Tested> {
     let pipeline = open(dir, called)?;
-    let (golden, from_reference) = match (source, rows) {
+    if let Some((path, rows)) = data
+        && let Err(error @ RunError::Cell { .. }) = pipeline.prepare(rows)
+    {
+        let fault = Fault::new(format!("the training data {} cannot be used", path.display())).because(error);
+        return Err(fault.remedy("give numbers only where the model takes numbers, without the target").into());
+    }
+    let (golden, from_reference) = match (source, data) {
         (GoldenSource::Arrays { x, y }, _) => (from_arrays(pipeline.model(), x, y)?, true),
         (GoldenSource::Archive(path), _) => {
             (Golden::read(path, &Limits::default()).map_err(|e| no_golden(path, e))?, true)
         }
-        (GoldenSource::Engine, Some(rows)) => (from_engine(&pipeline, rows)?, false),
+        (GoldenSource::Engine, Some((_, rows))) => (from_engine(&pipeline, rows)?, false),
         (GoldenSource::Engine, None) => {
             let fault = Fault::new("there is nothing to test the model with");
             return Err(fault.remedy("give --golden X.npy Y.npy from a reference, or --data train.csv").into());
@@ -148,10 +154,7 @@ fn from_engine(pipeline: &Pipeline, rows: &Input) -> anyhow::Result<Golden> {
 fn first_rows(rows: &Input) -> anyhow::Result<Input> {
     let count = baseline::row_count(rows).min(OWN_ROWS);
     Ok(match rows {
-        Input::Table(table) => Input::Table(Table {
-            columns: table.columns.clone(),
-            rows: table.rows.iter().take(count).cloned().collect(),
-        }),
+        Input::Table(table) => Input::Table(table.head(count)),
         Input::Tensors(tensors) => {
             let first = |(name, tensor): &(String, engine::Tensor)| Ok((name.clone(), tensor.rows(0..count)?));
             Input::Tensors(tensors.iter().map(first).collect::<anyhow::Result<_>>()?)

@@ -33,6 +33,8 @@ pub(crate) const PRE: &str = "pre.json";
 pub(crate) const POST: &str = "post.json";
 /// Names of classes.
 pub(crate) const LABELS: &str = "labels.txt";
+/// How text is cut into tokens.
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
 /// Golden vectors.
 pub(crate) const GOLDEN: &str = "golden.npz";
 /// The training baseline.

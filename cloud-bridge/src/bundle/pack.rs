@@ -6,7 +6,7 @@
 use super::evidence::{self, Tested};
 use super::read::read;
 use super::seal::{Described, describe};
-use super::{CHUNKS, DRIFT, GOLDEN, LABELS, MANIFEST, MAX_FILE_BYTES, MODEL, POST, PRE, SBOM};
+use super::{CHUNKS, DRIFT, GOLDEN, LABELS, MANIFEST, MAX_FILE_BYTES, MODEL, POST, PRE, SBOM, TOKENIZER};
 use super::{GoldenSource, Staging, baseline, chunks, measure, sbom};
 use crate::fault::Fault;
 use crate::keyfile::write_new;
@@ -30,7 +30,7 @@ const ADVISED_ROWS: usize = 5_000;
 pub(crate) struct PackRequest {
     /// The ONNX file.
     pub(crate) model: PathBuf,
-    /// `pre.json`, `post.json`, `labels.txt`: by the name that they get in the bundle.
+    /// `pre.json`, `post.json`, `labels.txt`, `tokenizer.json`: by the name that they get in the bundle.
     pub(crate) declarations: BTreeMap<&'static str, PathBuf>,
     /// Training rows.
     pub(crate) data: Option<PathBuf>,
@@ -84,7 +84,8 @@ pub(crate) fn pack(request: &PackRequest, stage: impl Fn(&'static str)) -> anyho
     stage("reading the training data");
     let rows = request.data.as_deref().map(baseline::read_rows).transpose()?;
     stage("running the model on its golden vectors");
-    let test = || evidence::test(dir, &request.model, &request.golden, rows.as_ref(), request.tolerance);
+    let data = request.data.as_deref().zip(rows.as_ref());
+    let test = || evidence::test(dir, &request.model, &request.golden, data, request.tolerance);
     let (tested, peak) = measure::peak(test);
     let tested = tested?;
     tested.golden.write(&dir.join(GOLDEN)).context("cannot write the golden vectors")?;
@@ -104,6 +105,10 @@ pub(crate) fn pack(request: &PackRequest, stage: impl Fn(&'static str)) -> anyho
             let count = baseline::row_count(rows);
             if count < ADVISED_ROWS {
                 notes.push(format!("the baseline has {count} rows; with {ADVISED_ROWS} or more it tells small drifts"));
+            }
+            let texts = baseline::texts(rows);
+            if !texts.is_empty() {
+                notes.push(format!("columns of text have no baseline: {}", texts.join(", ")));
             }
             Some((baseline.features.len(), count))
         }
@@ -224,6 +229,7 @@ fn listed(name: &str) -> anyhow::Result<ListedFile> {
         PRE => FileRole::Pre,
         POST => FileRole::Post,
         LABELS => FileRole::Labels,
+        TOKENIZER => FileRole::Tokenizer,
         GOLDEN => FileRole::Golden,
         DRIFT => FileRole::Drift,
         SBOM => FileRole::Sbom,

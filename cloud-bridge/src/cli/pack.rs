@@ -1,7 +1,7 @@
 //! `petrel pack`: from a model file to a bundle.
 
 use super::{Out, bytes, inspect};
-use crate::bundle::{self, GoldenSource, LABELS, POST, PRE, PackRequest, Packed};
+use crate::bundle::{self, GoldenSource, LABELS, POST, PRE, PackRequest, Packed, TOKENIZER};
 use crate::fault::Fault;
 use clap::ArgGroup;
 use engine::Tolerance;
@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Names of the classes, one a line
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// How text is cut into tokens: tokenizer.json, as Python's `tokenizers` saves it
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
     /// Processing of inputs
     #[arg(long, value_name = "FILE")]
     pre: Option<PathBuf>,
@@ -99,7 +102,7 @@ impl Args {
     }
 
     fn request(self) -> anyhow::Result<PackRequest> {
-        let declarations = [(PRE, self.pre), (POST, self.post), (LABELS, self.labels)];
+        let declarations = [(PRE, self.pre), (POST, self.post), (LABELS, self.labels), (TOKENIZER, self.tokenizer)];
         let mut golden = self.golden.into_iter();
         let golden = match (golden.next(), golden.next()) {
             (Some(x), Some(y)) => GoldenSource::Arrays { x, y },

@@ -105,6 +105,8 @@ pub enum FileRole {
     Post,
     /// Names of classes, one a line.
     Labels,
+    /// How text is cut into tokens.
+    Tokenizer,
     /// Golden vectors.
     Golden,
     /// The training baseline that drift is measured against.
