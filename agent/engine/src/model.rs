@@ -16,6 +16,8 @@ use tract_onnx::prelude::*;
 
 use crate::Limits;
 use crate::error::{LoadError, RunError, invalid, too_large};
+use crate::explain::PlanFacts;
+use crate::external;
 use crate::onnx::survey;
 use crate::ops::{library, rewrite, rewrite_nodes};
 use crate::port::Port;
@@ -23,7 +25,8 @@ use crate::tensor::{Data, Dtype, Tensor as Values, each};
 
 /// A loaded model, ready to run; may be shared between threads.
 pub struct Model {
-    plan: Arc<TypedSimplePlan>,
+    pub(crate) plan: Arc<TypedSimplePlan>,
+    optimised: bool,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     operators: BTreeSet<String>,
@@ -41,7 +44,8 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Loads an ONNX file of at most `limits.model_bytes`, complete in itself.
+    /// Loads an ONNX file of at most `limits.model_bytes`; its weights may lie in
+    /// files beside it.
     ///
     /// # Errors
     /// `LoadError`: everything that is wrong with the file, and each operator that
@@ -55,19 +59,22 @@ impl Model {
             return Err(LoadError::TooLarge { what, size, limit: limits.model_bytes });
         }
         let source = &mut file.take(limits.model_bytes);
-        guard(|| Model::read(source, limits)).unwrap_or_else(|panic| Err(invalid(panic)))
+        let dir = path.parent().unwrap_or(Path::new(""));
+        guard(|| Model::read(source, dir, limits)).unwrap_or_else(|panic| Err(invalid(panic)))
     }
 
-    fn read(source: &mut dyn Read, limits: &Limits) -> Result<Model, LoadError> {
+    fn read(source: &mut dyn Read, dir: &Path, limits: &Limits) -> Result<Model, LoadError> {
         let onnx = library();
         let mut proto =
             onnx.proto_model_for_read(source).map_err(|error| LoadError::NotOnnx { reason: told(&error) })?;
+        external::gather(&mut proto, dir, limits)?;
         let survey = survey(&mut proto, &onnx.op_register, limits)?;
         proto.graph.as_mut().map_or(Ok(()), rewrite_nodes).map_err(invalid)?;
-        let plan = plan(&onnx, &proto).map_err(invalid)?;
+        let (plan, optimised) = plan(&onnx, &proto).map_err(invalid)?;
         let outputs = output_ports(&plan, &survey.outputs, limits)?;
         Ok(Model {
             plan,
+            optimised,
             inputs: survey.inputs,
             outputs,
             operators: survey.operators,
@@ -96,6 +103,11 @@ impl Model {
         self.opset
     }
 
+    /// How it is run.
+    pub fn plan_facts(&self) -> PlanFacts {
+        PlanFacts { optimised: self.optimised, steps: self.plan.order_without_consts().len() }
+    }
+
     /// Runs once: one tensor for each input, in order; a free axis takes any length
     /// from 1. Gives one tensor for each output, in order.
     ///
@@ -105,14 +117,18 @@ impl Model {
         self.check(inputs)?;
         let failed = |reason| RunError::Failed { reason };
         guard(|| -> TractResult<Vec<Values>> {
-            let model: &TypedModel = self.plan.model();
-            let values = |(index, tensor)| into_tract(tensor, model.input_fact(index)?.datum_type);
-            let inputs = inputs.iter().enumerate().map(values).collect::<TractResult<TVec<TValue>>>()?;
-            let outputs = self.plan.run(inputs)?;
+            let outputs = self.plan.run(self.entering(inputs)?)?;
             outputs.iter().zip(&self.outputs).map(|(value, port)| from_tract(value, port.dtype)).collect()
         })
         .map_err(failed)?
         .map_err(|error| failed(told(&error)))
+    }
+
+    /// The inputs as the plan takes them.
+    pub(crate) fn entering(&self, inputs: &[Values]) -> TractResult<TVec<TValue>> {
+        let model: &TypedModel = self.plan.model();
+        let values = |(index, tensor)| into_tract(tensor, model.input_fact(index)?.datum_type);
+        inputs.iter().enumerate().map(values).collect()
     }
 
     /// As `run`, but a model exported for a fixed number of rows takes any multiple
@@ -148,7 +164,7 @@ impl Model {
         cuttable.then_some((piece, rows))
     }
 
-    fn check(&self, inputs: &[Values]) -> Result<(), RunError> {
+    pub(crate) fn check(&self, inputs: &[Values]) -> Result<(), RunError> {
         if inputs.len() != self.inputs.len() {
             return Err(RunError::InputCount { expected: self.inputs.len(), got: inputs.len() });
         }
@@ -198,13 +214,13 @@ impl Model {
 }
 
 /// Optimised, or as it is when the optimiser cannot cope with a free batch axis.
-fn plan(onnx: &tract_onnx::Onnx, proto: &tract_onnx::pb::ModelProto) -> Result<Arc<TypedSimplePlan>, String> {
+fn plan(onnx: &tract_onnx::Onnx, proto: &tract_onnx::pb::ModelProto) -> Result<(Arc<TypedSimplePlan>, bool), String> {
     let attempt = |optimise: bool| {
         let built = guard(|| -> TractResult<Arc<TypedSimplePlan>> {
             let model = onnx.model_for_proto_model(proto)?.into_typed()?;
             if optimise { rewrite(model)?.into_optimized()?.into_runnable() } else { model.into_runnable() }
         })?;
-        built.map_err(|error| told(&error))
+        built.map(|plan| (plan, optimise)).map_err(|error| told(&error))
     };
     attempt(true).or_else(|first| attempt(false).map_err(|_| first))
 }
@@ -282,7 +298,7 @@ fn from_tract(value: &Tensor, dtype: Dtype) -> TractResult<Values> {
 }
 
 /// Runs foreign code; a panic in it becomes what it said.
-fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let said = panic.downcast_ref::<String>().map(String::as_str);
         let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -290,7 +306,7 @@ fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     })
 }
 
-fn told(error: &TractError) -> String {
+pub(crate) fn told(error: &TractError) -> String {
     shorten(format!("{error:#}"))
 }
 
