@@ -141,7 +141,7 @@ impl Fixture {
             release: number(release),
             security_floor: number(0),
             hardware: Vec::new(),
-            runtime: Runtime { opset: number(17), ops_used, inputs: Vec::new(), outputs: Vec::new() },
+            runtime: Runtime { opset: number(17), ops_used, inputs: Vec::new(), outputs: Vec::new(), batch: None },
             min_agent: "0.1.0".into(),
             files: roles.iter().map(|(name, role)| ListedFile { name: (*name).into(), role: *role }).collect(),
             resources_budget: Budget { ram_mb: number(1), disk_bytes: number(0) },

@@ -226,7 +226,13 @@ fn manifest(stream: &str, release: u64) -> Manifest {
         release: number(release),
         security_floor: number(0),
         hardware: Vec::new(),
-        runtime: Runtime { opset: number(17), ops_used: Vec::new(), inputs: Vec::new(), outputs: Vec::new() },
+        runtime: Runtime {
+            opset: number(17),
+            ops_used: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            batch: None,
+        },
         min_agent: "0.1.0".into(),
         files: [
             ("chunks.bin", FileRole::ChunkIndex),

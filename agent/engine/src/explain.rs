@@ -3,7 +3,7 @@
 //! Decides the nearest remedy for an operator that is missing. It needs no model that loads: most questions
 //! are asked of one that does not. Knows no bundle; measures nothing.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -148,7 +148,7 @@ pub fn explain(path: &Path, limits: &Limits) -> Result<Explanation, LoadError> {
     Ok(Explanation {
         opset: opset(&proto),
         nodes: found.nodes,
-        quantised: quantised(&found.operators),
+        quantised: quantised(found.operators.keys()),
         operators,
         weights_bytes: found.weights,
         largest_bytes: found.largest,
@@ -168,10 +168,18 @@ pub fn data_files(path: &Path, limits: &Limits) -> Result<Vec<String>, LoadError
     Ok(external::names(&read(path, limits)?)?.into_iter().collect())
 }
 
+impl Model {
+    /// How it computes with small integers.
+    pub fn quantised(&self) -> Quantised {
+        quantised(self.operators().iter())
+    }
+}
+
 /// How a model with these operators is quantised.
-pub(crate) fn quantised<T>(operators: &BTreeMap<String, T>) -> Quantised {
-    let uses = |name: &str| operators.contains_key(name);
-    if operators.keys().any(|name| quantises(name.rsplit('.').next().unwrap_or(name))) {
+fn quantised<'a>(operators: impl Iterator<Item = &'a String>) -> Quantised {
+    let operators: BTreeSet<&str> = operators.map(String::as_str).collect();
+    let uses = |name: &str| operators.contains(name);
+    if operators.iter().any(|name| quantises(name.rsplit('.').next().unwrap_or(name))) {
         Quantised::Operators
     } else if uses("QuantizeLinear") && uses("DequantizeLinear") {
         Quantised::Qdq

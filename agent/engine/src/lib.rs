@@ -6,6 +6,7 @@
 //! clock, no signature and no drift: whoever calls it has already decided that
 //! the files may be believed, and observes the taps `prepare` and `answer`.
 
+mod batch;
 mod declared;
 mod error;
 mod explain;
@@ -21,11 +22,14 @@ mod picture;
 mod pipeline;
 mod port;
 mod profile;
+mod reference;
+mod suspect;
 mod table;
 mod tensor;
 #[cfg(test)]
 mod testing;
 
+pub use batch::measure_batch;
 pub use error::{LoadError, RunError};
 pub use explain::{Explanation, PlanFacts, Quantised, Usage, data_files, explain, remedy};
 pub use golden::{Agreement, Golden, GoldenError, Tolerance};
@@ -35,6 +39,7 @@ pub use npy::{read_archive, write_archive};
 pub use pipeline::{Answer, Class, Pipeline};
 pub use port::Port;
 pub use profile::{Profile, Share};
+pub use reference::read_reference;
 pub use table::Table;
 pub use tensor::{Data, Dtype, Tensor, TensorError};
 
