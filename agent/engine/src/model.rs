@@ -153,7 +153,7 @@ impl Model {
 
     /// The model's fixed number of rows and how many are given, when they differ
     /// and everything can be cut.
-    fn pieces(&self, inputs: &[Values]) -> Option<(usize, usize)> {
+    pub(crate) fn pieces(&self, inputs: &[Values]) -> Option<(usize, usize)> {
         let piece = (*self.inputs.first()?.shape.first()?).filter(|piece| *piece > 0)?;
         let rows = inputs.first()?.row_count();
         let fixed = |port: &Port| port.shape.first() == Some(&Some(piece));

@@ -12,13 +12,15 @@ use tract_onnx::tract_core::plan::eval;
 
 use crate::error::RunError;
 use crate::model::{Model, guard, into_tract, told};
-use crate::tensor::Tensor as Values;
+use crate::tensor::{Tensor as Values, TensorError};
 
 /// Where the time of an answer goes.
 #[derive(Debug, Serialize)]
 pub struct Profile {
     /// How often the model ran; the times below are of one run, on average.
     pub runs: usize,
+    /// Rows of one run.
+    pub rows: usize,
     /// All steps together, in microseconds.
     pub total_us: f64,
     /// By operator, the costliest first.
@@ -37,14 +39,17 @@ pub struct Share {
 }
 
 impl Model {
-    /// Runs so often on these inputs (as `run` takes them) and times every step. The first run, which warms
-    /// the caches, is not counted.
+    /// Runs so often on these inputs (as `run_rows` takes them; of a model with a fixed number of rows the
+    /// first piece) and times every step. The first run, which warms the caches, is not counted.
     ///
     /// # Errors
-    /// As `run`.
+    /// As `run_rows`.
     pub fn profile(&self, inputs: &[Values], runs: usize) -> Result<Profile, RunError> {
-        self.check(inputs)?;
         let failed = |reason| RunError::Failed { reason };
+        let first = self.pieces(inputs).map(|(piece, _)| inputs.iter().map(|tensor| tensor.rows(0..piece)).collect());
+        let first: Option<Vec<Values>> = first.transpose().map_err(|error: TensorError| failed(error.to_string()))?;
+        let inputs = first.as_deref().unwrap_or(inputs);
+        self.check(inputs)?;
         let timed = guard(|| self.time(inputs, runs.max(1))).map_err(failed)?;
         timed.map_err(|error| failed(told(&error)))
     }
@@ -75,14 +80,15 @@ impl Model {
         }
         let mut operators: Vec<Share> = shares.into_values().collect();
         operators.sort_by(|a, b| b.us.total_cmp(&a.us));
-        Ok(Profile { runs, total_us: operators.iter().map(|share| share.us).sum(), operators })
+        let rows = inputs.first().map_or(1, Values::row_count);
+        Ok(Profile { runs, rows, total_us: operators.iter().map(|share| share.us).sum(), operators })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Load, floats, graph, node};
+    use crate::testing::{self, Load, floats, graph, node};
 
     #[test]
     fn every_step_is_timed_under_its_operator() {
@@ -95,5 +101,7 @@ mod tests {
         assert!(softmax.us > 0.0 && profile.total_us >= softmax.us);
         assert!(profile.operators.is_sorted_by(|a, b| a.us >= b.us));
         assert!(matches!(model.profile(&[], 1), Err(RunError::InputCount { .. })));
+        let fixed = testing::adder_of_rows(Some(2)).load().unwrap();
+        assert_eq!(fixed.profile(&[floats(&[6, 2], &[0.0; 12])], 1).unwrap().rows, 2);
     }
 }
