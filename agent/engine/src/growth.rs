@@ -90,7 +90,8 @@ impl<'a> Known<'a> {
             "OneHot" => shape(0).unwrap_or_default().into_iter().chain([size(number(1)?[0])]).collect(),
             "Resize" => match number(3) {
                 Some(made) => sizes(made),
-                None => times(shape(0), number(2)?),
+                // Before opset 11 the scales came second.
+                None => times(shape(0), number(2).or_else(|| number(1))?),
             },
             "Upsample" => times(shape(0), number(1).cloned().or_else(|| ints("scales"))?.as_slice()),
             "Pad" => padded(shape(0), &number(1).cloned().or_else(|| ints("pads"))?, 0),
@@ -178,6 +179,7 @@ mod tests {
             (node("Range", &["a", "b", "c"], &["y"]), vec![scalar("a", 0), scalar("b", HUGE), scalar("c", 1)]),
             (node("Resize", &["x", "", "", "s"], &["y"]), vec![whole("s", &[HUGE, 2])]),
             (node("Resize", &["x", "", "s"], &["y"]), vec![weights("s", &[2], &[1.0, 1e12])]),
+            (node("Resize", &["x", "s"], &["y"]), vec![weights("s", &[2], &[1.0, 1e12])]),
             (node("Upsample", &["x", "s"], &["y"]), vec![weights("s", &[2], &[1.0, 1e12])]),
             (node("Pad", &["x", "s"], &["y"]), vec![whole("s", &[0, 0, 0, HUGE])]),
             (with(node("Pad", &["x"], &["y"]), "pads", &[0, HUGE, 0, 0]), vec![]),

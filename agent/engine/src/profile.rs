@@ -11,7 +11,7 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::eval;
 
 use crate::error::RunError;
-use crate::model::{Model, guard, into_tract, told};
+use crate::model::{Model, guard, told};
 use crate::tensor::{Tensor as Values, TensorError};
 
 /// Where the time of an answer goes.
@@ -58,8 +58,7 @@ impl Model {
         let mut state = self.plan.spawn()?;
         let mut times: BTreeMap<usize, Duration> = BTreeMap::new();
         for run in 0..=runs {
-            let inputs = inputs.iter().map(into_tract).collect::<TractResult<TVec<TValue>>>()?;
-            state.run_plan_with_eval(inputs, |context, step, node, inputs| {
+            state.run_plan_with_eval(self.entering(inputs)?, |context, step, node, inputs| {
                 let start = Instant::now();
                 let made = eval(context, step, node, inputs);
                 if run > 0 {
