@@ -284,6 +284,11 @@ fn what_cannot_be_run_is_explained_with_a_remedy() {
     refused("loop.onnx", &["Loop", "unroll it"]);
     refused("qoperator.onnx", &["com.microsoft.QLinearSigmoid", "QDQ", "float model"]);
 
+    // One that runs is believed by a reference only.
+    refused("qlinear.onnx", &["QLinearMatMul", "reference", "QDQ"]);
+    let [model, x, y] = ["qlinear.onnx", "qlinear_x.npy", "qlinear_y.npy"].map(|name| file(&format!("planted/{name}")));
+    assert_eq!(desk.packed(&format!("{model} --golden {x} {y}"))["golden"]["rows"], 12);
+
     let explained = desk.json(&format!("pack {} --explain", file("planted/loop.onnx")));
     let operators = explained["operators"].as_array().unwrap();
     let named = |name: &str| operators.iter().find(|usage| usage["operator"] == name).unwrap();

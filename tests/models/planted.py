@@ -73,6 +73,8 @@ def external():
     weights, bias = random.normal(size=(3, 64)), random.normal(size=3)
     model = graphs.dense("dense", "x", "y", weights, bias)
     x = random.normal(size=(12, 64)).astype(np.float32)
+    # It would be added to what is there.
+    (FOLDER / "external.data").unlink(missing_ok=True)
     onnx.save(
         model,
         FOLDER / "external.onnx",
@@ -104,6 +106,23 @@ def quantised_operators():
     save("qoperator", helper.make_model(graph, opset_imports=opset, ir_version=graphs.IR))
 
 
+def quantised_product():
+    """One QLinear operator between float tensors: rare, and runs."""
+    random = np.random.default_rng(SEED)
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("QLinearMatMul", ["q", "s", "z", "w", "s", "z", "s", "z"], ["m"]),
+        node("DequantizeLinear", ["m", "s", "z"], ["y"]),
+    ]
+    constants = [
+        constant("w", np.arange(6).reshape(2, 3), np.uint8),
+        constant("s", 1 / 16),
+        constant("z", 0, np.uint8),
+    ]
+    x = random.uniform(0, 8, size=(12, 2)).astype(np.float32)
+    save("qlinear", made("qlinear", nodes, constants, ("x", ["N", 2]), ("y", ["N", 3])), x)
+
+
 def loop():
     """x + x + x, in a Loop."""
     body = helper.make_graph(
@@ -132,5 +151,6 @@ if __name__ == "__main__":
     quantised_softmax()
     external()
     quantised_operators()
+    quantised_product()
     loop()
     sample()

@@ -104,7 +104,7 @@ pub fn remedy(operator: &str) -> &'static str {
         "ZipMap" => "export with the option zipmap=False: the probabilities are then a plain tensor",
         "CastMap" | "DictVectorizer" | "FeatureVectorizer" => "give the model one tensor of numbers, columns in order",
         "TfIdfVectorizer" | "RegexFullMatch" | "StringNormalizer" | "StringConcat" | "StringSplit" => STRINGS,
-        "SplitToSequence" | "ConcatFromSequence" | "ReverseSequence" => SEQUENCE,
+        "SplitToSequence" | "ConcatFromSequence" => SEQUENCE,
         name if name.starts_with("Sequence") || name.starts_with("Optional") => SEQUENCE,
         "Dropout" | "Gradient" | "Momentum" | "Adam" | "Adagrad" => "export for inference, not for training",
         "Attention" | "MultiHeadAttention" | "RotaryEmbedding" if domain.is_empty() => {
@@ -118,7 +118,10 @@ pub fn remedy(operator: &str) -> &'static str {
     }
 }
 
-fn quantises(name: &str) -> bool {
+/// Whether an operator computes with small integers by itself, instead of between QuantizeLinear and
+/// DequantizeLinear.
+pub fn quantises(operator: &str) -> bool {
+    let name = operator.rsplit('.').next().unwrap_or(operator);
     QUANTISED.contains(&name) || name.starts_with("QLinear")
 }
 
@@ -179,7 +182,7 @@ impl Model {
 fn quantised<'a>(operators: impl Iterator<Item = &'a String>) -> Quantised {
     let operators: BTreeSet<&str> = operators.map(String::as_str).collect();
     let uses = |name: &str| operators.contains(name);
-    if operators.iter().any(|name| quantises(name.rsplit('.').next().unwrap_or(name))) {
+    if operators.iter().any(|name| quantises(name)) {
         Quantised::Operators
     } else if uses("QuantizeLinear") && uses("DequantizeLinear") {
         Quantised::Qdq

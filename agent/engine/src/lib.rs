@@ -31,7 +31,7 @@ mod testing;
 
 pub use batch::measure_batch;
 pub use error::{LoadError, RunError};
-pub use explain::{Explanation, PlanFacts, Quantised, Usage, data_files, explain, remedy};
+pub use explain::{Explanation, PlanFacts, Quantised, Usage, data_files, explain, quantises, remedy};
 pub use golden::{Agreement, Golden, GoldenError, Tolerance};
 pub use input::{Input, InputError, read_input, read_npy};
 pub use model::Model;

@@ -72,6 +72,9 @@ pub(crate) fn test(
         (GoldenSource::Archive { path, answers }, _) => {
             (Golden::read(path, &Limits::default()).map_err(|e| no_golden(path, e))?, true, answers.as_deref())
         }
+        (GoldenSource::Engine, _) if pipeline.model().quantised() == Quantised::Operators => {
+            return Err(unproven(called, pipeline.model()).into());
+        }
         (GoldenSource::Engine, Some(rows)) => (from_engine(&pipeline, rows)?, false, None),
         (GoldenSource::Engine, None) => {
             let fault = Fault::new("there is nothing to test the model with");
@@ -138,6 +141,15 @@ pub(crate) fn check(golden: &Golden, model: &Model, tolerance: Tolerance) -> any
             Fault::new("the model does not answer as its golden vectors say").because(refusal).remedy(remedy).into()
         }
     })
+}
+
+/// A model of quantised operators: some are right here, and only a reference tells which.
+fn unproven(called: &Path, model: &Model) -> Fault {
+    let quantised = model.operators().iter().filter(|name| engine::quantises(name)).cloned();
+    let detail = format!("it computes by {}", quantised.collect::<Vec<_>>().join(", "));
+    Fault::new(format!("{} is packed with a reference only", called.display()))
+        .because(Refusal::new(Code::Model, detail))
+        .remedy(format!("give --golden X Y from ONNX Runtime; or {}", engine::remedy("QLinearConv")))
 }
 
 fn no_golden(path: &Path, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
