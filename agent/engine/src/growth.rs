@@ -16,16 +16,17 @@ use crate::tensor::elements;
 const SHORT: usize = 64;
 
 /// What is known of a graph's tensors before it runs: never more than there will be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Known<'a> {
+    outer: Option<&'a Known<'a>>,
     numbers: BTreeMap<&'a str, Vec<f64>>,
     shapes: BTreeMap<&'a str, Vec<usize>>,
 }
 
 impl<'a> Known<'a> {
-    /// What the graph declares, and its short constants.
-    pub(crate) fn of(graph: &'a GraphProto) -> Self {
-        let mut known = Known::default();
+    /// What a graph declares, and its short constants; it sees those of the graph around it, too.
+    pub(crate) fn of(graph: &'a GraphProto, outer: Option<&'a Known<'a>>) -> Self {
+        let mut known = Known { outer, numbers: BTreeMap::new(), shapes: BTreeMap::new() };
         for info in graph.input.iter().chain(&graph.value_info) {
             known.shapes.extend(declared(info).map(|(shape, _)| (&*info.name, shape)));
         }
@@ -33,6 +34,14 @@ impl<'a> Known<'a> {
             known.constant(&tensor.name, tensor);
         }
         known
+    }
+
+    fn numbers(&self, name: &str) -> Option<&Vec<f64>> {
+        self.numbers.get(name).or_else(|| self.outer?.numbers(name))
+    }
+
+    fn shape(&self, name: &str) -> Option<&Vec<usize>> {
+        self.shapes.get(name).or_else(|| self.outer?.shape(name))
     }
 
     fn constant(&mut self, name: &'a str, tensor: &TensorProto) {
@@ -67,9 +76,8 @@ impl<'a> Known<'a> {
     }
 
     fn made(&self, node: &NodeProto) -> Option<Vec<usize>> {
-        let number =
-            |at: usize| node.input.get(at).and_then(|name| self.numbers.get(&**name)).filter(|n| !n.is_empty());
-        let shape = |at: usize| node.input.get(at).and_then(|name| self.shapes.get(&**name)).cloned();
+        let number = |at: usize| node.input.get(at).and_then(|name| self.numbers(name)).filter(|n| !n.is_empty());
+        let shape = |at: usize| node.input.get(at).and_then(|name| self.shape(name)).cloned();
         let ints = |name: &str| {
             let found = node.attribute.iter().find(|attribute| attribute.name == name)?;
             let values: Vec<f64> =
@@ -219,6 +227,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_branch_sees_the_constants_around_it() {
+        let inner = GraphProto { node: vec![node("ConstantOfShape", &["s"], &["z"])], ..Default::default() };
+        let mut branch = node("If", &["x"], &["y"]);
+        branch.attribute = vec![AttributeProto { g: Some(inner), ..Default::default() }];
+        let error = graph(vec![branch], vec![whole("s", &[HUGE])]).load().unwrap_err();
+        assert!(error.to_string().contains("ConstantOfShape"), "{error}");
     }
 
     #[test]

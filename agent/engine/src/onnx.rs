@@ -73,7 +73,7 @@ pub(crate) fn inventory(
         return Err(LoadError::NotOnnx { reason: "its graph has no output".to_owned() });
     }
     let mut walk = Walk { register, limits, found: Inventory::default() };
-    walk.graph(graph, limits.depth)?;
+    walk.graph(graph, limits.depth, None)?;
     let memory = walk.found.weights.saturating_add(walk.found.largest);
     if memory > limits.memory_bytes {
         let what = "bytes of memory for the weights and the largest tensor".to_owned();
@@ -99,8 +99,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Walks a graph in which others may lie, so many deep.
-    fn graph(&mut self, graph: &GraphProto, depth: usize) -> Result<(), LoadError> {
+    /// Walks a graph in which others may lie, so many deep; it may lie in another itself.
+    fn graph(&mut self, graph: &GraphProto, depth: usize, outer: Option<&Known>) -> Result<(), LoadError> {
         self.found.nodes = self.found.nodes.saturating_add(graph.node.len());
         if self.found.nodes > self.limits.nodes {
             return Err(too_large("nodes in the graph", self.found.nodes, self.limits.nodes));
@@ -115,9 +115,9 @@ impl Walk<'_> {
             let bytes = declared(info).map_or(0, |(_, bytes)| bytes);
             self.found.largest = self.found.largest.max(bytes);
         }
-        let mut known = Known::of(graph);
+        let mut known = Known::of(graph, outer);
         for node in &graph.node {
-            self.node(node, depth)?;
+            self.node(node, depth, &known)?;
             if let Some(made) = known.see(node) {
                 self.size(&format!("elements made by {}", node.op_type), &made)?;
                 let bytes = elements(&made).unwrap_or(usize::MAX).saturating_mul(4) as u64;
@@ -127,7 +127,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn node(&mut self, node: &NodeProto, depth: usize) -> Result<(), LoadError> {
+    fn node(&mut self, node: &NodeProto, depth: usize, known: &Known) -> Result<(), LoadError> {
         let name = match &*node.domain {
             "" | "ai.onnx" => node.op_type.clone(),
             domain => format!("{domain}.{}", node.op_type),
@@ -145,7 +145,7 @@ impl Walk<'_> {
                 let Some(depth) = depth.checked_sub(1) else {
                     return Err(too_large("graphs inside one another", self.limits.depth + 1, self.limits.depth));
                 };
-                self.graph(graph, depth)?;
+                self.graph(graph, depth, Some(known))?;
             }
         }
         Ok(())

@@ -134,7 +134,7 @@ fn swapped(tensor: &Tensor, a: usize, b: usize) -> Tensor {
         steps.sum::<usize>()
     };
     let order: Vec<usize> = (0..tensor.len()).map(offset).collect();
-    let data = each!(&tensor.data, values => order.iter().map(|at| values[*at].clone()).collect::<Vec<_>>().into());
+    let data = each!(&tensor.data, values => order.iter().filter_map(|at| values.get(*at).cloned()).collect::<Vec<_>>().into());
     Tensor { shape, data }
 }
 
