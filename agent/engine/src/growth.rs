@@ -222,7 +222,9 @@ mod tests {
             for proto in [graph(vec![node], constants), graph(nodes, vec![])] {
                 match proto.load().unwrap_err() {
                     LoadError::TooLarge { what, .. } => assert!(what.contains(&operator), "{what}"),
-                    LoadError::UnsupportedOperator { operators } => assert_eq!(operators, [operator.clone()]),
+                    LoadError::UnsupportedOperator { operators } => {
+                        assert_eq!(operators, std::slice::from_ref(&operator))
+                    }
                     other => panic!("{operator}: {other}"),
                 }
             }
