@@ -4,6 +4,7 @@
 //! whoever points to it trusts it.
 
 use crate::fault::{Fault, told};
+use crate::profile;
 use crate::store;
 use crate::values::Values;
 use comfy_table::{Table, presets};
@@ -16,6 +17,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use trust::{Code, Envelope, MAX_ROOT_BYTES, Manifest, PayloadKind, Refusal, Root, Verified};
 
+/// Runs over which times are averaged.
+const PROFILE_RUNS: usize = 20;
+
 const MAX_MANIFEST_BYTES: u64 = 256 * 1024;
 
 /// Answer from a bundle's folder, without a network
@@ -23,7 +27,8 @@ const MAX_MANIFEST_BYTES: u64 = 256 * 1024;
 #[command(after_help = "\
 Example:
   petrel-agent infer digits-1.2.0/ --input x.csv
-  petrel-agent infer digits-1.2.0/ --input photo.png --root root.json --top 3")]
+  petrel-agent infer digits-1.2.0/ --input photo.png --root root.json --top 3
+  petrel-agent infer digits-1.2.0/ --input x.csv --profile")]
 pub(crate) struct Args {
     /// The bundle's folder
     dir: PathBuf,
@@ -36,6 +41,9 @@ pub(crate) struct Args {
     /// Show so many of the likeliest classes of each row
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     top: u16,
+    /// Show in place of the answers where their time goes, by the operators of the plan
+    #[arg(long, conflicts_with = "top")]
+    profile: bool,
     /// Believe the folder only as far as this root of trust does
     #[arg(long, value_name = "FILE")]
     root: Option<PathBuf>,
@@ -102,6 +110,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<String> {
             .because(why)
             .remedy("give a .csv with the bundle's columns, a .npy array, a .txt of lines, or a picture")
     })?;
+    if args.profile {
+        let profiled = pipeline.prepare(&input).and_then(|rows| pipeline.model().profile(&rows, PROFILE_RUNS));
+        let profile = profiled.map_err(|why| no_answer(args, &why))?;
+        return profile::told(&profile, pipeline.model().plan_facts(), args.json);
+    }
     let answer = pipeline.infer(&input).map_err(|why| no_answer(args, &why))?;
     let answers = Answers {
         stream: manifest.as_ref().map(|m| m.stream.clone()),
@@ -274,7 +287,8 @@ mod tests {
     use crate::testing::{Fixture, models, root_bytes};
 
     fn args(dir: &Path, input: &str) -> Args {
-        Args { dir: dir.to_owned(), input: models().join("digits").join(input), json: true, top: 1, root: None }
+        let input = models().join("digits").join(input);
+        Args { dir: dir.to_owned(), input, json: true, top: 1, profile: false, root: None }
     }
 
     fn answers(args: &Args) -> serde_json::Value {
@@ -323,6 +337,40 @@ mod tests {
         fs::write(fixture.dir().join("labels.txt"), "a\nb\n").unwrap();
         let error = run(&asked).unwrap_err();
         assert!(told(error.as_ref()).contains("E_SIZE"), "{}", told(error.as_ref()));
+    }
+
+    #[test]
+    fn the_time_of_an_answer_is_told_by_operator() {
+        let asked = Args { profile: true, ..args(&models().join("digits"), "heldout_x.npy") };
+        let told = answers(&asked);
+        let operators = told["operators"].as_array().unwrap();
+        let times: Vec<f64> = operators.iter().map(|share| share["us"].as_f64().unwrap()).collect();
+        let sum: f64 = times.iter().sum();
+        assert!(times.len() > 3 && times.is_sorted_by(|a, b| a >= b), "{told}");
+        assert!((told["total_us"].as_f64().unwrap() - sum).abs() < 1e-6 * sum, "{told}");
+        assert_eq!((&told["rows"], &told["plan"]["optimised"]), (&500.into(), &true.into()));
+        assert!(told["peak_rss_bytes"].as_u64().is_none_or(|peak| peak > 1 << 20), "{told}");
+        let text = run(&Args { json: false, ..asked }).unwrap();
+        assert!(text.contains("OPERATOR") && text.contains('%') && text.contains("optimised plan"), "{text}");
+    }
+
+    #[test]
+    fn weights_beside_the_model_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let planted = models().join("planted");
+        for (from, to) in [("external.onnx", "model.onnx"), ("external.data", "external.data")] {
+            fs::copy(planted.join(from), dir.path().join(to)).unwrap();
+        }
+        let asked = Args { input: planted.join("external_x.npy"), ..args(dir.path(), "") };
+        let expected = engine::read_npy(&planted.join("external_y.npy"), &Limits::default()).unwrap();
+        let told = answers(&asked);
+        let got = told["rows"].as_array().unwrap().iter().flat_map(|row| row["outputs"]["y"].as_array().unwrap());
+        for (got, expected) in got.zip(expected.to_f64()) {
+            assert!((got.as_f64().unwrap() - expected).abs() < 1e-4, "{got} is not {expected}");
+        }
+        fs::remove_file(dir.path().join("external.data")).unwrap();
+        let error = run(&asked).unwrap_err();
+        assert!(super::told(error.as_ref()).contains("external.data"), "{error:?}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod keeper;
 mod key;
 mod log;
 mod mqtt;
+mod profile;
 mod status;
 mod store;
 mod telemetry;

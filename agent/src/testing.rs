@@ -59,7 +59,7 @@ pub(crate) fn root_bytes() -> Vec<u8> {
         roles: Role::ALL.iter().map(|role| (role.as_str().to_owned(), held.clone())).collect(),
         publisher_scopes: vec![Scope { keyids, streams: vec!["*".into()] }],
         policy: Policy::default(),
- clock_reset: None,
+        clock_reset: None,
     };
     sign(PayloadKind::Root, serde_json::to_vec(&root).unwrap())
 }
@@ -142,7 +142,7 @@ impl Fixture {
             release: number(release),
             security_floor: number(0),
             hardware: Vec::new(),
-            runtime: Runtime { opset: number(17), ops_used, inputs: Vec::new(), outputs: Vec::new() },
+            runtime: Runtime { opset: number(17), ops_used, inputs: Vec::new(), outputs: Vec::new(), batch: None },
             min_agent: "0.1.0".into(),
             files: roles.iter().map(|(name, role)| ListedFile { name: (*name).into(), role: *role }).collect(),
             resources_budget: Budget { ram_mb: number(1), disk_bytes: number(0) },

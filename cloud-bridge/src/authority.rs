@@ -170,7 +170,7 @@ fn first_root(new: &NewFleet, holders: &BTreeMap<Role, Vec<VerifyingKey>>) -> an
         roles: holders.iter().map(role).collect(),
         publisher_scopes: vec![Scope { keyids: publishers, streams: vec!["*".into()] }],
         policy: Policy::default(),
- clock_reset: None,
+        clock_reset: None,
     })
 }
 

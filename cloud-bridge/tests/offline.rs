@@ -283,7 +283,7 @@ fn an_operator_that_cannot_be_run_is_named() {
     let shown = text(&people.stderr);
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(lines.len(), 3, "{shown}");
-    assert!(lines[0].starts_with("error: ") && lines[1].starts_with("  E_MODEL") && lines[2].starts_with("  export"));
+    assert!(lines[0].starts_with("error: ") && lines[1].starts_with("  E_MODEL") && lines[2].starts_with("  Sail: "));
 }
 
 #[test]

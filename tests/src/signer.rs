@@ -92,7 +92,7 @@ impl Signer {
             roles: Role::ALL.iter().map(|role| (role.to_string(), held(role))).collect(),
             publisher_scopes: vec![Scope { keyids: ids(Role::Publisher), streams: vec!["*".into()] }],
             policy: Policy::default(),
- clock_reset: None,
+            clock_reset: None,
         };
         let payload = serde_json::to_vec(&root).expect("plain data");
         let bytes = envelope(PayloadKind::Root, payload, &keys[&Role::Root]);
@@ -230,7 +230,13 @@ fn manifest(stream: &str, release: u64) -> Manifest {
         release: number(release),
         security_floor: number(0),
         hardware: Vec::new(),
-        runtime: Runtime { opset: number(17), ops_used: Vec::new(), inputs: Vec::new(), outputs: Vec::new() },
+        runtime: Runtime {
+            opset: number(17),
+            ops_used: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            batch: None,
+        },
         min_agent: "0.1.0".into(),
         files: [
             ("chunks.bin", FileRole::ChunkIndex),

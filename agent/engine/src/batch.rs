@@ -1,132 +1,118 @@
-//! Whether a model gains by taking several rows in one call.
+//! How many rows a model should be given at once.
 //!
-//! Decides how many, from times measured on this machine: matrix products and
-//! recurrent steps gain, convolutions lose. Knows nothing of who will call, or when.
+//! Decides when a larger batch pays, by running it: dense and recurrent models gain, convolutions lose. The
+//! figures are those of the machine that measures. Knows no bundle and no request.
 
 use std::time::{Duration, Instant};
 
 use crate::error::RunError;
+use crate::golden::{Golden, Tolerance};
 use crate::model::Model;
 use crate::tensor::Tensor;
 
-/// Rows per call that are tried.
-const TRIED: [usize; 4] = [1, 4, 16, 64];
-/// How long each is measured; at least `CALLS` calls.
-const BUDGET: Duration = Duration::from_millis(100);
-const CALLS: usize = 3;
-/// What batching must gain to be worth the wait of its first row.
-const WORTH: f64 = 1.2;
-/// The smallest number of rows counts whose time is this near to the best one's.
-const NEAR: f64 = 1.1;
+/// Sizes that are tried.
+const SIZES: [usize; 4] = [1, 4, 16, 64];
+/// A larger batch must save this share of a row's time, or it is not worth the memory.
+const WORTH: f64 = 0.2;
+/// How long each size is measured, after a first run that is not counted.
+const SPELL: Duration = Duration::from_millis(100);
 
-/// How many rows to put into a call.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BatchAdvice {
-    /// Rows per call; 1 where batching does not pay.
-    pub rows_per_call: usize,
-    /// Time per row one by one, over time per row in such calls.
-    pub speedup: f64,
-}
-
-/// Measures a model on rows of one's choice (the first of them, again and again; an
-/// input without rows stays as it is). A model with a fixed number of rows is not
-/// measured: that number is the advice.
+/// Rows per call at which the model runs best on this machine, among 1, 4, 16 and 64; `None` where its number
+/// of rows is fixed, or where a row's answer depends on the rows beside it. `inputs` are rows as `Model::run`
+/// takes them.
 ///
 /// # Errors
 /// As `Model::run`.
-pub fn measure_batch(model: &Model, rows: &[Tensor]) -> Result<BatchAdvice, RunError> {
-    if let Some(fixed) = model.inputs().first().and_then(|port| *port.shape.first()?) {
-        return Ok(BatchAdvice { rows_per_call: fixed.max(1), speedup: 1.0 });
+pub fn measure_batch(model: &Model, inputs: &[Tensor]) -> Result<Option<usize>, RunError> {
+    let free = |shape: &[Option<usize>]| shape.first() == Some(&None);
+    let batched = model.inputs().iter().chain(model.outputs()).all(|port| free(&port.shape));
+    if !batched || inputs.is_empty() || inputs.iter().any(Tensor::is_empty) {
+        return Ok(None);
     }
-    let mut times = Vec::new();
-    for count in TRIED {
-        let inputs: Option<Vec<Tensor>> = model
-            .inputs()
-            .iter()
-            .zip(rows)
-            .map(|(port, tensor)| {
-                if port.shape.first() != Some(&None) {
-                    return Some(tensor.clone());
-                }
-                Tensor::stack(vec![tensor.rows(0..1).ok()?; count])
-            })
-            .collect();
-        let Some(inputs) = inputs.filter(|inputs| inputs.len() == rows.len()) else { break };
-        match seconds(model, &inputs) {
-            Ok(seconds) => times.push((count, seconds / count as f64)),
-            // More rows than the limits allow, or than the model can take.
-            Err(_) if count > 1 => break,
-            Err(error) => return Err(error),
+    if !independent(model, inputs)? {
+        return Ok(None);
+    }
+    let mut best = (1, time(model, inputs, 1)?);
+    for size in &SIZES[1..] {
+        let row = time(model, inputs, *size)?;
+        if row <= best.1 * (1.0 - WORTH) {
+            best = (*size, row);
         }
     }
-    Ok(advise(&times))
+    Ok(Some(best.0))
 }
 
-/// The best time of a call.
-fn seconds(model: &Model, inputs: &[Tensor]) -> Result<f64, RunError> {
-    model.run(inputs)?;
-    let begin = Instant::now();
-    let mut best = f64::INFINITY;
-    let mut calls = 0;
-    while calls < CALLS || begin.elapsed() < BUDGET {
-        let call = Instant::now();
-        model.run(inputs)?;
-        best = best.min(call.elapsed().as_secs_f64());
-        calls += 1;
-    }
-    Ok(best)
+/// Whether two rows together are answered as each is alone: axis 0 may be something else than a batch.
+fn independent(model: &Model, inputs: &[Tensor]) -> Result<bool, RunError> {
+    let together = model.run(&rows(inputs, 2))?;
+    let named = |tensors: Vec<Tensor>, ports: &[crate::port::Port]| {
+        ports.iter().map(|port| port.name.clone()).zip(tensors).collect::<Vec<_>>()
+    };
+    let first = |tensors: &[Tensor]| tensors.iter().map(|tensor| tensor.rows(0..1)).collect::<Result<Vec<_>, _>>();
+    let Ok(expected) = first(&together) else { return Ok(false) };
+    let golden = Golden { inputs: named(rows(inputs, 1), model.inputs()), outputs: named(expected, model.outputs()) };
+    Ok(golden.check(model, Tolerance { abs: 1e-4, rel: 1e-4 }).is_ok())
 }
 
-/// From pairs of rows per call, the first being 1, and seconds per row.
-fn advise(times: &[(usize, f64)]) -> BatchAdvice {
-    let best = times.iter().map(|(_, time)| *time).fold(f64::INFINITY, f64::min);
-    let chosen = times.iter().find(|(_, time)| *time <= best * NEAR);
-    match (times.first(), chosen) {
-        (Some((_, alone)), Some((rows, time))) if alone / time >= WORTH => {
-            BatchAdvice { rows_per_call: *rows, speedup: alone / time }
-        }
-        _ => BatchAdvice { rows_per_call: 1, speedup: 1.0 },
+/// Seconds that a row takes in batches of this size: the fastest of many, since nothing makes a run too fast.
+fn time(model: &Model, inputs: &[Tensor], size: usize) -> Result<f64, RunError> {
+    let batch = rows(inputs, size);
+    model.run(&batch)?;
+    let (begin, mut fastest) = (Instant::now(), Duration::MAX);
+    while begin.elapsed() < SPELL {
+        let start = Instant::now();
+        model.run(&batch)?;
+        fastest = fastest.min(start.elapsed());
     }
+    Ok(fastest.as_secs_f64() / size as f64)
+}
+
+/// So many rows of each input, over again where there are fewer.
+fn rows(inputs: &[Tensor], count: usize) -> Vec<Tensor> {
+    let cut = |tensor: &Tensor| {
+        let have = tensor.row_count().max(1);
+        let row = |at: usize| tensor.rows(at % have..at % have + 1).ok();
+        let stacked = (0..count).map(row).collect::<Option<Vec<Tensor>>>().and_then(Tensor::stack);
+        stacked.unwrap_or_else(|| tensor.clone())
+    };
+    inputs.iter().map(cut).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{self, Load, floats};
+    use crate::testing::{self, Load, floats, graph, node};
+    use tract_onnx::pb::tensor_proto::DataType;
+    use tract_onnx::pb::{AttributeProto, TensorProto};
 
     #[test]
-    fn the_smallest_batch_that_gains_enough_is_advised() {
-        let one = BatchAdvice { rows_per_call: 1, speedup: 1.0 };
-        for (times, expected) in [
-            (vec![], one),
-            (vec![(1, 8.0)], one),
-            // A convolution: batches are slower.
-            (vec![(1, 8.0), (4, 9.0), (16, 12.0)], one),
-            // Not worth it.
-            (vec![(1, 8.0), (4, 7.0), (16, 6.9)], one),
-            // 64 is hardly better than 16.
-            (vec![(1, 8.0), (4, 4.0), (16, 2.0), (64, 1.95)], BatchAdvice { rows_per_call: 16, speedup: 4.0 }),
-            // Past the caches.
-            (vec![(1, 8.0), (4, 4.0), (16, 6.0)], BatchAdvice { rows_per_call: 4, speedup: 2.0 }),
-        ] {
-            assert_eq!(advise(&times), expected, "{times:?}");
-        }
-    }
-
-    #[test]
-    fn a_fixed_number_of_rows_is_not_for_us_to_choose() {
-        let model = testing::adder_of_rows(Some(2)).load().unwrap();
-        let advice = measure_batch(&model, &[floats(&[2, 2], &[0.0; 4])]).unwrap();
-        assert_eq!(advice, BatchAdvice { rows_per_call: 2, speedup: 1.0 });
-    }
-
-    #[test]
-    fn a_free_number_of_rows_is_measured() {
+    fn a_tiny_model_gains_by_larger_batches() {
         let model = testing::adder().load().unwrap();
-        let advice = measure_batch(&model, &[floats(&[1, 2], &[0.5, 1.0])]).unwrap();
-        // Almost all of this model's time is the call, so batches of it must gain.
-        assert!(advice.rows_per_call > 1 && advice.speedup >= WORTH, "{advice:?}");
-        let wrong = measure_batch(&model, &[floats(&[1, 3], &[0.0; 3])]);
-        assert!(matches!(wrong, Err(RunError::Shape { .. })), "{wrong:?}");
+        let size = measure_batch(&model, &[floats(&[3, 2], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])]).unwrap();
+        // The call costs more than adding two numbers, so that anything but the largest would be odd.
+        assert!(size.is_some_and(|size| size >= 16), "{size:?}");
+        assert_eq!(rows(&[floats(&[2, 1], &[1.0, 2.0])], 3), [floats(&[3, 1], &[1.0, 2.0, 1.0])]);
+    }
+
+    #[test]
+    fn a_fixed_number_of_rows_is_left_alone() {
+        let model = testing::adder_of_rows(Some(2)).load().unwrap();
+        assert_eq!(measure_batch(&model, &[floats(&[2, 2], &[0.0; 4])]).unwrap(), None);
+    }
+
+    #[test]
+    fn an_axis_that_is_no_batch_is_left_alone() {
+        // Rows are added up from the top: what comes out depends on the rows before.
+        let axis = TensorProto {
+            data_type: DataType::Int64 as i32,
+            int64_data: vec![0],
+            ..testing::weights("axis", &[], &[])
+        };
+        let mut sum = node("CumSum", &["x", "axis"], &["y"]);
+        sum.attribute = vec![AttributeProto { name: "reverse".to_owned(), r#type: 2, i: 1, ..Default::default() }];
+        let model = graph(vec![sum], vec![axis]).load().unwrap();
+        let x = floats(&[2, 2], &[1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(model.run(std::slice::from_ref(&x)).unwrap()[0].as_f32()[..2], [4.0, 6.0]);
+        assert_eq!(measure_batch(&model, &[x]).unwrap(), None);
     }
 }

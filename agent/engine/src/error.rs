@@ -35,16 +35,15 @@ pub enum LoadError {
         /// How much there may be.
         limit: u64,
     },
-    /// Weights are kept in another file.
-    #[error(
-        "the weights of {tensor:?} are kept outside the model, in {location:?}; \
-         save the model as a single file"
-    )]
+    /// Weights are kept in another file, and not where they can be read.
+    #[error("the weights of {tensor:?} are kept outside the model, in {location:?}: {reason}")]
     ExternalData {
         /// The tensor whose data are elsewhere.
         tensor: String,
         /// Where the model says that they are.
         location: String,
+        /// Why they are not read from there.
+        reason: String,
     },
     /// The engine has no implementation of these operators.
     #[error("the engine cannot run these operators: {}", operators.join(", "))]

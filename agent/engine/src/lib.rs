@@ -9,7 +9,10 @@
 mod batch;
 mod error;
 mod exchange;
+mod explain;
+mod external;
 pub mod golden;
+mod growth;
 mod input;
 mod model;
 mod npy;
@@ -21,15 +24,19 @@ mod pipeline;
 mod plan;
 mod port;
 mod processing;
+mod profile;
+mod reference;
 mod stream;
+mod suspect;
 mod table;
 mod tensor;
 #[cfg(test)]
 mod testing;
 mod warm;
 
-pub use batch::{BatchAdvice, measure_batch};
+pub use batch::measure_batch;
 pub use error::{LoadError, RunError};
+pub use explain::{Explanation, PlanFacts, Quantised, Usage, data_files, explain, quantises, remedy};
 pub use golden::{Agreement, Golden, GoldenError, Tolerance};
 pub use input::{Input, InputError, read_input, read_npy};
 pub use model::Model;
@@ -37,6 +44,8 @@ pub use npy::{read_archive, write_archive};
 pub use pipeline::Pipeline;
 pub use port::Port;
 pub use processing::{Anomaly, Answer, Class};
+pub use profile::{Profile, Share};
+pub use reference::read_reference;
 pub use table::{Cells, Column, Table};
 pub use tensor::{Data, Dtype, Tensor, TensorError};
 
@@ -46,18 +55,29 @@ pub use tensor::{Data, Dtype, Tensor, TensorError};
 /// these limits: that is what the worker's own memory limit is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Size of a model file, and of a golden archive, in bytes.
+    /// Size of a model file, of its data files together, and of a golden archive, in bytes.
     pub model_bytes: u64,
     /// Nodes in a model's graph, those of its subgraphs included.
     pub nodes: usize,
-    /// Elements of any one tensor that a model declares.
+    /// Graphs inside one another: the branches of an If, the body of a Loop.
+    pub depth: usize,
+    /// Elements of any one tensor that a model declares, or makes from constants.
     pub tensor_elements: usize,
+    /// Weights and the largest other tensor that is known before anything runs, in bytes.
+    pub memory_bytes: u64,
     /// Elements of one input: of an array, of a table's cells, of an image's pixels.
     pub input_elements: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { model_bytes: 256 << 20, nodes: 20_000, tensor_elements: 1 << 28, input_elements: 1 << 24 }
+        Limits {
+            model_bytes: 256 << 20,
+            nodes: 20_000,
+            depth: 16,
+            tensor_elements: 1 << 28,
+            memory_bytes: 1 << 30,
+            input_elements: 1 << 24,
+        }
     }
 }

@@ -10,18 +10,21 @@ use std::fmt;
 use std::fs::File;
 use std::io::Seek;
 use std::path::Path;
+use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 
 use crate::Limits;
 use crate::error::{LoadError, RunError, invalid, too_large};
 use crate::exchange::{from_tract, into_tract};
+use crate::explain::PlanFacts;
+use crate::external;
 use crate::onnx::survey;
 use crate::ops::{library, rewrite_nodes};
 use crate::plan::{Output, Plans, decode, graph};
 use crate::port::Port;
 use crate::tensor::{Dtype, Tensor as Values};
-use crate::warm::{guard, told};
+use crate::warm::{Warm, guard, told};
 
 /// A loaded model, ready to run; may be shared between threads.
 pub struct Model {
@@ -43,7 +46,8 @@ impl fmt::Debug for Model {
 }
 
 impl Model {
-    /// Loads an ONNX file of at most `limits.model_bytes`, complete in itself.
+    /// Loads an ONNX file of at most `limits.model_bytes`; its weights may lie in
+    /// files beside it.
     ///
     /// # Errors
     /// `LoadError`: everything that is wrong with the file, and each operator that
@@ -56,10 +60,11 @@ impl Model {
             let what = "bytes of the model file".to_owned();
             return Err(LoadError::TooLarge { what, size, limit: limits.model_bytes });
         }
-        guard(|| Model::read(&file, size, limits)).unwrap_or_else(|panic| Err(invalid(panic)))
+        let dir = path.parent().unwrap_or(Path::new(""));
+        guard(|| Model::read(&file, size, dir, limits)).unwrap_or_else(|panic| Err(invalid(panic)))
     }
 
-    fn read(file: &File, size: u64, limits: &Limits) -> Result<Model, LoadError> {
+    fn read(file: &File, size: u64, dir: &Path, limits: &Limits) -> Result<Model, LoadError> {
         let onnx = library();
         let length = usize::try_from(size).unwrap_or(usize::MAX);
         let surveyed = Cell::new(None);
@@ -67,6 +72,7 @@ impl Model {
             let mut source = file;
             source.rewind().map_err(|error| LoadError::NotOnnx { reason: error.to_string() })?;
             let mut proto = decode(source, length)?;
+            external::gather(&mut proto, dir, limits)?;
             surveyed.set(Some(survey(&mut proto, &onnx.op_register, limits)?));
             proto.graph.as_mut().map_or(Ok(()), rewrite_nodes).map_err(invalid)?;
             graph(&onnx, proto).map_err(invalid)
@@ -103,6 +109,11 @@ impl Model {
         self.opset
     }
 
+    /// How it is run.
+    pub fn plan_facts(&self) -> PlanFacts {
+        self.plans.facts()
+    }
+
     /// Runs once: one tensor for each input, in order; a free axis takes any length
     /// from 1. Gives one tensor for each output, in order.
     ///
@@ -111,13 +122,22 @@ impl Model {
     pub fn run(&self, inputs: &[Values]) -> Result<Vec<Values>, RunError> {
         self.check(inputs)?;
         let failed = |error: TractError| RunError::Failed { reason: told(&error) };
-        let inputs = inputs.iter().zip(&self.plans.inputs).map(|(values, kind)| into_tract(values, *kind));
-        let inputs = inputs.collect::<TractResult<TVec<TValue>>>().map_err(failed)?;
-        let rows = inputs.first().and_then(|first| first.shape().first().copied());
-        let plan = self.plans.of(rows.unwrap_or(1));
-        let outputs = plan.and_then(|plan| plan.run(inputs)).map_err(|reason| RunError::Failed { reason })?;
+        let plan = self.plan(inputs)?;
+        let outputs = plan.run(self.entering(inputs).map_err(failed)?);
+        let outputs = outputs.map_err(|reason| RunError::Failed { reason })?;
         let outputs = outputs.iter().zip(&self.outputs).map(|(value, port)| from_tract(value, port.dtype));
         outputs.collect::<TractResult<_>>().map_err(failed)
+    }
+
+    /// The inputs as a plan takes them.
+    pub(crate) fn entering(&self, inputs: &[Values]) -> TractResult<TVec<TValue>> {
+        inputs.iter().zip(&self.plans.inputs).map(|(values, kind)| into_tract(values, *kind)).collect()
+    }
+
+    /// The plan for inputs whose first has this many rows.
+    pub(crate) fn plan(&self, inputs: &[Values]) -> Result<Arc<Warm>, RunError> {
+        let rows = inputs.first().and_then(|first| first.shape.first().copied());
+        self.plans.of(rows.unwrap_or(1)).map_err(|reason| RunError::Failed { reason })
     }
 
     /// As `run`, but a model exported for a fixed number of rows takes any multiple
@@ -142,7 +162,7 @@ impl Model {
 
     /// The model's fixed number of rows and how many are given, when they differ
     /// and everything can be cut.
-    fn pieces(&self, inputs: &[Values]) -> Option<(usize, usize)> {
+    pub(crate) fn pieces(&self, inputs: &[Values]) -> Option<(usize, usize)> {
         let piece = (*self.inputs.first()?.shape.first()?).filter(|piece| *piece > 0)?;
         let rows = inputs.first()?.row_count();
         let fixed = |port: &Port| port.shape.first() == Some(&Some(piece));
@@ -153,7 +173,7 @@ impl Model {
         cuttable.then_some((piece, rows))
     }
 
-    fn check(&self, inputs: &[Values]) -> Result<(), RunError> {
+    pub(crate) fn check(&self, inputs: &[Values]) -> Result<(), RunError> {
         if inputs.len() != self.inputs.len() {
             return Err(RunError::InputCount { expected: self.inputs.len(), got: inputs.len() });
         }

@@ -1,18 +1,20 @@
 //! What a model file says of itself, read before any of it is run.
 //!
-//! Decides whether a graph is within limits, complete in one file and made of
-//! known operators, and names every operator that is not. Knows the file format;
-//! deliberately not how a graph is computed.
+//! Decides whether a graph is within limits and made of known operators, and
+//! names every operator that is not. Knows the file format; deliberately not how
+//! a graph is computed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tract_onnx::model::OnnxOpRegister;
-use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
+use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
 use crate::Limits;
 use crate::error::{LoadError, invalid, too_large};
+use crate::external::element_bytes;
+use crate::growth::{Known, declared};
 use crate::port::Port;
 use crate::tensor::{Dtype, elements};
 
@@ -28,104 +30,135 @@ pub(crate) struct Survey {
     pub(crate) outputs: Vec<String>,
 }
 
+/// What a graph is made of, its subgraphs included.
+#[derive(Debug, Default)]
+pub(crate) struct Inventory {
+    /// Operators and how often each is used; with the domain unless that is ONNX's own.
+    pub(crate) operators: BTreeMap<String, usize>,
+    /// Those that the engine lacks.
+    pub(crate) unknown: BTreeSet<String>,
+    /// Nodes in all.
+    pub(crate) nodes: usize,
+    /// Bytes of all weights.
+    pub(crate) weights: u64,
+    /// Bytes of the largest other tensor that is known before anything runs.
+    pub(crate) largest: u64,
+}
+
 /// Surveys a model and gives every free axis of its inputs a name that the
 /// inference library can read, so that axes of one name stay equal.
 pub(crate) fn survey(proto: &mut ModelProto, register: &OnnxOpRegister, limits: &Limits) -> Result<Survey, LoadError> {
+    let inventory = inventory(proto, register, limits)?;
+    if !inventory.unknown.is_empty() {
+        return Err(LoadError::UnsupportedOperator { operators: inventory.unknown.into_iter().collect() });
+    }
+    let opset = opset(proto);
+    let graph = proto.graph.as_mut().ok_or_else(no_graph)?;
+    let inputs = inputs(graph, limits)?;
+    let outputs = outputs(graph)?;
+    Ok(Survey { operators: inventory.operators.into_keys().collect(), opset, inputs, outputs })
+}
+
+/// Counts what a model is made of; operators that the engine lacks are no error here.
+pub(crate) fn inventory(
+    proto: &ModelProto,
+    register: &OnnxOpRegister,
+    limits: &Limits,
+) -> Result<Inventory, LoadError> {
     if proto.opset_import.is_empty() {
         return Err(LoadError::NotOnnx { reason: "it names no operator set".to_owned() });
     }
-    let opset = proto.opset_import.iter().find(|set| DOMAINS[..2].contains(&&*set.domain));
-    let opset = opset.and_then(|set| u64::try_from(set.version).ok()).unwrap_or(0);
-    let graph = proto.graph.as_mut().ok_or_else(|| LoadError::NotOnnx { reason: "it holds no graph".to_owned() })?;
+    let graph = proto.graph.as_ref().ok_or_else(no_graph)?;
     if graph.output.is_empty() {
         return Err(LoadError::NotOnnx { reason: "its graph has no output".to_owned() });
     }
-    let mut walk = Walk { register, limits, nodes: 0, known: BTreeSet::new(), unknown: BTreeSet::new() };
-    walk.graph(graph)?;
-    if !walk.unknown.is_empty() {
-        return Err(LoadError::UnsupportedOperator { operators: walk.unknown.into_iter().collect() });
+    let mut walk = Walk { register, limits, found: Inventory::default() };
+    walk.graph(graph, limits.depth, None)?;
+    let memory = walk.found.weights.saturating_add(walk.found.largest);
+    if memory > limits.memory_bytes {
+        let what = "bytes of memory for the weights and the largest tensor".to_owned();
+        return Err(LoadError::TooLarge { what, size: memory, limit: limits.memory_bytes });
     }
-    let inputs = inputs(graph, limits)?;
-    let outputs = outputs(graph)?;
-    Ok(Survey { operators: walk.known, opset, inputs, outputs })
+    Ok(walk.found)
+}
+
+/// The version of ONNX's own operator set; 0 when the file names none.
+pub(crate) fn opset(proto: &ModelProto) -> u64 {
+    let own = proto.opset_import.iter().find(|set| DOMAINS[..2].contains(&&*set.domain));
+    own.and_then(|set| u64::try_from(set.version).ok()).unwrap_or(0)
+}
+
+fn no_graph() -> LoadError {
+    LoadError::NotOnnx { reason: "it holds no graph".to_owned() }
 }
 
 struct Walk<'a> {
     register: &'a OnnxOpRegister,
     limits: &'a Limits,
-    nodes: usize,
-    known: BTreeSet<String>,
-    unknown: BTreeSet<String>,
+    found: Inventory,
 }
 
 impl Walk<'_> {
-    /// Depth is bounded: the decoder refuses messages nested more than 100 deep.
-    fn graph(&mut self, graph: &GraphProto) -> Result<(), LoadError> {
-        self.nodes = self.nodes.saturating_add(graph.node.len());
-        if self.nodes > self.limits.nodes {
-            return Err(too_large("nodes in the graph", self.nodes, self.limits.nodes));
+    /// Walks a graph in which others may lie, so many deep; it may lie in another itself.
+    fn graph(&mut self, graph: &GraphProto, depth: usize, outer: Option<&Known>) -> Result<(), LoadError> {
+        self.found.nodes = self.found.nodes.saturating_add(graph.node.len());
+        if self.found.nodes > self.limits.nodes {
+            return Err(too_large("nodes in the graph", self.found.nodes, self.limits.nodes));
         }
         if !graph.sparse_initializer.is_empty() {
             return Err(invalid("it has sparse weights; export it with dense ones"));
         }
-        let mut sizes = BTreeMap::new();
         for tensor in &graph.initializer {
             self.tensor(tensor, &tensor.name)?;
-            sizes.insert(&*tensor.name, tensor);
         }
+        for info in &graph.value_info {
+            let bytes = declared(info).map_or(0, |(_, bytes)| bytes);
+            self.found.largest = self.found.largest.max(bytes);
+        }
+        let mut known = Known::of(graph, outer);
         for node in &graph.node {
-            self.node(node)?;
-            self.constant_size(node, &sizes)?;
+            self.node(node, depth, &known)?;
+            if let Some(made) = known.see(node) {
+                self.size(&format!("elements made by {}", node.op_type), &made)?;
+                let bytes = elements(&made).unwrap_or(usize::MAX).saturating_mul(4) as u64;
+                self.found.largest = self.found.largest.max(bytes);
+            }
         }
         Ok(())
     }
 
-    fn node(&mut self, node: &NodeProto) -> Result<(), LoadError> {
+    fn node(&mut self, node: &NodeProto, depth: usize, known: &Known) -> Result<(), LoadError> {
         let name = match &*node.domain {
             "" | "ai.onnx" => node.op_type.clone(),
             domain => format!("{domain}.{}", node.op_type),
         };
         let standard = DOMAINS.contains(&&*node.domain);
-        if standard && self.register.0.contains_key(&node.op_type) {
-            self.known.insert(name);
-        } else {
-            self.unknown.insert(name);
+        if !(standard && self.register.0.contains_key(&node.op_type)) {
+            self.found.unknown.insert(name.clone());
         }
+        *self.found.operators.entry(name).or_default() += 1;
         for attribute in &node.attribute {
             for tensor in attribute.t.iter().chain(&attribute.tensors) {
                 self.tensor(tensor, &attribute.name)?;
             }
             for graph in attribute.g.iter().chain(&attribute.graphs) {
-                self.graph(graph)?;
+                let Some(depth) = depth.checked_sub(1) else {
+                    return Err(too_large("graphs inside one another", self.limits.depth + 1, self.limits.depth));
+                };
+                self.graph(graph, depth, Some(known))?;
             }
         }
         Ok(())
     }
 
-    fn tensor(&self, tensor: &TensorProto, name: &str) -> Result<(), LoadError> {
-        let external = tensor.data_location == Some(DataLocation::External as i32);
-        if external || !tensor.external_data.is_empty() {
-            let location = tensor.external_data.iter().find(|entry| entry.key == "location");
-            let location = location.map_or_else(String::new, |entry| entry.value.clone());
-            return Err(LoadError::ExternalData { tensor: name.to_owned(), location });
-        }
+    fn tensor(&mut self, tensor: &TensorProto, name: &str) -> Result<(), LoadError> {
         let shape: Option<Vec<usize>> = tensor.dims.iter().map(|axis| usize::try_from(*axis).ok()).collect();
         let shape = shape.ok_or_else(|| invalid(format!("tensor {name:?} has a negative axis")))?;
-        self.size(&format!("elements of tensor {name:?}"), &shape)
-    }
-
-    /// A few bytes of a file can ask for any amount of memory by these two.
-    fn constant_size(&self, node: &NodeProto, sizes: &BTreeMap<&str, &TensorProto>) -> Result<(), LoadError> {
-        let size = match &*node.op_type {
-            "ConstantOfShape" => node.input.first(),
-            "Expand" => node.input.get(1),
-            _ => None,
-        };
-        let Some(tensor) = size.and_then(|name| sizes.get(&**name)) else { return Ok(()) };
-        let raw = tensor.raw_data.chunks_exact(8).filter_map(|bytes| bytes.try_into().ok());
-        let axes = raw.map(i64::from_le_bytes).chain(tensor.int64_data.iter().copied());
-        let axes: Vec<usize> = axes.map(|axis| usize::try_from(axis).unwrap_or(1)).collect();
-        self.size(&format!("elements made by {}", node.op_type), &axes)
+        self.size(&format!("elements of tensor {name:?}"), &shape)?;
+        let each = element_bytes(tensor.data_type).unwrap_or(1);
+        let bytes = elements(&shape).unwrap_or(usize::MAX).saturating_mul(each);
+        self.found.weights = self.found.weights.saturating_add(bytes as u64);
+        Ok(())
     }
 
     fn size(&self, what: &str, shape: &[usize]) -> Result<(), LoadError> {
@@ -227,7 +260,7 @@ mod tests {
     use crate::model::Model;
     use crate::testing::{self, Load, graph, load_bytes, node, port, weights};
     use prost::Message;
-    use tract_onnx::pb::{AttributeProto, StringStringEntryProto};
+    use tract_onnx::pb::AttributeProto;
 
     fn refusal(proto: &ModelProto) -> LoadError {
         proto.load().expect_err("this model must be refused")
@@ -267,17 +300,22 @@ mod tests {
     }
 
     #[test]
-    fn weights_in_another_file_are_refused_by_its_name() {
-        let mut tensor = weights("b", &[1, 2], &[]);
-        tensor.data_location = Some(DataLocation::External as i32);
-        let entry = |key: &str, value: &str| StringStringEntryProto { key: key.to_owned(), value: value.to_owned() };
-        tensor.external_data = vec![entry("location", "../weights.bin"), entry("offset", "0")];
-        match refusal(&adding(tensor)) {
-            LoadError::ExternalData { tensor, location } => {
-                assert_eq!((&*tensor, &*location), ("b", "../weights.bin"));
-            }
-            other => panic!("{other:?}"),
-        }
+    fn graphs_lie_in_one_another_only_so_deep() {
+        let nested = |depth: usize| {
+            let innermost = node("Relu", &["x"], &["y"]);
+            (0..depth).fold(innermost, |inner, _| {
+                let mut branch = node("If", &["x"], &["y"]);
+                let inner = GraphProto { node: vec![inner], ..Default::default() };
+                branch.attribute = vec![AttributeProto { g: Some(inner), ..Default::default() }];
+                branch
+            })
+        };
+        let depth = Limits::default().depth;
+        let found =
+            |depth| inventory(&graph(vec![nested(depth)], vec![]), &tract_onnx::onnx().op_register, &Limits::default());
+        assert_eq!(found(depth).unwrap().nodes, depth + 1);
+        let error = found(depth + 1).unwrap_err();
+        assert!(matches!(error, LoadError::TooLarge { limit, .. } if limit == depth as u64), "{error}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_hir::infer::{Factoid, InferenceNode};
 
 use crate::error::{LoadError, invalid};
+use crate::explain::PlanFacts;
 use crate::ops::rewrite;
 use crate::stream::Stream;
 use crate::warm::{Warm, forgetful, guard, told};
@@ -131,7 +132,7 @@ fn rows_of(dim: Option<TDim>) -> Option<Symbol> {
 }
 
 fn optimised(model: TypedModel) -> Result<Warm, String> {
-    attempt(|| Ok(Warm::new(model.into_optimized()?.into_runnable()?)))
+    attempt(|| Ok(Warm::new(model.into_optimized()?.into_runnable()?, true)))
 }
 
 /// Type and shape of an output; `None` is a free axis.
@@ -198,7 +199,7 @@ impl Plans {
             let model = typed(graph)?;
             let (inputs, outputs) = (inputs(&model), outputs(&model));
             let (inputs, outputs) = (inputs.map_err(TractError::msg)?, outputs.map_err(TractError::msg)?);
-            Ok(Plans { inputs, outputs, first: Arc::new(Warm::new(model.into_runnable()?)), more: None })
+            Ok(Plans { inputs, outputs, first: Arc::new(Warm::new(model.into_runnable()?, false)), more: None })
         });
         plain.map_err(|error| invalid(if first.is_empty() { error } else { first }))
     }
@@ -234,6 +235,11 @@ impl Plans {
         }
         let first = Arc::new(optimised(one).ok()?);
         Some(Plans { inputs, outputs: both, first, more: Some(More::new(source, rows)) })
+    }
+
+    /// What the plan of the first call is like.
+    pub(crate) fn facts(&self) -> PlanFacts {
+        self.first.facts()
     }
 
     /// The plan for inputs whose first has this many rows.
@@ -285,7 +291,7 @@ impl More {
     fn general(&self) -> Result<Arc<Warm>, String> {
         let Source::Typed(model) = &self.source else { return Err("its number of rows must be known".to_owned()) };
         let plan = optimised(model.clone());
-        let plain = || attempt(|| Ok(Warm::new(model.clone().into_runnable()?)));
+        let plain = || attempt(|| Ok(Warm::new(model.clone().into_runnable()?, false)));
         plan.or_else(|first| plain().map_err(|_| first)).map(Arc::new)
     }
 }

@@ -304,7 +304,7 @@ impl Tensor {
     }
 
     /// Puts pieces of equal width under one another; `None` when they do not fit.
-    pub(crate) fn stack(pieces: Vec<Tensor>) -> Option<Tensor> {
+    pub fn stack(pieces: Vec<Tensor>) -> Option<Tensor> {
         let mut pieces = pieces.into_iter();
         let mut whole = pieces.next()?;
         for piece in pieces {

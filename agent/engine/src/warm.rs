@@ -12,21 +12,30 @@ use tract_onnx::tract_core::internal::EvalContext;
 use tract_onnx::tract_core::ops::gru_seq::GruSeq;
 use tract_onnx::tract_core::ops::scan::{OptScan, Scan};
 
+use crate::explain::PlanFacts;
+
 /// States that wait for their next call; more callers than that at once prepare
 /// their own.
 const IDLE: usize = 4;
 
 /// A plan and the states that are ready to run it.
 pub(crate) struct Warm {
-    plan: Arc<TypedSimplePlan>,
+    pub(crate) plan: Arc<TypedSimplePlan>,
+    /// Whether the library could optimise it, or runs it as it was exported.
+    optimised: bool,
     forgets: bool,
     idle: Mutex<Vec<TypedSimpleState>>,
 }
 
 impl Warm {
-    pub(crate) fn new(plan: Arc<TypedSimplePlan>) -> Warm {
+    pub(crate) fn new(plan: Arc<TypedSimplePlan>, optimised: bool) -> Warm {
         let forgets = plan.model().nodes().iter().all(forgets);
-        Warm { plan, forgets, idle: Mutex::default() }
+        Warm { plan, optimised, forgets, idle: Mutex::default() }
+    }
+
+    /// What it is like.
+    pub(crate) fn facts(&self) -> PlanFacts {
+        PlanFacts { optimised: self.optimised, steps: self.plan.order_without_consts().len() }
     }
 
     /// Runs once.
@@ -114,7 +123,7 @@ mod tests {
         let mut model = TypedModel::default();
         let source = model.add_source("x", f32::datum_type().fact([2])).unwrap();
         model.select_output_outlets(&[source]).unwrap();
-        Warm::new(model.into_runnable().unwrap())
+        Warm::new(model.into_runnable().unwrap(), false)
     }
 
     #[test]

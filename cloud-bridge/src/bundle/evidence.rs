@@ -2,9 +2,11 @@
 //!
 //! Decides where golden vectors come from. What counts as agreement is decided by `engine`.
 
-use crate::bundle::baseline;
+use super::{MODEL, baseline, reference};
 use crate::fault::{Fault, told};
-use engine::{Agreement, Golden, GoldenError, Input, Limits, LoadError, Model, Pipeline, RunError, Tolerance};
+use engine::{
+    Agreement, Golden, GoldenError, Input, Limits, LoadError, Model, Pipeline, Quantised, RunError, Tolerance,
+};
 use std::path::{Path, PathBuf};
 use trust::{Code, Refusal};
 
@@ -14,15 +16,24 @@ const OWN_ROWS: usize = 16;
 /// Where golden vectors come from.
 #[derive(Debug)]
 pub(crate) enum GoldenSource {
-    /// Two arrays of a model with one input and one output: the model's input, and the reference's output.
-    Arrays {
+    /// Two files: inputs, and the reference's outputs.
+    Files {
         /// Inputs.
         x: PathBuf,
-        /// Outputs.
+        /// Outputs, before `post.json`.
         y: PathBuf,
+        /// Whether the inputs pass `pre.json` first, or are what the model itself takes.
+        raw: bool,
+        /// The reference's classes, after `post.json` and `labels.txt`.
+        answers: Option<PathBuf>,
     },
     /// An archive of arrays called `in:<input>` and `out:<output>`.
-    Archive(PathBuf),
+    Archive {
+        /// The archive.
+        path: PathBuf,
+        /// The reference's classes, after `post.json` and `labels.txt`.
+        answers: Option<PathBuf>,
+    },
     /// The first training rows through the engine itself.
     Engine,
 }
@@ -38,6 +49,8 @@ pub(crate) struct Tested {
     pub(crate) agreement: Agreement,
     /// Whether the expected values come from outside of the engine.
     pub(crate) from_reference: bool,
+    /// How the model computes with small integers.
+    pub(crate) quantised: Quantised,
 }
 
 /// Loads the model in `dir` with its processing and compares it with its golden vectors. People call the
@@ -60,19 +73,28 @@ pub(crate) fn test(
         let fault = Fault::new(format!("the training data {} cannot be used", path.display())).because(error);
         return Err(fault.remedy("give numbers only where the model takes numbers, without the target").into());
     }
-    let (golden, from_reference) = match (source, data) {
-        (GoldenSource::Arrays { x, y }, _) => (from_arrays(pipeline.model(), x, y)?, true),
-        (GoldenSource::Archive(path), _) => {
-            (Golden::read(path, &Limits::default()).map_err(|e| no_golden(path, e))?, true)
+    let (golden, from_reference, answers) = match (source, data) {
+        (GoldenSource::Files { x, y, raw, answers }, _) => {
+            (reference::golden(&pipeline, x, y, *raw)?, true, answers.as_deref())
         }
-        (GoldenSource::Engine, Some((_, rows))) => (from_engine(&pipeline, rows)?, false),
+        (GoldenSource::Archive { path, answers }, _) => {
+            (Golden::read(path, &Limits::default()).map_err(|e| no_golden(path, e))?, true, answers.as_deref())
+        }
+        (GoldenSource::Engine, _) if pipeline.model().quantised() == Quantised::Operators => {
+            return Err(unproven(called, pipeline.model()).into());
+        }
+        (GoldenSource::Engine, Some((_, rows))) => (from_engine(&pipeline, rows)?, false, None),
         (GoldenSource::Engine, None) => {
             let fault = Fault::new("there is nothing to test the model with");
             return Err(fault.remedy("give --golden X.npy Y.npy from a reference, or --data train.csv").into());
         }
     };
     let agreement = check(&golden, pipeline.model(), tolerance)?;
-    Ok(Tested { pipeline, golden, agreement, from_reference })
+    if let Some(answers) = answers {
+        reference::check_answers(&pipeline, &golden, answers)?;
+    }
+    let quantised = pipeline.model().quantised();
+    Ok(Tested { pipeline, golden, agreement, from_reference, quantised })
 }
 
 /// Opens the model in `dir`, which people call `called`, with its processing.
@@ -80,20 +102,36 @@ pub(crate) fn test(
 /// # Errors
 /// `E_MODEL`, or what the system said.
 pub(crate) fn open(dir: &Path, called: &Path) -> anyhow::Result<Pipeline> {
-    let advice = |error: &LoadError| match error {
-        LoadError::UnsupportedOperator { .. } => "export the model again without these operators, as plain ONNX",
-        LoadError::ExternalData { .. } => "save the model as one file, its weights inside",
-        LoadError::Declaration { .. } => "correct the file and pack again",
-        _ => "export the model again; `petrel` runs ONNX",
-    };
     Pipeline::open(dir, &Limits::default()).map_err(|error| match error {
         LoadError::Io { .. } => error.into(),
         error => {
             let refusal = Refusal::new(Code::Model, told(&error));
             let what = format!("the engine cannot run {}", called.display());
-            Fault::new(what).because(refusal).remedy(advice(&error)).into()
+            Fault::new(what).because(refusal).remedy(advice(dir, &error)).into()
         }
     })
+}
+
+/// What to do about a model that does not load.
+fn advice(dir: &Path, error: &LoadError) -> String {
+    match error {
+        LoadError::UnsupportedOperator { operators } => {
+            let mut remedies: Vec<String> =
+                operators.iter().take(3).map(|name| format!("{name}: {}", engine::remedy(name))).collect();
+            if operators.len() > remedies.len() {
+                remedies.push("`petrel pack MODEL --explain` tells the others".to_owned());
+            }
+            remedies.join("; ")
+        }
+        LoadError::ExternalData { .. } => {
+            "save the model again, its weights inside or in one file beside it".to_owned()
+        }
+        LoadError::Declaration { .. } => "correct the file and pack again".to_owned(),
+        _ => match engine::explain(&dir.join(MODEL), &Limits::default()) {
+            Ok(found) if found.quantised == Quantised::Operators => engine::remedy("QLinearConv").to_owned(),
+            _ => "export the model again; `petrel pack MODEL --explain` tells what is in it".to_owned(),
+        },
+    }
 }
 
 /// Compares the model with golden vectors.
@@ -105,30 +143,27 @@ pub(crate) fn check(golden: &Golden, model: &Model, tolerance: Tolerance) -> any
         GoldenError::Read(_) | GoldenError::Write(_) => error.into(),
         error => {
             let refusal = Refusal::new(Code::Golden, told(&error));
-            Fault::new("the model does not answer as its golden vectors say")
-                .because(refusal)
-                .remedy("compare the export with the reference row by row; loosen the tolerance only if you know why")
-                .into()
+            let remedy = golden.suspect(model, tolerance).unwrap_or_else(|| {
+                "compare the export with the reference row by row; loosen the tolerance only if you know why".to_owned()
+            });
+            Fault::new("the model does not answer as its golden vectors say").because(refusal).remedy(remedy).into()
         }
     })
 }
 
-fn from_arrays(model: &Model, x: &Path, y: &Path) -> anyhow::Result<Golden> {
-    let ([input], [output]) = (model.inputs(), model.outputs()) else {
-        let (inputs, outputs) = (model.inputs().len(), model.outputs().len());
-        let fault = Fault::new("two arrays are not enough for this model")
-            .because(format!("it has {inputs} inputs and {outputs} outputs"))
-            .remedy("give one .npz archive with arrays called `in:<input>` and `out:<output>`");
-        return Err(fault.into());
-    };
-    let array = |path: &Path| engine::read_npy(path, &Limits::default()).map_err(|e| no_golden(path, e));
-    Ok(Golden { inputs: vec![(input.name.clone(), array(x)?)], outputs: vec![(output.name.clone(), array(y)?)] })
+/// A model of quantised operators: some are right here, and only a reference tells which.
+fn unproven(called: &Path, model: &Model) -> Fault {
+    let quantised = model.operators().iter().filter(|name| engine::quantises(name)).cloned();
+    let detail = format!("it computes by {}", quantised.collect::<Vec<_>>().join(", "));
+    Fault::new(format!("{} is packed with a reference only", called.display()))
+        .because(Refusal::new(Code::Model, detail))
+        .remedy(format!("give --golden X Y from ONNX Runtime; or {}", engine::remedy("QLinearConv")))
 }
 
 fn no_golden(path: &Path, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
     Fault::new(format!("cannot use the golden vectors {}", path.display()))
         .because(why)
-        .remedy("give --golden X.npy Y.npy, or one .npz archive, as NumPy writes them")
+        .remedy("give --golden X Y, or one .npz archive with arrays called `in:<input>` and `out:<output>`")
 }
 
 fn from_engine(pipeline: &Pipeline, rows: &Input) -> anyhow::Result<Golden> {

@@ -6,9 +6,11 @@
 mod baseline;
 mod chunks;
 mod evidence;
+mod explain;
 mod measure;
 mod pack;
 mod read;
+mod reference;
 mod sbom;
 mod seal;
 mod staging;
@@ -16,7 +18,8 @@ mod tar;
 mod verify;
 
 pub(crate) use evidence::GoldenSource;
-pub(crate) use pack::{PackRequest, Packed, pack};
+pub(crate) use explain::explain;
+pub(crate) use pack::{Batch, PackRequest, Packed, pack};
 pub(crate) use read::{Opened, read, read_bounded};
 pub(crate) use seal::{Sealed, describe, existing_seal, seal};
 pub(crate) use staging::Staging;
@@ -45,6 +48,10 @@ pub(crate) const SBOM: &str = "sbom.cdx.json";
 pub(crate) const CHUNKS: &str = "chunks.bin";
 /// The publishers' signatures, outside of what is signed.
 pub(crate) const SEAL: &str = "bundle.dsse.json";
+
+/// All names that have a meaning of their own.
+pub(crate) const RESERVED: [&str; 12] =
+    [MANIFEST, MODEL, PRE, POST, LABELS, TOKENIZER, GOLDEN, DRIFT, SBOM, CHUNKS, SEAL, "model.sig"];
 
 /// The most files of a bundle.
 pub(crate) const MAX_FILES: usize = 1024;

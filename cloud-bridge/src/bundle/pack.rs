@@ -6,12 +6,12 @@
 use super::evidence::{self, Tested};
 use super::read::read;
 use super::seal::{Described, describe};
-use super::{CHUNKS, DRIFT, GOLDEN, LABELS, MANIFEST, MAX_FILE_BYTES, MODEL, POST, PRE, SBOM, TOKENIZER};
+use super::{CHUNKS, DRIFT, GOLDEN, LABELS, MANIFEST, MAX_FILE_BYTES, MODEL, POST, PRE, RESERVED, SBOM, TOKENIZER};
 use super::{GoldenSource, Staging, baseline, chunks, measure, sbom};
 use crate::fault::Fault;
 use crate::keyfile::write_new;
 use anyhow::Context;
-use engine::{Agreement, Port, Tolerance};
+use engine::{Agreement, Limits, Port, Quantised, Tolerance};
 use protocol::StreamName;
 use semver::Version;
 use std::collections::BTreeMap;
@@ -19,11 +19,27 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use trust::{
-    Budget, FileRole, GoldenTerms, Hardware, ListedFile, Manifest, ManifestPort, Resource, Runtime, SPEC, U53,
+    Budget, Code, FileRole, GoldenTerms, Hardware, ListedFile, Manifest, ManifestPort, Refusal, Resource, Runtime,
+    SPEC, U53,
 };
 
 /// Rows below which a baseline is too coarse to tell a small drift.
 const ADVISED_ROWS: usize = 5_000;
+
+/// What people know of models in small integers before they pack one; docs/models.md has the figures.
+const INT8_COST: &str = "the model computes in int8 (QDQ): it is smaller, and not faster here than in float32 \
+    (1.3 to 2.1 times slower where we measured); pack the float model where time matters";
+
+/// How many rows a device should run at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Batch {
+    /// Nothing is said.
+    Unsaid,
+    /// So many.
+    Rows(u16),
+    /// What runs best on this machine.
+    Measured,
+}
 
 /// What to pack.
 #[derive(Debug)]
@@ -38,6 +54,8 @@ pub(crate) struct PackRequest {
     pub(crate) golden: GoldenSource,
     /// How far the engine may be from them.
     pub(crate) tolerance: Tolerance,
+    /// How many rows a device should run at once.
+    pub(crate) batch: Batch,
     /// The line of releases.
     pub(crate) stream: StreamName,
     /// The version as people write it.
@@ -78,6 +96,7 @@ pub(crate) fn pack(request: &PackRequest, stage: impl Fn(&'static str)) -> anyho
     let staging = Staging::beside(&request.target)?;
     let dir = staging.path();
     copy_in(&request.model, dir, MODEL)?;
+    let data_files = copy_data(&request.model, dir)?;
     for (name, source) in &request.declarations {
         copy_in(source, dir, name)?;
     }
@@ -90,6 +109,10 @@ pub(crate) fn pack(request: &PackRequest, stage: impl Fn(&'static str)) -> anyho
     let tested = tested?;
     tested.golden.write(&dir.join(GOLDEN)).context("cannot write the golden vectors")?;
     let mut notes = Vec::new();
+    if tested.quantised == Quantised::Qdq {
+        notes.push(INT8_COST.to_owned());
+    }
+    let batch = batch(request.batch, &tested, &stage, &mut notes)?;
     if !tested.from_reference {
         notes.push(
             "without --golden only differences between machines are seen: \
@@ -119,10 +142,54 @@ pub(crate) fn pack(request: &PackRequest, stage: impl Fn(&'static str)) -> anyho
     };
     stage("writing manifest, bill of materials and chunk index");
     let ram_mb = measure::budget_mib(peak);
-    finish(request, release, &tested, ram_mb, dir)?;
+    let facts = Facts { release, tested: &tested, data_files: &data_files, batch, ram_mb };
+    finish(request, &facts, dir)?;
     let described = describe(dir)?;
     staging.commit()?;
     Ok(Packed { described, agreement: tested.agreement, baseline, notes })
+}
+
+/// What packing found out, for the manifest.
+struct Facts<'a> {
+    release: U53,
+    tested: &'a Tested,
+    data_files: &'a [String],
+    batch: Option<U53>,
+    ram_mb: u32,
+}
+
+/// Rows per call for the manifest; what is measured here may be another figure tomorrow, so a note says how
+/// to keep it.
+fn batch(
+    asked: Batch,
+    tested: &Tested,
+    stage: impl Fn(&'static str),
+    notes: &mut Vec<String>,
+) -> anyhow::Result<Option<U53>> {
+    let model = tested.pipeline.model();
+    let free = model.inputs().iter().chain(model.outputs()).all(|port| port.shape.first() == Some(&None));
+    let rows = match asked {
+        Batch::Unsaid => return Ok(None),
+        Batch::Rows(_) if !free => {
+            let fault = Fault::new("the model runs a fixed number of rows").because("its first axis is not free");
+            return Err(fault.remedy("leave --batch out, or export with a free batch axis").into());
+        }
+        Batch::Rows(rows) => usize::from(rows),
+        Batch::Measured => {
+            stage("measuring batches");
+            let inputs = model.arrange(&tested.golden.inputs)?;
+            let Some(rows) = engine::measure_batch(model, &inputs)? else {
+                notes.push("--batch auto: its rows cannot be put together or apart, so nothing is said".to_owned());
+                return Ok(None);
+            };
+            notes.push(format!(
+                "{rows} rows at once run best on this machine; --batch {rows} says so without measuring"
+            ));
+            rows
+        }
+    };
+    // One is what is meant when nothing is said.
+    if rows > 1 { number(rows as u64).map(Some) } else { Ok(None) }
 }
 
 fn release(request: &PackRequest) -> anyhow::Result<U53> {
@@ -147,7 +214,7 @@ fn release(request: &PackRequest) -> anyhow::Result<U53> {
 }
 
 /// The files that are made of the others: bill of materials, manifest, chunk index.
-fn finish(request: &PackRequest, release: U53, tested: &Tested, ram_mb: u32, dir: &Path) -> anyhow::Result<()> {
+fn finish(request: &PackRequest, facts: &Facts, dir: &Path) -> anyhow::Result<()> {
     let files = read(dir)?;
     let (model, others): (Vec<Resource>, Vec<Resource>) = files.into_iter().partition(|f| f.name == MODEL);
     let model = model.first().context("the model is not in the folder")?;
@@ -155,8 +222,7 @@ fn finish(request: &PackRequest, release: U53, tested: &Tested, ram_mb: u32, dir
     write_new(&dir.join(SBOM), &serde_json::to_vec_pretty(&bill)?, 0o644)?;
 
     let files = read(dir)?;
-    let mut manifest = manifest(request, release, tested, &files)?;
-    manifest.resources_budget.ram_mb = U53::from(ram_mb);
+    let mut manifest = manifest(request, facts, &files)?;
     // The manifest tells the size of the chunk index, which tells the chunks of the manifest: begin
     // with one chunk; a manifest that needs more then grows by a digit at most.
     let chunks_before: u64 = files.iter().map(|f| protocol::chunks_in(f.size.get())).sum();
@@ -175,8 +241,8 @@ fn finish(request: &PackRequest, release: U53, tested: &Tested, ram_mb: u32, dir
     write_new(&dir.join(CHUNKS), &chunks::index(dir, &read(dir)?)?, 0o644)
 }
 
-fn manifest(request: &PackRequest, release: U53, tested: &Tested, files: &[Resource]) -> anyhow::Result<Manifest> {
-    let model = tested.pipeline.model();
+fn manifest(request: &PackRequest, facts: &Facts, files: &[Resource]) -> anyhow::Result<Manifest> {
+    let model = facts.tested.pipeline.model();
     let known = || model.inputs().iter().chain(model.outputs()).map(|port| port.name.as_str());
     if let Some(unknown) = request.units.keys().find(|unit| !known().any(|name| name == unit.as_str())) {
         let fault = Fault::new(format!("the model has no input or output `{unknown}` to have a unit"))
@@ -184,14 +250,15 @@ fn manifest(request: &PackRequest, release: U53, tested: &Tested, files: &[Resou
         return Err(fault.into());
     }
     let ports = |ports: &[Port]| ports.iter().map(|port| manifest_port(port, &request.units)).collect();
+    let names = files.iter().map(|f| f.name.as_str()).chain([CHUNKS]);
     let mut listed: Vec<ListedFile> =
-        files.iter().map(|f| f.name.as_str()).chain([CHUNKS]).map(listed).collect::<anyhow::Result<_>>()?;
+        names.map(|name| listed(name, facts.data_files)).collect::<anyhow::Result<_>>()?;
     listed.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(Manifest {
         spec: number(SPEC)?,
         stream: request.stream.to_string(),
         version: request.version.to_string(),
-        release,
+        release: facts.release,
         security_floor: number(request.security_floor)?,
         hardware: request.hardware.clone(),
         runtime: Runtime {
@@ -199,14 +266,15 @@ fn manifest(request: &PackRequest, release: U53, tested: &Tested, files: &[Resou
             ops_used: model.operators().iter().cloned().collect(),
             inputs: ports(model.inputs()),
             outputs: ports(model.outputs()),
+            batch: facts.batch,
         },
         min_agent: request.min_agent.to_string(),
         files: listed,
-        resources_budget: Budget { ram_mb: U53::default(), disk_bytes: U53::default() },
+        resources_budget: Budget { ram_mb: U53::from(facts.ram_mb), disk_bytes: U53::default() },
         golden: GoldenTerms {
             tolerance_abs: request.tolerance.abs,
             tolerance_rel: request.tolerance.rel,
-            from_reference: tested.from_reference,
+            from_reference: facts.tested.from_reference,
         },
         min_root_version: None,
         expires: None,
@@ -223,7 +291,7 @@ fn manifest_port(port: &Port, units: &BTreeMap<String, String>) -> ManifestPort 
     }
 }
 
-fn listed(name: &str) -> anyhow::Result<ListedFile> {
+fn listed(name: &str, data_files: &[String]) -> anyhow::Result<ListedFile> {
     let role = match name {
         MODEL => FileRole::Model,
         PRE => FileRole::Pre,
@@ -234,9 +302,33 @@ fn listed(name: &str) -> anyhow::Result<ListedFile> {
         DRIFT => FileRole::Drift,
         SBOM => FileRole::Sbom,
         CHUNKS => FileRole::ChunkIndex,
+        other if data_files.iter().any(|name| name == other) => FileRole::ModelData,
         other => anyhow::bail!("`{other}` has no role in a bundle"),
     };
     Ok(ListedFile { name: name.to_owned(), role })
+}
+
+/// Copies the files beside the model that hold its weights, and tells their names.
+fn copy_data(model: &Path, dir: &Path) -> anyhow::Result<Vec<String>> {
+    // What is no model at all is refused where it is opened, and told better there.
+    let Ok(names) = engine::data_files(&dir.join(MODEL), &Limits::default()) else { return Ok(Vec::new()) };
+    for name in &names {
+        if RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+            let fault =
+                Fault::new(format!("the model keeps weights in `{name}`, which a bundle uses for something else"));
+            return Err(fault.remedy("save the model again with another name for its data file").into());
+        }
+        let source = model.with_file_name(name);
+        let is_link = fs::symlink_metadata(&source).is_ok_and(|found| found.is_symlink());
+        if is_link {
+            let refusal =
+                Refusal::new(Code::Model, format!("its data file `{name}` is a link, which may lead anywhere"));
+            let fault = Fault::new(format!("the engine cannot run {}", model.display())).because(refusal);
+            return Err(fault.remedy("put the file itself beside the model").into());
+        }
+        copy_in(&source, dir, name)?;
+    }
+    Ok(names)
 }
 
 /// Copies a file that a person named into the bundle.

@@ -5,6 +5,7 @@
 pub(crate) mod bridge;
 pub(crate) mod client;
 pub(crate) mod devices;
+pub(crate) mod explain;
 pub(crate) mod inspect;
 pub(crate) mod keys;
 pub(crate) mod login;

@@ -1,7 +1,7 @@
 //! `petrel pack`: from a model file to a bundle.
 
-use super::{Out, bytes, inspect};
-use crate::bundle::{self, GoldenSource, LABELS, POST, PRE, PackRequest, Packed, TOKENIZER};
+use super::{Out, bytes, explain, inspect};
+use crate::bundle::{self, Batch, GoldenSource, LABELS, POST, PRE, PackRequest, Packed, TOKENIZER};
 use crate::fault::Fault;
 use clap::ArgGroup;
 use engine::Tolerance;
@@ -14,21 +14,25 @@ use trust::{Hardware, U53};
 /// Pack a model into a bundle that devices can run
 #[derive(Debug, clap::Args)]
 #[command(
-    group(ArgGroup::new("evidence").args(["data", "golden"]).required(true).multiple(true)),
+    group(ArgGroup::new("evidence").args(["data", "golden", "golden_raw", "explain"]).required(true).multiple(true)),
     after_help = "\
 Example:
   petrel pack model.onnx --stream digits --version 1.2.0 --data train.csv --golden X.npy y.npy \\
-      --labels labels.txt --pre pre.json --post post.json -o digits-1.2.0/"
+      --labels labels.txt --pre pre.json --post post.json -o digits-1.2.0/
+  petrel pack model.onnx --explain"
 )]
 pub(crate) struct Args {
-    /// The model, as one ONNX file
+    /// The model, an ONNX file; files beside it that hold its weights are packed too
     model: PathBuf,
+    /// Pack nothing: show what is in the model, and what to do where it cannot be run
+    #[arg(long, conflicts_with_all = ["output", "stream", "version", "data", "golden", "golden_raw"])]
+    explain: bool,
     /// The line of releases that it belongs to
-    #[arg(long)]
-    stream: StreamName,
+    #[arg(long, required_unless_present = "explain")]
+    stream: Option<StreamName>,
     /// Its version, for people
-    #[arg(long)]
-    version: Version,
+    #[arg(long, required_unless_present = "explain")]
+    version: Option<Version>,
     /// Its release, a number that only grows [default: from the version, 1.2.3 is 1002003]
     #[arg(long, value_name = "N")]
     release: Option<u64>,
@@ -38,9 +42,21 @@ pub(crate) struct Args {
     /// Training rows without the target (.csv or .npy): what drift is measured against
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Inputs of the model and a reference's outputs; or one .npz with arrays `in:NAME` and `out:NAME`
-    #[arg(long, num_args = 1..=2, value_names = ["X.npy", "Y.npy"])]
+    /// What the model itself takes, after any processing, and what a reference answered before post.json:
+    /// .npy, .npz (arrays by name) or .csv each; or one .npz with arrays `in:NAME` and `out:NAME`
+    #[arg(long, num_args = 1..=2, value_names = ["X", "Y"])]
     golden: Vec<PathBuf>,
+    /// As --golden, with inputs as people have them, in the data's own units: they pass pre.json first. X may
+    /// also be a picture, or a folder of pictures
+    #[arg(long, num_args = 2, value_names = ["X", "Y"], conflicts_with = "golden")]
+    golden_raw: Vec<PathBuf>,
+    /// The reference's final answer to each golden row, after post.json and labels.txt: a class's name or
+    /// number, one a line (.txt) or as an array (.npy)
+    #[arg(long, value_name = "FILE")]
+    golden_answers: Option<PathBuf>,
+    /// Rows that a device should run at once, or `auto` to measure it here [default: nothing is said]
+    #[arg(long, value_name = "N|auto", value_parser = batch)]
+    batch: Option<Batch>,
     /// Names of the classes, one a line
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -69,8 +85,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME=UNIT", value_parser = unit)]
     unit: Vec<(String, String)>,
     /// The folder to make
-    #[arg(short, long, value_name = "DIR")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "DIR", required_unless_present = "explain")]
+    output: Option<PathBuf>,
 }
 
 impl Args {
@@ -79,6 +95,9 @@ impl Args {
     /// # Errors
     /// When the model cannot be run, does not answer as its reference, or a file is wrong.
     pub(crate) fn run(self, out: &Out) -> anyhow::Result<()> {
+        if self.explain {
+            return explain::show(&self.model, out);
+        }
         let request = self.request()?;
         let progress = out.progress("reading the model");
         let packed = bundle::pack(&request, |stage| progress.set_message(stage))?;
@@ -103,18 +122,27 @@ impl Args {
 
     fn request(self) -> anyhow::Result<PackRequest> {
         let declarations = [(PRE, self.pre), (POST, self.post), (LABELS, self.labels), (TOKENIZER, self.tokenizer)];
-        let mut golden = self.golden.into_iter();
+        let raw = !self.golden_raw.is_empty();
+        let mut golden = self.golden.into_iter().chain(self.golden_raw);
+        let answers = self.golden_answers;
         let golden = match (golden.next(), golden.next()) {
-            (Some(x), Some(y)) => GoldenSource::Arrays { x, y },
-            (Some(archive), None) if archive.extension().is_some_and(|end| end == "npz") => {
-                GoldenSource::Archive(archive)
+            (Some(x), Some(y)) => GoldenSource::Files { x, y, raw, answers },
+            (Some(path), None) if path.extension().is_some_and(|end| end == "npz") => {
+                GoldenSource::Archive { path, answers }
             }
             (Some(x), None) => {
                 let fault = Fault::new(format!("--golden {} has no outputs beside it", x.display()))
                     .remedy("give both: --golden X.npy Y.npy; or one .npz archive");
                 return Err(fault.into());
             }
+            (None, _) if answers.is_some() => {
+                let fault = Fault::new("--golden-answers has no golden rows that it answers");
+                return Err(fault.remedy("give --golden X Y or --golden-raw X Y too").into());
+            }
             (None, _) => GoldenSource::Engine,
+        };
+        let (Some(stream), Some(version), Some(target)) = (self.stream, self.version, self.output) else {
+            return Err(Fault::new("--stream, --version and --output are needed to pack").into());
         };
         Ok(PackRequest {
             model: self.model,
@@ -122,14 +150,15 @@ impl Args {
             data: self.data,
             golden,
             tolerance: Tolerance { abs: self.tolerance_abs, rel: self.tolerance_rel },
-            stream: self.stream,
-            version: self.version,
+            batch: self.batch.unwrap_or(Batch::Unsaid),
+            stream,
+            version,
             release: self.release,
             security_floor: self.security_floor,
             hardware: self.hardware,
             min_agent: self.min_agent,
             units: self.unit.into_iter().collect(),
-            target: self.output,
+            target,
         })
     }
 }
@@ -167,6 +196,14 @@ fn summary(packed: &Packed, target: &Path) -> String {
         packed.agreement.worst_abs,
         packed.described.digest(),
     )
+}
+
+fn batch(text: &str) -> Result<Batch, String> {
+    match (text, text.parse()) {
+        ("auto", _) => Ok(Batch::Measured),
+        (_, Ok(rows @ 1..=1024)) => Ok(Batch::Rows(rows)),
+        _ => Err("write a number from 1 to 1024, or auto".to_owned()),
+    }
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {

@@ -3,7 +3,7 @@
 //! They are part of the binary, so that the demo needs no file beside it. How they were trained is
 //! in tests/models.
 
-use crate::bundle::{self, GoldenSource, LABELS, POST, PRE, PackRequest};
+use crate::bundle::{self, Batch, GoldenSource, LABELS, POST, PRE, PackRequest};
 use anyhow::Context;
 use ed25519_dalek::SigningKey;
 use engine::{Limits, Tolerance};
@@ -78,8 +78,14 @@ pub(crate) fn make(dir: &Path, version: &str, key: &SigningKey) -> anyhow::Resul
         model: of(network, "model.onnx"),
         declarations: declared.map(|(name, file)| (name, of("digits", file))).into(),
         data: Some(of("digits", "train.csv")),
-        golden: GoldenSource::Arrays { x: of(network, "golden_x.npy"), y: of(network, "golden_y.npy") },
+        golden: GoldenSource::Files {
+            x: of(network, "golden_x.npy"),
+            y: of(network, "golden_y.npy"),
+            raw: false,
+            answers: None,
+        },
         tolerance: Tolerance { abs: 1e-4, rel: 1e-4 },
+        batch: Batch::Unsaid,
         stream: STREAM.parse()?,
         version: version.parse()?,
         release: None,

@@ -66,6 +66,9 @@ pub struct Runtime {
     pub inputs: Vec<ManifestPort>,
     /// Outputs in order.
     pub outputs: Vec<ManifestPort>,
+    /// Rows per call at which it runs best, where the packer found that more than one pays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<U53>,
 }
 
 /// A named tensor at the model's edge.
@@ -99,6 +102,8 @@ pub struct ListedFile {
 pub enum FileRole {
     /// The ONNX model.
     Model,
+    /// Weights that the model keeps in a file beside it.
+    ModelData,
     /// Processing of inputs.
     Pre,
     /// Processing of outputs.

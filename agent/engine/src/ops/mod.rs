@@ -7,6 +7,7 @@
 
 mod columns;
 mod coupling;
+mod dequantize;
 mod direct;
 mod kernel;
 mod labels;
@@ -49,6 +50,7 @@ pub(crate) fn library() -> Onnx {
     register.insert("ZipMap", columns::zip_map);
     register.insert(standard::REVERSE, standard::reverse);
     register.insert("LpPool", standard::rewritten);
+    dequantize::register(register);
     recurrent::register(register);
     tree::register(&mut onnx);
     onnx

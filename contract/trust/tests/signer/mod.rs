@@ -159,6 +159,7 @@ pub(crate) fn manifest() -> Manifest {
             ops_used: vec!["Gemm".into(), "Relu".into()],
             inputs: vec![port("pixels", &[-1, 64], Some("1"))],
             outputs: vec![port("scores", &[-1, 10], None)],
+            batch: None,
         },
         min_agent: "0.1.0".into(),
         files: [
