@@ -61,7 +61,7 @@ fn onnx() -> anyhow::Result<()> {
 /// Models of scikit-learn, packed and asked with the real binaries, against ONNX Runtime.
 fn sklearn() -> anyhow::Result<()> {
     let script = workspace().join("tests/oracles/scikit_learn.py");
-    let python = python("sklearn")?;
+    let python = python("oracles/sklearn", "tests/oracles/requirements.txt")?;
     let folder = binaries(Profile::Dev)?;
     build::run(Command::new(python).arg(script).arg("--json").arg("--bin").arg(folder))
 }
