@@ -38,6 +38,7 @@ impl Trust {
             self.told = None;
         }
         if next.role_epoch(Role::Breakglass) > self.root.role_epoch(Role::Breakglass) {
+            self.counters.breakglass_epoch = next.epoch(Role::Breakglass);
             self.counters.once_ids.clear();
             self.counters.leaves.clear();
         }
@@ -137,7 +138,6 @@ impl Trust {
                 format!("{MAX_ONCE_IDS} breakglasses were used: a root with a new epoch of the role must come");
             return Err(Refusal::new(Code::Limit, detail));
         }
-        self.counters.breakglass_epoch = leave.role_epoch;
         self.counters.once_ids.insert(leave.once_id.clone());
         let granted = Leave { release: leave.release, expires: leave.expires };
         self.counters.leaves.insert(leave.stream.clone(), granted);

@@ -178,7 +178,11 @@ impl Root {
 
     /// The epoch of a role.
     pub fn role_epoch(&self, role: Role) -> u64 {
-        self.roles.get(role.as_str()).map_or(0, |r| r.role_epoch.get())
+        self.epoch(role).get()
+    }
+
+    pub(crate) fn epoch(&self, role: Role) -> U53 {
+        self.roles.get(role.as_str()).map_or(U53::default(), |r| r.role_epoch)
     }
 
     /// Whether the publisher `key` may sign for `stream`.

@@ -7,7 +7,7 @@
 
 use crate::counters::Counters;
 use crate::dsse::{Envelope, PayloadKind};
-use crate::root::read_root;
+use crate::root::{Role, read_root};
 use crate::strict::{self, Time, U53};
 use crate::{
     Clock, ClockState, Code, Digest, MAX_RETAINED_BYTES, Manifest, Refusal, Revocation, Root, Statement, Verified,
@@ -76,7 +76,7 @@ impl Trust {
             beacon: None,
             floors: BTreeMap::new(),
             floors_unknown: false,
-            breakglass_epoch: U53::default(),
+            breakglass_epoch: root.epoch(Role::Breakglass),
             once_ids: BTreeSet::new(),
             leaves: BTreeMap::new(),
             time: device.built.max(root.issued),
