@@ -68,6 +68,6 @@ fn infer_answers_for_people_and_for_machines() {
     let label = answer["rows"][0]["label"].as_str().unwrap();
     assert!(String::from_utf8(people.stdout).unwrap().contains(label));
 
-    let (code, told) = failure(&["infer", text(&folder), "--input", text(&folder.join("labels.txt"))]);
+    let (code, told) = failure(&["infer", text(&folder), "--input", text(&folder.join("model.onnx"))]);
     assert!(code == 1 && told.contains("no known input"), "{told}");
 }

@@ -327,9 +327,9 @@ fn a_batch_stands_in_the_manifest_only_where_it_was_asked_for() {
     let runtime = |more: &str| desk.packed(&format!("{line} {more}"))["manifest"]["runtime"].clone();
     assert_eq!(runtime("").get("batch"), None);
     assert_eq!(runtime("--batch 16")["batch"], 16);
-    assert_eq!(runtime("--batch 1").get("batch"), None);
+    assert_eq!(runtime("--batch 1")["batch"], 1);
     let packed = desk.packed(&format!("{line} --batch auto"));
-    let measured = packed["manifest"]["runtime"]["batch"].as_u64().unwrap_or(1);
+    let measured = packed["manifest"]["runtime"]["batch"].as_u64().unwrap();
     assert!([1, 4, 16, 64].contains(&measured), "{packed}");
     assert!(packed["notes"][0].as_str().unwrap().contains(&format!("--batch {measured}")), "{packed}");
     assert_eq!(desk.run(&format!("pack {line} --stream s --version 1.0.0 -o b --batch 0")).status.code(), Some(2));

@@ -37,7 +37,7 @@ fn agree(name: Option<&str>) -> anyhow::Result<()> {
 /// The reference answers in tests/models, computed again by scikit-learn and ONNX Runtime.
 fn reference() -> anyhow::Result<()> {
     let script = workspace().join("tests/oracles/reference.py");
-    build::run(Command::new(python("oracles/reference", "tests/oracles/requirements.txt")?).arg(script))
+    build::run(Command::new(python("oracles/python", "tests/oracles/requirements.txt")?).arg(script))
 }
 
 /// ONNX's conformance cases, against the inference library alone and against our engine, and what they say of each
@@ -45,7 +45,7 @@ fn reference() -> anyhow::Result<()> {
 fn onnx() -> anyhow::Result<()> {
     let folder = workspace().join("target/oracles/onnx-cases");
     let script = workspace().join("tests/oracles/onnx_nodes.py");
-    build::run(Command::new(python("oracles/onnx", "tests/oracles/requirements.txt")?).arg(script).arg(&folder))?;
+    build::run(Command::new(python("oracles/python", "tests/oracles/requirements.txt")?).arg(script).arg(&folder))?;
     // Of the whole workspace, so that the inference library is not built again with other features.
     let mut build = cargo();
     build.args(["build", "--workspace", "--example", "conform"]);
@@ -61,7 +61,7 @@ fn onnx() -> anyhow::Result<()> {
 /// Models of scikit-learn, packed and asked with the real binaries, against ONNX Runtime.
 fn sklearn() -> anyhow::Result<()> {
     let script = workspace().join("tests/oracles/scikit_learn.py");
-    let python = python("oracles/sklearn", "tests/oracles/requirements.txt")?;
+    let python = python("oracles/python", "tests/oracles/requirements.txt")?;
     let folder = binaries(Profile::Dev)?;
     build::run(Command::new(python).arg(script).arg("--json").arg("--bin").arg(folder))
 }

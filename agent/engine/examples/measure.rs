@@ -1,6 +1,7 @@
 //! One model, measured in a process of its own: `measure FOLDER ROWS`, the folder as `tests/models/zoo.py`
 //! writes it. Says how long it took from the file to the first answer, how far that is from the
 //! reference's, and the largest memory; then, for each line `CALLS` on its input, what a call takes.
+//! Several rows go through as a bundle that is packed with `--batch auto` has them.
 //!
 //! Decides nothing about goals: the bench does.
 
@@ -8,7 +9,7 @@ use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use petrel_engine::{Limits, Model, Tensor, read_npy};
+use petrel_engine::{Limits, Model, Tensor, measure_batch, read_npy};
 
 /// Calls that are made before the memory is read, and before time counts.
 const WARM: usize = 10;
@@ -30,6 +31,8 @@ fn main() -> Result<(), Failure> {
         model.run_rows(&inputs)?;
     }
     let memory = largest_memory()?;
+    let at_once = if rows == "1" { None } else { measure_batch(&model, &inputs)? };
+    let model = model.with_rows_at_once(at_once);
     let difference = difference(&answer, &folder, rows, &limits)?;
     let load = ready.as_secs_f64() * 1e6;
     say(&serde_json::json!({ "load_us": load, "memory_kib": memory, "difference": difference }))?;

@@ -24,12 +24,7 @@ const SPELL: Duration = Duration::from_millis(100);
 /// # Errors
 /// As `Model::run`.
 pub fn measure_batch(model: &Model, inputs: &[Tensor]) -> Result<Option<usize>, RunError> {
-    let free = |shape: &[Option<usize>]| shape.first() == Some(&None);
-    let batched = model.inputs().iter().chain(model.outputs()).all(|port| free(&port.shape));
-    if !batched || inputs.is_empty() || inputs.iter().any(Tensor::is_empty) {
-        return Ok(None);
-    }
-    if !independent(model, inputs)? {
+    if !rows_stand_alone(model, inputs)? {
         return Ok(None);
     }
     let mut best = (1, time(model, inputs, 1)?);
@@ -42,8 +37,17 @@ pub fn measure_batch(model: &Model, inputs: &[Tensor]) -> Result<Option<usize>, 
     Ok(Some(best.0))
 }
 
-/// Whether two rows together are answered as each is alone: axis 0 may be something else than a batch.
-fn independent(model: &Model, inputs: &[Tensor]) -> Result<bool, RunError> {
+/// Whether the number of rows is free and two rows together are answered as each is alone: axis 0 may be
+/// something else than a batch. `inputs` are rows as `Model::run` takes them.
+///
+/// # Errors
+/// As `Model::run`.
+pub fn rows_stand_alone(model: &Model, inputs: &[Tensor]) -> Result<bool, RunError> {
+    let free = |shape: &[Option<usize>]| shape.first() == Some(&None);
+    let batched = model.inputs().iter().chain(model.outputs()).all(|port| free(&port.shape));
+    if !batched || inputs.is_empty() || inputs.iter().any(Tensor::is_empty) {
+        return Ok(false);
+    }
     let together = model.run(&rows(inputs, 2))?;
     let named = |tensors: Vec<Tensor>, ports: &[crate::port::Port]| {
         ports.iter().map(|port| port.name.clone()).zip(tensors).collect::<Vec<_>>()

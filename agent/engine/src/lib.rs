@@ -34,7 +34,7 @@ mod tensor;
 mod testing;
 mod warm;
 
-pub use batch::measure_batch;
+pub use batch::{measure_batch, rows_stand_alone};
 pub use error::{LoadError, RunError};
 pub use explain::{Explanation, PlanFacts, Quantised, Usage, data_files, explain, quantises, remedy};
 pub use golden::{Agreement, Golden, GoldenError, Tolerance};

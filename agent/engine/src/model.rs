@@ -34,6 +34,7 @@ pub struct Model {
     operators: BTreeSet<String>,
     opset: u64,
     input_elements: usize,
+    rows_at_once: Option<usize>,
 }
 
 /// Without the plan: that would be every weight.
@@ -86,7 +87,15 @@ impl Model {
             operators: survey.operators,
             opset: survey.opset,
             input_elements: limits.input_elements,
+            rows_at_once: None,
         })
+    }
+
+    /// Lets `run_rows` cut rows into calls of at most so many, where their number is
+    /// free: what `measure_batch` found. Right only where a row's answer does not depend
+    /// on the rows beside it, which that measurement checks.
+    pub fn with_rows_at_once(self, rows: Option<usize>) -> Model {
+        Model { rows_at_once: rows, ..self }
     }
 
     /// What the model takes, in order.
@@ -141,7 +150,7 @@ impl Model {
     }
 
     /// As `run`, but a model exported for a fixed number of rows takes any multiple
-    /// of it: the rows go through piece by piece.
+    /// of it: the rows go through piece by piece, as they do `with_rows_at_once`.
     ///
     /// # Errors
     /// As `run`.
@@ -149,7 +158,7 @@ impl Model {
         let Some((piece, rows)) = self.pieces(inputs) else { return self.run(inputs) };
         let mut columns: Vec<Vec<Values>> = vec![Vec::new(); self.outputs.len()];
         for start in (0..rows).step_by(piece) {
-            let cut = |tensor: &Values| tensor.rows(start..start + piece);
+            let cut = |tensor: &Values| tensor.rows(start..rows.min(start + piece));
             let inputs = inputs.iter().map(cut).collect::<Result<Vec<_>, _>>();
             let inputs = inputs.map_err(|error| RunError::Failed { reason: error.to_string() })?;
             for (column, output) in columns.iter_mut().zip(self.run(&inputs)?) {
@@ -160,16 +169,17 @@ impl Model {
         whole.ok_or_else(|| RunError::Failed { reason: "its outputs change their shape from row to row".to_owned() })
     }
 
-    /// The model's fixed number of rows and how many are given, when they differ
-    /// and everything can be cut.
+    /// The number of rows of one call and how many are given, when they differ and
+    /// everything can be cut.
     pub(crate) fn pieces(&self, inputs: &[Values]) -> Option<(usize, usize)> {
-        let piece = (*self.inputs.first()?.shape.first()?).filter(|piece| *piece > 0)?;
+        let fixed = *self.inputs.first()?.shape.first()?;
+        let piece = fixed.or(self.rows_at_once).filter(|piece| *piece > 0)?;
         let rows = inputs.first()?.row_count();
-        let fixed = |port: &Port| port.shape.first() == Some(&Some(piece));
-        let cuttable = self.inputs.iter().chain(&self.outputs).all(fixed)
+        let alike = |port: &Port| port.shape.first() == Some(&fixed);
+        let cuttable = self.inputs.iter().chain(&self.outputs).all(alike)
             && inputs.iter().all(|tensor| tensor.row_count() == rows)
             && rows > piece
-            && rows % piece == 0;
+            && (fixed.is_none() || rows % piece == 0);
         cuttable.then_some((piece, rows))
     }
 
@@ -342,6 +352,17 @@ mod tests {
         assert_eq!(output, [floats(&[4, 2], &[1.0, 10.0].repeat(4))]);
         let odd = floats(&[3, 2], &[0.0; 6]);
         assert!(matches!(model.run_rows(&[odd]), Err(RunError::Shape { .. })));
+    }
+
+    #[test]
+    fn rows_go_through_in_calls_of_the_size_that_runs_best() {
+        let input = floats(&[5, 2], &[0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5]);
+        let whole = testing::adder().load().unwrap().run(std::slice::from_ref(&input)).unwrap();
+        for (rows, pieces) in [(1, true), (2, true), (4, true), (5, false), (64, false)] {
+            let model = testing::adder().load().unwrap().with_rows_at_once(Some(rows));
+            assert_eq!(model.pieces(std::slice::from_ref(&input)).is_some(), pieces);
+            assert_eq!(model.run_rows(std::slice::from_ref(&input)).unwrap(), whole);
+        }
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Pipeline {
         Ok(Pipeline { model, pre, post, limits: limits.clone() })
     }
 
+    /// As `Model::with_rows_at_once`.
+    pub fn with_rows_at_once(self, rows: Option<usize>) -> Pipeline {
+        Pipeline { model: self.model.with_rows_at_once(rows), ..self }
+    }
+
     /// The model inside.
     pub fn model(&self) -> &Model {
         &self.model

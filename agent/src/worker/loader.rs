@@ -181,7 +181,8 @@ impl Bench {
         })?;
         let pipeline = Pipeline::open(&dir, &Limits::default());
         let pipeline = pipeline.map_err(|error| Refusal::new(Code::Model, told(&error)))?;
-        Ok((manifest, dir, pipeline))
+        let rows = manifest.runtime.batch.and_then(|rows| usize::try_from(rows.get()).ok());
+        Ok((manifest, dir, pipeline.with_rows_at_once(rows)))
     }
 }
 

@@ -167,17 +167,17 @@ fn batch(
     notes: &mut Vec<String>,
 ) -> anyhow::Result<Option<U53>> {
     let model = tested.pipeline.model();
-    let free = model.inputs().iter().chain(model.outputs()).all(|port| port.shape.first() == Some(&None));
+    let inputs = model.arrange(&tested.golden.inputs)?;
     let rows = match asked {
         Batch::Unsaid => return Ok(None),
-        Batch::Rows(_) if !free => {
-            let fault = Fault::new("the model runs a fixed number of rows").because("its first axis is not free");
-            return Err(fault.remedy("leave --batch out, or export with a free batch axis").into());
+        Batch::Rows(rows) if engine::rows_stand_alone(model, &inputs)? => usize::from(rows),
+        Batch::Rows(_) => {
+            let fault = Fault::new("the model's rows cannot be put together or apart")
+                .because("their number is fixed, or a row's answer depends on the rows beside it");
+            return Err(fault.remedy("leave --batch out, or export with a free batch axis in front").into());
         }
-        Batch::Rows(rows) => usize::from(rows),
         Batch::Measured => {
             stage("measuring batches");
-            let inputs = model.arrange(&tested.golden.inputs)?;
             let Some(rows) = engine::measure_batch(model, &inputs)? else {
                 notes.push("--batch auto: its rows cannot be put together or apart, so nothing is said".to_owned());
                 return Ok(None);
@@ -188,8 +188,7 @@ fn batch(
             rows
         }
     };
-    // One is what is meant when nothing is said.
-    if rows > 1 { number(rows as u64).map(Some) } else { Ok(None) }
+    number(rows as u64).map(Some)
 }
 
 fn release(request: &PackRequest) -> anyhow::Result<U53> {

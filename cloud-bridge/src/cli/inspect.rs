@@ -62,7 +62,7 @@ fn facts(manifest: &Manifest) -> Vec<(&'static str, String)> {
         ("outputs", ports(&manifest.runtime.outputs)),
         ("operators", format!("{} (opset {})", manifest.runtime.ops_used.join(", "), manifest.runtime.opset)),
         ("needs", format!("{} MiB of memory, {} on disk", budget.ram_mb, bytes(budget.disk_bytes.get()))),
-        ("batch", manifest.runtime.batch.map_or("any".to_owned(), |rows| format!("{rows} rows at once run best"))),
+        ("batch", manifest.runtime.batch.map_or("as rows come".to_owned(), |rows| format!("{rows} rows in a call"))),
         ("hardware", if hardware.is_empty() { "any".to_owned() } else { hardware.join(", ") }),
         ("agent", format!("{} or newer", manifest.min_agent)),
         (

@@ -66,7 +66,7 @@ pub struct Runtime {
     pub inputs: Vec<ManifestPort>,
     /// Outputs in order.
     pub outputs: Vec<ManifestPort>,
-    /// Rows per call at which it runs best, where the packer found that more than one pays.
+    /// Rows that a device puts into one call at most; without it, as many as are asked at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<U53>,
 }

@@ -1,3 +1,5 @@
+//! The direct convolutions beside their definition in FP64, on random shapes.
+
 use tract_onnx::tract_core::ops::cnn::PaddingSpec;
 use tract_onnx::tract_core::ops::math::{max, min};
 

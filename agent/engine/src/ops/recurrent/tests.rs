@@ -1,3 +1,5 @@
+//! The recurrent operators beside their definitions in FP64, on random models.
+
 use prost::Message;
 use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
