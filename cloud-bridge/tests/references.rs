@@ -222,7 +222,7 @@ fn tables_and_archives_are_references_too() {
     let mut wrong = values("diabetes/golden_y.npy");
     wrong[5] += 3.0;
     fs::write(desk.path("y.csv"), rows(wrong, 1)).unwrap();
-    desk.refused(&format!("{model} --golden x.csv y.csv"), "E_GOLDEN", &["row 5", "off by 3"]);
+    desk.refused(&format!("{model} --golden x.csv y.csv"), "E_GOLDEN", &["row 5", "off by 3.0e0"]);
     desk.refused(&format!("{model} --golden {} y.csv", name("pre.json")), "", &["pre.json", ".npz"]);
 }
 

@@ -114,7 +114,7 @@ pub enum GoldenError {
         got: String,
     },
     /// The model disagrees with the reference; the worst value is told.
-    #[error("output {output:?}, row {row}: {got} where the reference says {expected} (off by {error})")]
+    #[error("output {output:?}, row {row}: {got} where the reference says {expected} (off by {error:.1e})")]
     Mismatch {
         /// The output.
         output: String,

@@ -68,10 +68,12 @@ pub(crate) fn test(
 ) -> anyhow::Result<Tested> {
     let pipeline = open(dir, called)?;
     if let Some((path, rows)) = data
-        && let Err(error @ RunError::Cell { .. }) = pipeline.prepare(rows)
+        && let Err(error @ (RunError::Cell { .. } | RunError::MissingColumn { .. })) = pipeline.prepare(rows)
     {
         let fault = Fault::new(format!("the training data {} cannot be used", path.display())).because(error);
-        return Err(fault.remedy("give numbers only where the model takes numbers, without the target").into());
+        return Err(fault
+            .remedy("give --data the columns that the model takes, with numbers only where it takes numbers")
+            .into());
     }
     let (golden, from_reference, answers) = match (source, data) {
         (GoldenSource::Files { x, y, raw, answers }, _) => {

@@ -137,5 +137,5 @@ fn lines(path: &Path) -> anyhow::Result<Vec<String>> {
 fn unusable(path: &Path, why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Fault {
     Fault::new(format!("cannot use {} as a reference", path.display()))
         .because(why)
-        .remedy("give inputs and outputs as .npy, .npz or .csv; raw inputs may also be pictures")
+        .remedy("give --golden X Y as .npy, .npz or .csv; the raw inputs of --golden-raw may also be pictures")
 }
