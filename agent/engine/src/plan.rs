@@ -206,7 +206,9 @@ impl Plans {
 
     fn of_typed(model: TypedModel) -> Result<Plans, String> {
         let (inputs, outputs) = (inputs(&model)?, outputs(&model)?);
-        let rows = rows_of(attempt(|| Ok(model.input_fact(0)?.shape.first().cloned()))?);
+        let axis = |model: &TypedModel| Ok(model.input_fact(0)?.shape.first().cloned());
+        // A graph of constants takes nothing.
+        let rows = if model.inputs.is_empty() { None } else { rows_of(attempt(|| axis(&model))?) };
         let Some(rows) = rows else {
             return Ok(Plans { inputs, outputs, first: Arc::new(optimised(model)?), more: None });
         };
