@@ -1,7 +1,8 @@
 //! How much memory a graph asks for, from what is written in it.
 //!
-//! Decides what an operator that is fed by constants will make: a few bytes of a file can ask for any amount
-//! of memory. What follows from the data of a request is not known here; the worker's own limit is for that.
+//! Decides what an operator that is fed by constants will make, and what follows from shapes: a few bytes of a
+//! file can ask for any amount of memory. An operator that is not known here, or a free axis, may still ask for
+//! more; the worker's own limit is for that.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use tract_onnx::pb::tensor_shape_proto::dimension::Value;
 use tract_onnx::pb::{GraphProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 
 use crate::external::element_bytes;
+use crate::shapes;
 use crate::tensor::elements;
 
 /// Elements of a constant that can still be a shape, or sizes of something.
@@ -108,7 +110,7 @@ impl<'a> Known<'a> {
                 Some(made) => sizes(&made),
                 None => times(shape(0).map(|shape| shape.into_iter().skip(2).collect()), &ints("strides")?),
             },
-            _ => return None,
+            _ => return shapes::made(node, shape),
         })
     }
 }

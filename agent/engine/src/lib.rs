@@ -26,6 +26,7 @@ mod port;
 mod processing;
 mod profile;
 mod reference;
+mod shapes;
 mod stream;
 mod suspect;
 mod table;
