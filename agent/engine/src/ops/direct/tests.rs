@@ -34,9 +34,8 @@ impl Case {
             after.push(behind);
         }
         let bounds = [None, Some((0.0, f32::INFINITY)), Some((-0.3, 0.4))][chance.below(3)];
-        let (batch, groups, given) = (chance.below(3) + 1, chance.below(4) + 2, chance.below(3) + 1);
-        let volume: usize = axes.iter().map(|axis: &Axis| axis.kernel).product();
-        let seen = if chance.below(2) == 0 { 1 } else { chance.below((FEW_TERMS / volume).clamp(1, FEW_CHANNELS)) + 1 };
+        let (batch, groups, given) = (chance.below(3) + 1, chance.below(4) + 1, chance.below(20) + 1);
+        let seen = if chance.below(2) == 0 { 1 } else { chance.below(10) + 1 };
         Case { batch, groups, seen, given, axes, after, bounds }
     }
 
@@ -140,7 +139,7 @@ fn it_agrees_with_the_definition_for_any_shape_and_attributes() {
         let got = got[0].to_plain_array_view::<f32>().unwrap();
         assert_eq!(got.len(), expected.len(), "{case:?}");
         let apart = got.iter().zip(&expected).map(|(got, expected)| (got - expected).abs()).fold(0.0, f32::max);
-        assert!(apart < 1e-5, "{apart} {case:?}");
+        assert!(apart < 3e-5, "{apart} {case:?}");
     }
 }
 
