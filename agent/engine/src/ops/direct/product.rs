@@ -133,13 +133,15 @@ impl Packed {
         let block = &scratch.block[..terms * width];
         let rows = self.given.next_multiple_of(PANEL);
         let simple = columns == width && first % each + columns <= each;
+        // Whole planes may go too far where another panel's planes come after and over it.
+        let planes = first % each == 0 && columns == each && width <= 2 * each;
         for row in (0..self.given).step_by(PANEL) {
             let at = group * rows + row;
             let weights = &self.panels[at * terms..][..PANEL * terms];
             let Ok(start) = <&[f32; PANEL]>::try_from(&self.bias[at..at + PANEL]) else { continue };
             let to = first / each * image + (group * self.given + row) * each;
             let given = (self.given - row).min(PANEL);
-            if simple && given == PANEL {
+            if simple && given == PANEL || planes && row + PANEL < self.given {
                 tile::panel(simd, (weights, block), (start, bounds), (&mut out[to + first % each..], each));
                 continue;
             }
@@ -204,7 +206,8 @@ fn copy(from: &[f32], to: &mut [f32], length: usize) {
         to[..length].copy_from_slice(&from[..length]);
         return;
     }
-    for (to, from) in to[..whole].chunks_exact_mut(COPIED).zip(from[..whole].chunks_exact(COPIED)) {
-        to.copy_from_slice(from);
+    let (to, from) = (to[..whole].as_chunks_mut::<COPIED>().0, from[..whole].as_chunks::<COPIED>().0);
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = *from;
     }
 }

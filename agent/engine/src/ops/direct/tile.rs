@@ -58,10 +58,17 @@ fn tile<S: Simd, const ROWS: usize, const WIDE: usize>(
     (out, pitch): (&mut [f32], usize),
 ) {
     let lanes = S::f32s::LEN;
-    let mut sums: [[S::f32s; WIDE]; ROWS] = std::array::from_fn(|row| [S::f32s::splat(simd, start[first + row]); WIDE]);
-    for (weights, columns) in panel.chunks_exact(PANEL).zip(block.chunks_exact(WIDE * lanes)) {
-        let columns: [S::f32s; WIDE] =
-            std::array::from_fn(|at| S::f32s::from_slice(simd, &columns[at * lanes..][..lanes]));
+    // Loops, not closures: what a closure does is not always compiled for these vectors.
+    let none = S::f32s::splat(simd, 0.0);
+    let mut sums = [[none; WIDE]; ROWS];
+    for row in 0..ROWS {
+        sums[row] = [S::f32s::splat(simd, start[first + row]); WIDE];
+    }
+    for (weights, numbers) in panel.chunks_exact(PANEL).zip(block.chunks_exact(WIDE * lanes)) {
+        let mut columns = [none; WIDE];
+        for at in 0..WIDE {
+            columns[at] = S::f32s::from_slice(simd, &numbers[at * lanes..][..lanes]);
+        }
         for row in 0..ROWS {
             let weight = S::f32s::splat(simd, weights[first + row]);
             for at in 0..WIDE {
