@@ -95,7 +95,7 @@ impl Packed {
                 self.runs(layout, first..first + columns, &mut scratch.runs);
                 let of_group = &source[group * self.seen * layout.copied()..];
                 gather(of_group, (self.seen, layout.copied()), (&offsets, &scratch.runs), &mut scratch.block, width);
-                self.block(simd, layout, group, (first, columns, width), bounds, out, scratch);
+                self.block(simd, layout, (group, first, columns, width), bounds, out, scratch);
             }
         }
     }
@@ -122,8 +122,7 @@ impl Packed {
         &self,
         simd: S,
         layout: &Layout,
-        group: usize,
-        (first, columns, width): (usize, usize, usize),
+        (group, first, columns, width): (usize, usize, usize, usize),
         bounds: Bounds,
         out: &mut [f32],
         scratch: &mut Scratch,

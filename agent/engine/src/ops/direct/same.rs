@@ -79,7 +79,7 @@ impl Same {
     ) {
         let (each_in, each_out) = (self.y.input * self.x.input, self.y.output * self.x.output);
         let mut taps = vec![(0, 0.0); order.len()];
-        let mut short = vec![0.0; WIDEST];
+        let mut short = [0.0; WIDEST];
         // Before the first row, and before the first column.
         let before = self.y.before * self.x.input + self.x.before;
         for (index, group) in planes.chunks_exact(seen * each_in).enumerate() {
@@ -151,7 +151,7 @@ fn block<S: Simd, const VECTORS: usize>(
         let within = &within[at..][..VECTORS * lanes];
         for vector in 0..VECTORS {
             let seen = S::f32s::from_slice(simd, &within[vector * lanes..][..lanes]).simd_gt(none);
-            sums[vector] = sums[vector] + seen.select(column[vector], none);
+            sums[vector] += seen.select(column[vector], none);
         }
     }
     let out = &mut out[at..][..VECTORS * lanes];
