@@ -58,8 +58,9 @@ pub(crate) fn library() -> Onnx {
 
 /// Simplifies a model as the library does, and puts our operators in the place of
 /// those that it does badly. The answers stay the same, but for rounding.
-pub(crate) fn rewrite(model: TypedModel) -> TractResult<TypedModel> {
+pub(crate) fn rewrite(mut model: TypedModel) -> TractResult<TypedModel> {
+    direct::keep(&mut model)?;
     let mut model = model.into_decluttered()?;
     direct::rewrite(&mut model)?;
-    Ok(model)
+    if direct::release(&mut model) { model.into_decluttered() } else { Ok(model) }
 }

@@ -1,15 +1,21 @@
-//! Convolution where each output sees few input channels, one or a handful:
-//! depthwise convolutions, and the first of many models.
+//! Convolution, and pools, of planes: how nearly all the time of a model of pictures
+//! or sounds is spent.
 //!
 //! Decides which convolutions of a model are computed here instead of by the
 //! library (32-bit floats, one or two spatial axes, channels first, constant
-//! kernels; at any stride, dilation, padding and number of groups), and takes the
-//! bounds of a clamp that follows into the sum. Knows nothing of how planes are
-//! convolved: that is `plane`.
+//! kernels; at any stride, dilation, padding and number of groups), keeps the
+//! library from making something else of them, and takes the bounds of a clamp that
+//! follows into the sum. Two ways: where few outputs look at the same planes, tap by
+//! tap (`plane`, and `same` where outputs lie as inputs do); else as a
+//! matrix product (`product` and `tile`). Knows nothing of how either computes.
 
 mod plane;
+mod pool;
+mod product;
+mod same;
 #[cfg(test)]
 mod tests;
+mod tile;
 
 use fearless_simd::Level;
 use tract_onnx::prelude::*;
@@ -20,6 +26,8 @@ use tract_onnx::tract_core::ops::nn::DataFormat;
 use tract_onnx::tract_hir::internal::*;
 
 use plane::{Axis, Bounds, Layout};
+use product::Packed;
+use same::Same;
 
 /// A convolution with its weights. Input [N, C, spatial...] or
 /// [C, spatial...], output the same with the output's channels.
@@ -27,11 +35,16 @@ use plane::{Axis, Bounds, Layout};
 struct Direct {
     spec: PoolSpec,
     groups: usize,
-    /// One kernel of an output channel after the other.
-    kernels: Arc<Tensor>,
-    /// One number for each output channel.
-    bias: Arc<Tensor>,
+    weights: Arc<Weights>,
     bounds: Bounds,
+}
+
+/// Weights and bias, as the way to compute wants them.
+#[derive(Debug, PartialEq)]
+enum Weights {
+    /// One kernel of an output channel after the other, and one bias for each.
+    Taps(Vec<f32>, Vec<f32>),
+    Product(Packed),
 }
 
 impl PartialEq for Direct {
@@ -39,8 +52,7 @@ impl PartialEq for Direct {
         let bits = |bounds: Bounds| bounds.map(|(low, high)| (low.to_bits(), high.to_bits()));
         self.spec == other.spec
             && self.groups == other.groups
-            && self.kernels == other.kernels
-            && self.bias == other.bias
+            && self.weights == other.weights
             && bits(self.bounds) == bits(other.bounds)
     }
 }
@@ -84,36 +96,28 @@ impl EvalOp for Direct {
             ensure!(output.len() == 0, "a convolution of an empty input");
             return Ok(tvec!(output.into_tvalue()));
         }
-        let layout = self.layout(shape.hw_dims());
-        let (planes, kernels) = (input.try_as_plain_ram()?, self.kernels.try_as_plain_ram()?);
-        let bias = self.bias.try_as_plain_ram()?;
-        let (planes, kernels, bias) = (planes.as_slice::<f32>()?, kernels.as_slice::<f32>()?, bias.as_slice::<f32>()?);
+        let (y, x) = axes(&self.spec, shape.hw_dims());
+        let planes = input.try_as_plain_ram()?;
+        let planes = planes.as_slice::<f32>()?;
         let mut out = output.try_as_plain_ram_mut()?;
         let out = out.as_slice_mut::<f32>()?;
-        self.convolve(&layout, planes, (kernels, bias), out);
+        match &*self.weights {
+            Weights::Taps(kernels, bias) => self.convolve((y, x), planes, (kernels, bias), out),
+            Weights::Product(packed) => packed.convolve(Level::new(), &Layout::new(y, x), planes, self.bounds, out),
+        }
         Ok(tvec!(output.into_tvalue()))
     }
 }
 
 impl Direct {
-    fn layout(&self, spatial: &[usize]) -> Layout {
-        let padded = self.spec.computed_padding(spatial);
-        let axis = |index: usize| Axis {
-            input: spatial[index],
-            output: padded[index].convoluted,
-            kernel: self.spec.kernel_shape[index],
-            stride: self.spec.stride(index),
-            dilation: self.spec.dilation(index),
-            before: padded[index].pad_before,
-        };
-        let flat = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, before: 0 };
-        if spatial.len() == 1 { Layout::new(flat, axis(0)) } else { Layout::new(axis(0), axis(1)) }
-    }
-
     /// The planes of a group are copied once, for all the kernels that look at them.
-    fn convolve(&self, layout: &Layout, planes: &[f32], (kernels, bias): (&[f32], &[f32]), out: &mut [f32]) {
+    fn convolve(&self, (y, x): (Axis, Axis), planes: &[f32], (kernels, bias): (&[f32], &[f32]), out: &mut [f32]) {
         let level = Level::new();
         let (seen, given) = (self.spec.input_channels / self.groups, self.spec.output_channels / self.groups);
+        if let Some(same) = Same::new(y, x) {
+            return same.convolve(level, (planes, seen), (kernels, bias), self.bounds, (out, given));
+        }
+        let layout = &Layout::new(y, x);
         let volume = kernels.len() / self.spec.output_channels;
         let each_in = layout.plane();
         let each_out = out.len() / (planes.len() / each_in / seen * given);
@@ -136,15 +140,66 @@ impl Direct {
     }
 }
 
-/// Terms of a sum up to which ours is the faster: with more, it pays to lay the
-/// input out for the library's matrix product, which reads each number less often.
-const FEW_TERMS: usize = 64;
-/// Input channels up to which the kernels of a convolution with groups, or with
-/// none, are looked at here.
-const FEW_CHANNELS: usize = 4;
+/// Down and across; a model with one spatial axis has the second.
+fn axes(spec: &PoolSpec, spatial: &[usize]) -> (Axis, Axis) {
+    let padded = spec.computed_padding(spatial);
+    let axis = |index: usize| Axis {
+        input: spatial[index],
+        output: padded[index].convoluted,
+        kernel: spec.kernel_shape[index],
+        stride: spec.stride(index),
+        dilation: spec.dilation(index),
+        before: padded[index].pad_before,
+    };
+    let flat = Axis { input: 1, output: 1, kernel: 1, stride: 1, dilation: 1, before: 0 };
+    if spatial.len() == 1 { (flat, axis(0)) } else { (axis(0), axis(1)) }
+}
+
+/// Outputs that look at the same planes, below which each is summed tap by tap: it does
+/// not pay to gather for so few what the taps see.
+const FEW_OUTPUTS: usize = 8;
+
+/// Keeps convolutions that see one element from being made matrix products by the
+/// library, which would then be split where planes are joined, and turned around
+/// where there are several rows. It does so where the dilation is 1, which is
+/// without meaning where there is nothing to dilate: so it is made another.
+pub(super) fn keep(model: &mut TypedModel) -> TractResult<()> {
+    for id in 0..model.nodes.len() {
+        let node = &model.nodes[id];
+        let Some(conv) = node.op_as::<Conv>().filter(|conv| sees_one(conv)) else { continue };
+        if conv.q_params.is_some() || model.outlet_fact(node.inputs[0])?.datum_type != f32::datum_type() {
+            continue;
+        }
+        let mut conv = conv.clone();
+        // Where a stride is taken out, the dilation is divided by it.
+        conv.pool_spec.dilations = Some(conv.pool_spec.strides().iter().map(|stride| 2 * stride).collect());
+        model.nodes[id].op = Box::new(conv);
+    }
+    Ok(())
+}
+
+/// Gives back those that were kept and not taken; whether there were any.
+pub(super) fn release(model: &mut TypedModel) -> bool {
+    let mut any = false;
+    for node in &mut model.nodes {
+        let Some(conv) = node.op_as::<Conv>().filter(|conv| sees_one(conv)) else { continue };
+        if conv.pool_spec.dilations().iter().any(|dilation| *dilation != 1) {
+            let mut conv = conv.clone();
+            conv.pool_spec.dilations = None;
+            node.op = Box::new(conv);
+            any = true;
+        }
+    }
+    any
+}
+
+fn sees_one(conv: &Conv) -> bool {
+    conv.pool_spec.kernel_shape.iter().all(|size| *size == 1)
+}
 
 /// Puts ours in the place of each convolution that it knows. For a model that the library has simplified, and not yet made ready to run.
 pub(super) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
+    pool::rewrite(model)?;
     for id in 0..model.nodes.len() {
         let Some(mut op) = ours(model, &model.nodes[id])? else { continue };
         let mut last = id;
@@ -190,21 +245,24 @@ fn ours(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Direct>> {
     }
     let seen = spec.input_channels / conv.group;
     let terms = seen * spec.kernel_shape.iter().product::<usize>();
-    let few = seen == 1 && conv.group > 1 || seen <= FEW_CHANNELS && terms <= FEW_TERMS;
-    if !few || kernels.len() != spec.output_channels * terms {
+    if kernels.len() != spec.output_channels * terms {
         return Ok(None);
     }
-    let bias = match bias.len() {
-        1 => bias
-            .clone()
-            .into_tensor()
-            .into_shape(&[])?
-            .broadcast_scalar_to_shape(&[spec.output_channels])?
-            .into_arc_tensor(),
-        channels if channels == spec.output_channels => bias.clone(),
-        _ => return Ok(None),
+    let numbers = |tensor: &Tensor| TractResult::Ok(tensor.try_as_plain_ram()?.as_slice::<f32>()?.to_vec());
+    let (kernels, mut bias) = (numbers(kernels)?, numbers(bias)?);
+    if bias.len() == 1 {
+        bias = vec![bias[0]; spec.output_channels];
+    }
+    if bias.len() != spec.output_channels || kernels.is_empty() {
+        return Ok(None);
+    }
+    let few = spec.output_channels / conv.group < FEW_OUTPUTS;
+    let weights = if few {
+        Weights::Taps(kernels, bias)
+    } else {
+        Weights::Product(Packed::new(conv.group, seen, &kernels, &bias))
     };
-    Ok(Some(Direct { spec: spec.clone(), groups: conv.group, kernels: kernels.clone(), bias, bounds: None }))
+    Ok(Some(Direct { spec: spec.clone(), groups: conv.group, weights: weights.into(), bounds: None }))
 }
 
 /// The node that alone takes this one's output and only bounds it by constants.

@@ -8,11 +8,11 @@
 
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 
+use super::tile::{WIDEST, bounded};
+
 /// Vectors that are summed at once, so that a multiplication need not wait for
 /// the one before it.
 const AT_ONCE: usize = 4;
-/// The widest vector, in numbers.
-const WIDEST: usize = 16;
 /// Rows shorter than this are not worth a loop each: all rows are then summed as
 /// one, with the gaps between them.
 const SHORT: usize = 2 * WIDEST;
@@ -62,6 +62,8 @@ pub(super) struct Layout {
     rows: usize,
     pitch: usize,
     parts: Vec<Part>,
+    /// What padding is.
+    empty: f32,
 }
 
 /// The elements of one phase of each axis: where the first is in the plane, and
@@ -91,7 +93,12 @@ impl Layout {
                 }
             }
         }
-        Layout { y, x, phases, rows, pitch, parts }
+        Layout { y, x, phases, rows, pitch, parts, empty: 0.0 }
+    }
+
+    /// With this in place of the padding's zeros.
+    pub(super) fn with_empty(self, empty: f32) -> Layout {
+        Layout { empty, ..self }
     }
 
     /// Elements of an input plane.
@@ -104,10 +111,28 @@ impl Layout {
         self.phases.0.len() * self.phases.1.len() * self.rows * self.pitch
     }
 
+    /// Whether a copy is the plane itself: each output sees the one element at its place.
+    pub(super) fn is_plain(&self) -> bool {
+        [self.y, self.x]
+            .iter()
+            .all(|axis| (axis.kernel, axis.stride, axis.before) == (1, 1, 0) && axis.input == axis.output)
+    }
+
+    /// Elements of an output plane.
+    pub(super) fn outputs(&self) -> usize {
+        self.y.output * self.x.output
+    }
+
+    /// Outputs whose columns lie beside each other in a copy, and how far it is from such
+    /// a line to the next.
+    pub(super) fn lines(&self) -> (usize, usize) {
+        if self.pitch == self.x.output { (self.outputs(), 0) } else { (self.x.output, self.pitch) }
+    }
+
     /// Room for so many copies, all padding; with a margin, so that a vector may
     /// begin at any element.
     pub(super) fn room(&self, planes: usize) -> Vec<f32> {
-        vec![0.0; planes * self.copied() + AT_ONCE * WIDEST]
+        vec![self.empty; planes * self.copied() + AT_ONCE * WIDEST]
     }
 
     /// Room for the sums of short rows; empty when rows are long.
@@ -137,8 +162,8 @@ impl Layout {
             let from = (&plane[part.from..], self.y.stride * self.x.input);
             let to = (&mut room[part.to..], self.pitch);
             match self.x.stride {
-                1 => copy_rows::<1>(from, to, part.rows, part.columns, true),
-                2 => copy_rows::<2>(from, to, part.rows, part.columns, true),
+                1 => copy_rows::<1>(from, to, part.rows, part.columns, Some(self.empty)),
+                2 => copy_rows::<2>(from, to, part.rows, part.columns, Some(self.empty)),
                 stride => {
                     for row in 0..part.rows {
                         let from = from.0[row * from.1..].iter().step_by(stride);
@@ -156,31 +181,55 @@ impl Layout {
         level: Level,
         room: &[f32],
         taps: &[(usize, f32)],
-        (start, bounds): (f32, Bounds),
+        start: (f32, Bounds),
+        sums: &mut [f32],
+        out: &mut [f32],
+    ) {
+        self.fold::<false>(level, room, taps, start, sums, out);
+    }
+
+    /// The greatest of what the taps see, whatever their weights, or what is empty if that is greater.
+    pub(super) fn greatest(
+        &self,
+        level: Level,
+        room: &[f32],
+        taps: &[(usize, f32)],
+        sums: &mut [f32],
+        out: &mut [f32],
+    ) {
+        self.fold::<true>(level, room, taps, (self.empty, None), sums, out);
+    }
+
+    fn fold<const GREATEST: bool>(
+        &self,
+        level: Level,
+        room: &[f32],
+        taps: &[(usize, f32)],
+        start: (f32, Bounds),
         sums: &mut [f32],
         out: &mut [f32],
     ) {
         let width = self.x.output;
         if sums.is_empty() {
-            dispatch!(level, simd => lines(simd, (room, self.pitch), taps, (start, bounds), (&mut *out, width)));
+            dispatch!(level, simd => lines::<_, GREATEST>(simd, (room, self.pitch), taps, start, (&mut *out, width)));
             return;
         }
         let length = sums.len();
-        dispatch!(level, simd => lines(simd, (room, 0), taps, (start, bounds), (&mut *sums, length)));
-        copy_rows::<1>((sums, self.pitch), (out, width), self.y.output, width, false);
+        dispatch!(level, simd => lines::<_, GREATEST>(simd, (room, 0), taps, start, (&mut *sums, length)));
+        copy_rows::<1>((sums, self.pitch), (out, width), self.y.output, width, None);
     }
 }
 
 /// Copies rows from one pitch to another, of each every `STRIDE`th number, eight
 /// at a time: what goes too far is overwritten by the row after it, or with
-/// `cleared`, made zero.
+/// `empty`, made that.
 #[inline(always)]
 fn copy_rows<const STRIDE: usize>(
     (from, from_pitch): (&[f32], usize),
     (to, to_pitch): (&mut [f32], usize),
     rows: usize,
     columns: usize,
-    cleared: bool,
+    empty: Option<f32>,
 ) {
     const EIGHT: usize = 8;
     let whole = columns.next_multiple_of(EIGHT);
@@ -196,8 +245,8 @@ fn copy_rows<const STRIDE: usize>(
             let eight: [f32; EIGHT] = std::array::from_fn(|index| window[index * STRIDE]);
             to[at..][..EIGHT].copy_from_slice(&eight);
         }
-        if cleared {
-            to[columns..][..EIGHT].fill(0.0);
+        if let Some(empty) = empty {
+            to[columns..][..EIGHT].fill(empty);
         }
     }
 }
@@ -205,7 +254,7 @@ fn copy_rows<const STRIDE: usize>(
 /// Sums for lines of outputs that look at lines of a copied plane, each so far
 /// from the next.
 #[inline(always)]
-fn lines<S: Simd>(
+fn lines<S: Simd, const GREATEST: bool>(
     simd: S,
     (room, pitch): (&[f32], usize),
     taps: &[(usize, f32)],
@@ -213,44 +262,55 @@ fn lines<S: Simd>(
     (out, width): (&mut [f32], usize),
 ) {
     for y in 0..out.len() / width {
-        line(simd, &room[y * pitch..], taps, start, bounds, &mut out[y * width..][..width]);
+        line::<S, GREATEST>(simd, &room[y * pitch..], taps, (start, bounds), &mut out[y * width..][..width]);
     }
 }
 
 /// As `sum`, with the number of taps known to the compiler where it is a usual one.
 #[inline(always)]
-fn line<S: Simd>(simd: S, room: &[f32], taps: &[(usize, f32)], start: f32, bounds: Bounds, out: &mut [f32]) {
+fn line<S: Simd, const GREATEST: bool>(
+    simd: S,
+    room: &[f32],
+    taps: &[(usize, f32)],
+    start: (f32, Bounds),
+    out: &mut [f32],
+) {
     if let Ok(taps) = <&[(usize, f32); 9]>::try_from(taps) {
-        sum(simd, room, taps, start, bounds, out);
+        sum::<S, GREATEST>(simd, room, taps, start, out);
     } else {
-        sum(simd, room, taps, start, bounds, out);
+        sum::<S, GREATEST>(simd, room, taps, start, out);
     }
 }
 
 /// Sums at every element of `out`, which is at least one of the widest vectors long.
 #[inline(always)]
-fn sum<S: Simd>(simd: S, room: &[f32], taps: &[(usize, f32)], start: f32, bounds: Bounds, out: &mut [f32]) {
+fn sum<S: Simd, const GREATEST: bool>(
+    simd: S,
+    room: &[f32],
+    taps: &[(usize, f32)],
+    start: (f32, Bounds),
+    out: &mut [f32],
+) {
     let mut done = 0;
     while done < out.len() {
         if out.len() - done >= AT_ONCE * S::f32s::LEN {
-            block::<S, AT_ONCE>(simd, &room[done..], taps, start, bounds, &mut out[done..]);
+            block::<S, AT_ONCE, GREATEST>(simd, &room[done..], taps, start, &mut out[done..]);
             done += AT_ONCE * S::f32s::LEN;
         } else {
             // The last vector may go over elements that are there already.
             let at = done.min(out.len() - S::f32s::LEN);
-            block::<S, 1>(simd, &room[at..], taps, start, bounds, &mut out[at..]);
+            block::<S, 1, GREATEST>(simd, &room[at..], taps, start, &mut out[at..]);
             done = at + S::f32s::LEN;
         }
     }
 }
 
 #[inline(always)]
-fn block<S: Simd, const VECTORS: usize>(
+fn block<S: Simd, const VECTORS: usize, const GREATEST: bool>(
     simd: S,
     room: &[f32],
     taps: &[(usize, f32)],
-    start: f32,
-    bounds: Bounds,
+    (start, bounds): (f32, Bounds),
     out: &mut [f32],
 ) {
     let lanes = S::f32s::LEN;
@@ -259,15 +319,17 @@ fn block<S: Simd, const VECTORS: usize>(
         let shifted = &room[*offset..][..VECTORS * lanes];
         let tap = S::f32s::splat(simd, *tap);
         for vector in 0..VECTORS {
-            sums[vector] = S::f32s::from_slice(simd, &shifted[vector * lanes..][..lanes]).mul_add(tap, sums[vector]);
+            let seen = S::f32s::from_slice(simd, &shifted[vector * lanes..][..lanes]);
+            sums[vector] = if GREATEST {
+                // What is not a number is passed over.
+                seen.simd_gt(sums[vector]).select(seen, sums[vector])
+            } else {
+                seen.mul_add(tap, sums[vector])
+            };
         }
     }
     let out = &mut out[..VECTORS * lanes];
     for vector in 0..VECTORS {
-        let mut sum = sums[vector];
-        if let Some((low, high)) = bounds {
-            sum = sum.max(S::f32s::splat(simd, low)).min(S::f32s::splat(simd, high));
-        }
-        sum.store_slice(&mut out[vector * lanes..][..lanes]);
+        bounded(simd, sums[vector], bounds).store_slice(&mut out[vector * lanes..][..lanes]);
     }
 }
