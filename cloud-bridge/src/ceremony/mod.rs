@@ -15,7 +15,9 @@ use anyhow::Context;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ed25519_dalek::SigningKey;
 use std::collections::BTreeSet;
+use std::fs::Permissions;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use trust::{Envelope, MAX_ROOT_BYTES, PayloadKind, Role, Root, Signature, Verified};
 
@@ -122,7 +124,9 @@ impl Draft {
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let cannot = || format!("cannot write {}", path.display());
         let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(dir).with_context(cannot)?;
+        // Nothing in it is secret, and the bridge must read it.
+        let mode = Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().permissions(mode).tempfile_in(dir).with_context(cannot)?;
         file.write_all(&self.to_bytes()).and_then(|()| file.as_file().sync_all()).with_context(cannot)?;
         file.persist(path).with_context(cannot)?;
         Ok(())

@@ -3,6 +3,7 @@
 use crate::desk::{Desk, names};
 use serde_json::Value;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 /// Two root keys of two people, and a root that needs both.
 fn two_people() -> Desk {
@@ -36,6 +37,8 @@ fn a_first_root_is_good_when_both_have_signed() {
     assert_eq!(desk.refused("verify bundle --root fleet/root.json")["code"], "E_THRESHOLD");
     assert_eq!(sign("anna")["complete"], false, "the same key counts once");
     assert_eq!(sign("bert")["complete"], true);
+    let mode = fs::metadata(desk.path("fleet/root.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o644, "the bridge reads it");
     desk.done("verify bundle --root fleet/root.json");
     let error = desk.refused("root sign fleet/root.json --key people/carl.pem");
     assert!(error["message"].as_str().unwrap().contains("does not hold the role root"), "{error}");
@@ -52,6 +55,8 @@ fn the_next_root_needs_the_old_and_the_new_holders() {
         desk.json(&format!("root remove-key --role root --holder people/anna.pub {place} --key people/bert.pem"));
     assert_eq!(missing(&made), [("the old root", 1, 2), ("the new root", 1, 2)]);
     let sign = |who: &str| desk.json(&format!("root sign root-2.json --root fleet/root.json --key people/{who}.pem"));
+    let alone = desk.refused("root sign root-2.json --key people/carl.pem");
+    assert!(alone["remedy"].as_str().unwrap().contains("--root"), "{alone}");
     assert_eq!(missing(&sign("carl")), [("the old root", 1, 2)]);
     assert_eq!(sign("anna")["complete"], true);
 

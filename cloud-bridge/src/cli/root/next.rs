@@ -6,6 +6,7 @@ use crate::ceremony::{self, Changes, Draft};
 use crate::cli::Out;
 use crate::cli::draft::{self, Signers};
 use crate::cli::keys::roles;
+use crate::fault::Fault;
 use crate::keyfile;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -147,7 +148,7 @@ impl Place {
         }
         let epochs: Vec<Role> =
             Role::ALL.into_iter().filter(|role| next.role_epoch(*role) > trusted.role_epoch(*role)).collect();
-        if epochs.contains(&Role::Revocation) && trusted.role_epoch(Role::Revocation) > 0 {
+        if epochs.contains(&Role::Revocation) {
             out.note("the revocation role begins a new epoch: sign the revocation anew, or devices keep the old one")?;
         }
         let names: Vec<&str> = epochs.iter().map(|role| role.as_str()).collect();
@@ -161,6 +162,10 @@ impl Sign {
         let trusted = self.root.as_deref().map(authority::read_root).transpose()?;
         let mut draft = Draft::read(PayloadKind::Root, &self.file)?;
         let root: Root = draft.says()?;
+        if trusted.is_none() && root.version.get() > 1 {
+            let fault = Fault::new(format!("root {} follows another root", root.version));
+            return Err(fault.remedy("give the root that it follows with --root").into());
+        }
         // What would be refused anyway is not signed.
         ceremony::root_standing(trusted.as_ref(), &draft)?;
         if self.signers.is_empty() {
