@@ -5,6 +5,7 @@
 //! which cannot sign; every root made here is checked there before it is written.
 
 use crate::bundle::Staging;
+use crate::ceremony::{self, Changes, Draft, Standing};
 use crate::fault::Fault;
 use crate::keyfile;
 use crate::service;
@@ -37,8 +38,10 @@ const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 pub(crate) struct NewFleet {
     /// Its name.
     pub(crate) fleet: FleetId,
-    /// Publishers' keys; empty to make one.
-    pub(crate) publishers: Vec<VerifyingKey>,
+    /// Who holds which role; for a role without anybody a key is made.
+    pub(crate) holders: Vec<(Role, VerifyingKey)>,
+    /// Thresholds, scopes and policy, where they are not what a new fleet has.
+    pub(crate) changes: Changes,
     /// Names and addresses of the bridge, besides those of its own machine.
     pub(crate) hosts: Vec<String>,
     /// Seconds since 1970.
@@ -50,8 +53,10 @@ pub(crate) struct NewFleet {
 /// What was made.
 #[derive(Debug)]
 pub(crate) struct Authority {
-    /// The root, as devices will verify it.
-    pub(crate) root: Verified<Root>,
+    /// The root: complete, or waiting for holders of the root role whose keys are elsewhere.
+    pub(crate) root: Root,
+    /// What devices would say of it.
+    pub(crate) standing: Standing<Root>,
     /// The secret keys that were made, by role.
     pub(crate) keys: BTreeMap<&'static str, PathBuf>,
 }
@@ -65,21 +70,27 @@ pub(crate) fn init(new: &NewFleet, dir: &Path) -> anyhow::Result<Authority> {
     let mut secrets: BTreeMap<&'static str, SigningKey> = BTreeMap::new();
     let mut holders: BTreeMap<Role, Vec<VerifyingKey>> = BTreeMap::new();
     for role in Role::ALL {
-        if role == Role::Publisher && !new.publishers.is_empty() {
-            holders.insert(role, new.publishers.clone());
+        let named: Vec<_> = new.holders.iter().filter(|(held, _)| *held == role).map(|(_, key)| *key).collect();
+        if !named.is_empty() {
+            holders.insert(role, named);
             continue;
         }
         let key = keyfile::generate()?;
         holders.insert(role, vec![key.verifying_key()]);
         secrets.insert(role.as_str(), key);
     }
-    let root = first_root(new, &holders)?;
+    let mut root = first_root(new, &holders)?;
+    ceremony::apply(&mut root, &new.changes, new.now)?;
     let payload = serde_json::to_vec(&root).context("the root cannot be written as JSON")?;
-    let bytes = envelope(PayloadKind::Root, payload, &secrets[Role::Root.as_str()]).to_bytes();
-    let root = trust::verify_root(new.fleet.as_str(), &bytes).context("the new root does not hold")?;
+    let mut draft = Draft::new(PayloadKind::Root, payload);
+    if let Some(key) = secrets.get(Role::Root.as_str()) {
+        draft.sign(key, Role::Root, &[&root])?;
+    }
+    let standing = ceremony::root_standing(None, &draft)?;
+    let bytes = draft.to_bytes();
 
     for (role, key) in &secrets {
-        keyfile::write_pair(&staging.path().join("keys"), role, key)?;
+        keyfile::write_pair(&staging.path().join("keys"), role, key, None)?;
     }
     write_certificates(new, &staging)?;
     let write = |name: &str, text: &[u8]| keyfile::write_new(&staging.path().join(name), text, 0o644);
@@ -89,7 +100,7 @@ pub(crate) fn init(new: &NewFleet, dir: &Path) -> anyhow::Result<Authority> {
     write("agent.toml", first_agent(&new.fleet).as_bytes())?;
     staging.commit()?;
     let keys = secrets.keys().map(|role| (*role, dir.join("keys").join(format!("{role}.pem")))).collect();
-    Ok(Authority { root, keys })
+    Ok(Authority { root, standing, keys })
 }
 
 /// A configuration for a first agent, on the bridge's own machine.
@@ -120,14 +131,7 @@ pub(crate) fn signature(kind: PayloadKind, payload: &[u8], key: &SigningKey) -> 
 /// # Errors
 /// When it cannot be read, or a refusal.
 pub(crate) fn read_root(path: &Path) -> anyhow::Result<Verified<Root>> {
-    let unreadable = |e: std::io::Error| {
-        Fault::new(format!("cannot read the root {}", path.display()))
-            .because(e)
-            .remedy("give the root.json that `petrel root init` made")
-    };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let bytes = read_document(path)?;
     let verified = fleet_of(&bytes).and_then(|fleet| trust::verify_root(&fleet, &bytes));
     let refused = |refusal| {
         Fault::new(format!("the root {} is refused", path.display()))
@@ -135,6 +139,22 @@ pub(crate) fn read_root(path: &Path) -> anyhow::Result<Verified<Root>> {
             .remedy("give the root.json of `petrel root init`, from a source that you trust")
     };
     Ok(verified.map_err(refused)?)
+}
+
+/// A document that a person points to, of at most the size that one may have.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn read_document(path: &Path) -> anyhow::Result<Vec<u8>> {
+    let unreadable = |e: std::io::Error| {
+        Fault::new(format!("cannot read {}", path.display()))
+            .because(e)
+            .remedy("give a document that `petrel root` or `petrel revoke` made")
+    };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
 }
 
 /// The fleet that a root says it is for; nothing of it is verified.
@@ -228,10 +248,11 @@ mod tests {
 
     const NOW: u64 = 1_800_000_000;
 
-    fn fleet(publishers: Vec<VerifyingKey>) -> NewFleet {
+    fn fleet(holders: Vec<(Role, VerifyingKey)>) -> NewFleet {
         NewFleet {
             fleet: "plant-3".parse().unwrap(),
-            publishers,
+            holders,
+            changes: Changes::default(),
             hosts: vec!["bridge.example".into()],
             now: NOW,
             days: 30,
@@ -243,11 +264,12 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("fleet");
         let made = init(&fleet(vec![]), &dir).unwrap();
-        assert_eq!(read_root(&dir.join("root.json")).unwrap(), made.root);
+        assert_eq!(*read_root(&dir.join("root.json")).unwrap(), made.root);
         assert_eq!(made.root.expires.unix(), (NOW + 30 * DAY) as i64);
         assert_eq!(made.keys.len(), Role::ALL.len());
         for (role, path) in &made.keys {
-            let id = keyfile::id(&keyfile::read_private(path).unwrap().verifying_key());
+            let id =
+                keyfile::id(&keyfile::read_private(path, &keyfile::Passphrase::default()).unwrap().verifying_key());
             assert_eq!(made.root.roles[*role].keyids, BTreeSet::from([id]), "{role}");
         }
         for secret in ["tls/ca.key", "tls/bridge.key"] {
@@ -259,7 +281,7 @@ mod tests {
     fn a_publisher_that_is_given_keeps_its_key() {
         let parent = tempfile::tempdir().unwrap();
         let key = keyfile::generate().unwrap().verifying_key();
-        let made = init(&fleet(vec![key]), &parent.path().join("fleet")).unwrap();
+        let made = init(&fleet(vec![(Role::Publisher, key)]), &parent.path().join("fleet")).unwrap();
         assert!(!made.keys.contains_key("publisher"));
         assert!(made.root.in_scope(&keyfile::id(&key), "any-stream"));
     }

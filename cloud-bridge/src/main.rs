@@ -6,6 +6,7 @@
 mod authority;
 mod broker;
 mod bundle;
+mod ceremony;
 mod cli;
 mod demo;
 mod fault;
@@ -13,7 +14,7 @@ mod keyfile;
 mod service;
 
 use clap::{Parser, Subcommand};
-use cli::{Out, bridge, devices, inspect, keys, login, pack, push, rollout, root, sign, status, verify};
+use cli::{Out, bridge, devices, inspect, keys, login, pack, push, revoke, rollout, root, sign, status, verify};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
 
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Keys(keys::Args),
     Root(root::Args),
+    Revoke(Box<revoke::Args>),
     Pack(Box<pack::Args>),
     Sign(sign::Args),
     Verify(verify::Args),
@@ -50,6 +52,7 @@ impl Command {
         match self {
             Command::Keys(args) => args.run(out),
             Command::Root(args) => args.run(out),
+            Command::Revoke(args) => args.run(out),
             Command::Pack(args) => args.run(out),
             Command::Sign(args) => args.run(out),
             Command::Verify(args) => args.run(out),

@@ -3,12 +3,19 @@
 
 use crate::build::{self, Profile, binaries, cargo, python, workspace};
 use anyhow::{Context, bail};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 type Oracle = fn() -> anyhow::Result<()>;
 
-const ORACLES: [(&str, Oracle); 4] =
-    [("reference", reference), ("onnx", onnx), ("sklearn", sklearn), ("mosquitto", mosquitto)];
+const ORACLES: [(&str, Oracle); 6] = [
+    ("reference", reference),
+    ("onnx", onnx),
+    ("sklearn", sklearn),
+    ("tuf", tuf),
+    ("oms", oms),
+    ("mosquitto", mosquitto),
+];
 
 /// `cargo xtask oracles [NAME]`
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
@@ -64,6 +71,33 @@ fn sklearn() -> anyhow::Result<()> {
     let python = python("oracles/python", "tests/oracles/requirements.txt")?;
     let folder = binaries(Profile::Dev)?;
     build::run(Command::new(python).arg(script).arg("--json").arg("--bin").arg(folder))
+}
+
+/// An example program of the trust crate.
+fn trust_example(name: &str) -> anyhow::Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--workspace", "--example", name]);
+    build::run(&mut build)?;
+    Ok(build::folder(Profile::Dev).join("examples").join(name))
+}
+
+/// 500 random chains of roots, against python-tuf.
+fn tuf() -> anyhow::Result<()> {
+    let script = workspace().join("tests/oracles/root_chains.py");
+    let python = python("oracles/trust", "tests/oracles/requirements.txt")?;
+    let mut chains = Command::new(trust_example("root_chains")?).arg("500").stdout(Stdio::piped()).spawn()?;
+    let told = chains.stdout.take().context("the chains have no output")?;
+    build::run(Command::new(python).arg(script).stdin(told))?;
+    anyhow::ensure!(chains.wait()?.success(), "the chains were not made");
+    Ok(())
+}
+
+/// `model.sig` both ways, against the tool of OpenSSF Model Signing.
+fn oms() -> anyhow::Result<()> {
+    let script = workspace().join("tests/oracles/model_signatures.py");
+    let python = python("oracles/trust", "tests/oracles/requirements.txt")?;
+    let (example, petrel) = (trust_example("model_signatures")?, binaries(Profile::Dev)?.join("petrel"));
+    build::run(Command::new(python).arg(script).arg(example).arg(petrel))
 }
 
 /// A running server; it ends with this value.

@@ -1,10 +1,11 @@
 """Does the OpenSSF tool `model_signing` agree with `petrel-trust` on `model.sig`, both ways?
 
-    python tests/oracles/model_signatures.py target/debug/examples/model_signatures [N]
+    python tests/oracles/model_signatures.py target/debug/examples/model_signatures target/debug/petrel [N]
 
-N bundles of ours must verify with the tool and with us; each with one thing changed must be
-refused by both; and N folders that the tool signed must verify with us. Prints one line, and one
-for each difference; exits 1 if there is any.
+N folders that the crate's example signed, and N bundles that `petrel pack` and `petrel sign` made, must
+verify with the tool and with us; each with one thing changed must be refused by both; and N
+folders that the tool signed must verify with us. Prints one line, and one for each difference;
+exits 1 if there is any.
 """
 
 import json
@@ -39,6 +40,35 @@ def tool_accepts(folder, key):
 def we_accept(program, folder, key):
     run = subprocess.run([program, "check", folder / "model.sig", key, folder], capture_output=True, text=True, check=True)
     return run.stdout.strip() == "ok"
+
+
+def petrel(program, *args):
+    return subprocess.run([program, *args], capture_output=True, text=True)
+
+
+def petrel_accepts(program, folder, parent):
+    """All that `petrel verify` asks, `model.sig` among it."""
+    root, public = parent / "fleet/root.json", parent / "keys/publisher-p256.pub"
+    return petrel(program, "verify", folder, "--root", root, "--p256-public", public).returncode == 0
+
+
+def command_accepts(folder, key):
+    """The tool as a person calls it, as the help of `petrel sign` says."""
+    tool = Path(sys.executable).parent / "model_signing"
+    line = [tool, "verify", "key", folder, "--signature", folder / "model.sig", "--public_key", key]
+    return subprocess.run([*line, "--ignore-paths", folder / "bundle.dsse.json"], capture_output=True).returncode == 0
+
+
+def packed(program, parent, n):
+    """A bundle of a small model, packed and signed with both keys."""
+    model, folder = Path(__file__).resolve().parent.parent / "models/diabetes", parent / f"packed-{n}"
+    golden = ["--golden", model / "golden_x.npy", model / "golden_y.npy"]
+    line = ["pack", model / "model.onnx", "--stream", f"s-{n}", "--version", f"1.0.{n}", *golden, "-o", folder]
+    for step in [line, ["sign", folder, "--key", parent / "keys/publisher.pem"]]:
+        run = petrel(program, *step)
+        if run.returncode:
+            sys.exit(run.stderr)
+    return folder
 
 
 def corrupt(folder, rng):
@@ -77,7 +107,8 @@ def theirs(parent, n, rng, private):
 
 
 def main():
-    program, count = Path(sys.argv[1]).resolve(), int(sys.argv[2]) if len(sys.argv) > 2 else 100
+    program, ours = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+    count = int(sys.argv[3]) if len(sys.argv) > 3 else 100
     rng, wrong = random.Random(7), []
     with tempfile.TemporaryDirectory() as name:
         parent = Path(name)
@@ -90,6 +121,21 @@ def main():
             how = corrupt(folder, rng)
             if tool_accepts(folder, key) or we_accept(program, folder, key):
                 wrong.append(f"bundle {n} of ours with {how} changed was accepted")
+        petrel(ours, "keys", "new", "--role", "publisher", "--out", parent / "keys")
+        publisher, key = parent / "keys/publisher.pub", parent / "keys/publisher-p256.pub"
+        petrel(ours, "root", "init", "--fleet", "oracle", "--out", parent / "fleet", "--publisher", publisher)
+        for n in range(count):
+            folder = packed(ours, parent, n)
+            if not (tool_accepts(folder, key) and petrel_accepts(ours, folder, parent)):
+                wrong.append(f"packed bundle {n} was refused")
+            # The command starts slowly: it is asked about one in ten.
+            if n % 10 == 0 and not command_accepts(folder, key):
+                wrong.append(f"the command refused packed bundle {n}")
+            how = corrupt(folder, rng)
+            if tool_accepts(folder, key) or petrel_accepts(ours, folder, parent):
+                wrong.append(f"packed bundle {n} with {how} changed was accepted")
+            if n % 10 == 0 and command_accepts(folder, key):
+                wrong.append(f"the command accepted packed bundle {n} with {how} changed")
         secret = ec.generate_private_key(ec.SECP256R1())
         private, public = parent / "their.pem", parent / "their.pub.pem"
         pem = serialization.Encoding.PEM
@@ -101,7 +147,8 @@ def main():
                 wrong.append(f"folder {n} that the tool signed was refused")
     for line in wrong:
         print("FAIL", line)
-    print(f"{count} of ours with both, {count} corrupted with both, {count} of theirs with us: {len(wrong)} differences")
+    told = f"{count} of the crate's and {count} packed with both, as many corrupted with both, {count} of theirs with us"
+    print(f"{told}: {len(wrong)} differences")
     sys.exit(1 if wrong else 0)
 
 

@@ -24,7 +24,7 @@ pub(crate) use read::{Opened, read, read_bounded};
 pub(crate) use seal::{Sealed, describe, existing_seal, seal};
 pub(crate) use staging::Staging;
 pub(crate) use tar::{unpack, write as write_tar};
-pub(crate) use verify::{probe, verify};
+pub(crate) use verify::{ModelSignature, probe, verify, verify_model_signature};
 
 /// The contract between the model and the devices.
 pub(crate) const MANIFEST: &str = "manifest.json";
@@ -48,10 +48,12 @@ pub(crate) const SBOM: &str = "sbom.cdx.json";
 pub(crate) const CHUNKS: &str = "chunks.bin";
 /// The publishers' signatures, outside of what is signed.
 pub(crate) const SEAL: &str = "bundle.dsse.json";
+/// A signature on the same bytes for other people's tools (OpenSSF Model Signing).
+pub(crate) const MODEL_SIG: &str = "model.sig";
 
 /// All names that have a meaning of their own.
 pub(crate) const RESERVED: [&str; 12] =
-    [MANIFEST, MODEL, PRE, POST, LABELS, TOKENIZER, GOLDEN, DRIFT, SBOM, CHUNKS, SEAL, "model.sig"];
+    [MANIFEST, MODEL, PRE, POST, LABELS, TOKENIZER, GOLDEN, DRIFT, SBOM, CHUNKS, SEAL, MODEL_SIG];
 
 /// The most files of a bundle.
 pub(crate) const MAX_FILES: usize = 1024;

@@ -5,12 +5,15 @@
 pub(crate) mod bridge;
 pub(crate) mod client;
 pub(crate) mod devices;
+mod draft;
 pub(crate) mod explain;
 pub(crate) mod inspect;
+mod judgement;
 pub(crate) mod keys;
 pub(crate) mod login;
 pub(crate) mod pack;
 pub(crate) mod push;
+pub(crate) mod revoke;
 pub(crate) mod rollout;
 pub(crate) mod root;
 pub(crate) mod sign;

@@ -2,6 +2,7 @@
 
 use super::process::{Running, wait_for};
 use crate::authority::{self, NewFleet};
+use crate::ceremony::Changes;
 use crate::cli::client::{Client, Context, Token};
 use crate::keyfile;
 use crate::service::view::DeviceView;
@@ -43,9 +44,16 @@ pub(crate) struct Device {
 /// Makes the root of trust and its keys in `DIR/fleet`; returns the publisher's key.
 pub(crate) fn found(dir: &Path) -> anyhow::Result<SigningKey> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?.as_secs();
-    let new = NewFleet { fleet: FLEET.parse()?, publishers: Vec::new(), hosts: Vec::new(), now, days: 30 };
+    let new = NewFleet {
+        fleet: FLEET.parse()?,
+        holders: Vec::new(),
+        changes: Changes::default(),
+        hosts: Vec::new(),
+        now,
+        days: 30,
+    };
     authority::init(&new, &dir.join("fleet"))?;
-    keyfile::read_private(&dir.join("fleet/keys/publisher.pem"))
+    keyfile::read_private(&dir.join("fleet/keys/publisher.pem"), &keyfile::Passphrase::default())
 }
 
 impl Fleet {

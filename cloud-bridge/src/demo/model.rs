@@ -96,6 +96,6 @@ pub(crate) fn make(dir: &Path, version: &str, key: &SigningKey) -> anyhow::Resul
         target: target.clone(),
     };
     bundle::pack(&request, |_| {})?;
-    bundle::seal(&target, key)?;
+    bundle::seal(&target, key, None)?;
     Ok(target)
 }

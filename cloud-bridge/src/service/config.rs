@@ -15,6 +15,7 @@ struct Said {
     fleet: FleetId,
     root: PathBuf,
     director_key: PathBuf,
+    director_passphrase: Option<PathBuf>,
     ca: PathBuf,
     tls_cert: PathBuf,
     tls_key: PathBuf,
@@ -50,6 +51,8 @@ pub(crate) struct BridgeConfig {
     root: PathBuf,
     /// The director's private key.
     pub(crate) director_key: PathBuf,
+    /// A file with the passphrase of that key, where it is encrypted.
+    pub(crate) director_passphrase: Option<PathBuf>,
     /// The fleet's certificate authority, PEM.
     pub(crate) ca: PathBuf,
     /// The server's certificate chain, PEM.
@@ -112,6 +115,7 @@ impl BridgeConfig {
             fleet: said.fleet,
             root: base.join(said.root),
             director_key: base.join(said.director_key),
+            director_passphrase: said.director_passphrase.map(|path| base.join(path)),
             ca: base.join(said.ca),
             tls_cert: base.join(said.tls_cert),
             tls_key: base.join(said.tls_key),

@@ -1,6 +1,7 @@
 //! The director's pen: signs assignments, and nothing else.
 
 use crate::fault::Fault;
+use crate::keyfile::Passphrase;
 use crate::{authority, keyfile};
 use bridge_core::AssignmentDraft;
 use ed25519_dalek::SigningKey;
@@ -18,8 +19,8 @@ pub(crate) struct Director {
 
 impl Director {
     /// With the key in a file, which must hold the director's role in `root`.
-    pub(crate) fn new(root: Verified<Root>, path: &Path) -> anyhow::Result<Self> {
-        let key = keyfile::read_private(path)?;
+    pub(crate) fn new(root: Verified<Root>, path: &Path, passphrase: &Passphrase) -> anyhow::Result<Self> {
+        let key = keyfile::read_private(path, passphrase)?;
         let id = keyfile::id(&key.verifying_key());
         let holds = root.roles.get(Role::Director.as_str()).is_some_and(|r| r.keyids.contains(&id));
         if !holds {

@@ -17,6 +17,7 @@ pub(crate) use http::view;
 
 use crate::broker::{Broker, BrokerConfig};
 use crate::fault::Fault;
+use crate::keyfile::Passphrase;
 use anyhow::Context;
 use config::BrokerChoice;
 use director::Director;
@@ -55,7 +56,8 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data)
         .map_err(|e| unwritable().because(e).remedy("give a folder that this user may write"))?;
     let root = config.root()?;
-    let director = Director::new(root.clone(), &config.director_key)?;
+    let director =
+        Director::new(root.clone(), &config.director_key, &Passphrase::from(config.director_passphrase.clone()))?;
     let store = Store::open(&config.data).await?;
     store.admit(&config.data.join(ADMIN_TOKEN)).await?;
     let library = Arc::new(Library::open(&config.data, root)?);

@@ -1,13 +1,21 @@
-//! Ed25519 keys in files: PKCS#8 for the secret half, SubjectPublicKeyInfo for the public one.
+//! Keys in files: PKCS#8 for the secret half, SubjectPublicKeyInfo for the public one. Ed25519 here,
+//! P-256 in `p256`.
 //!
 //! Decides who may read a secret and that no key is ever written over. What a key may sign is
 //! decided by the root of trust, not here.
+
+pub(crate) mod p256;
+mod passphrase;
+mod sealed;
+
+pub(crate) use passphrase::Passphrase;
 
 use crate::fault::Fault;
 use anyhow::Context;
 use ed25519_dalek::pkcs8::spki::der::{pem::LineEnding, zeroize::Zeroizing};
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, KeypairBytes};
 use ed25519_dalek::{SigningKey, VerifyingKey};
+use pkcs8::SecretDocument;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -35,30 +43,39 @@ pub(crate) fn id(key: &VerifyingKey) -> String {
 ///
 /// # Errors
 /// When either is there already, or cannot be written.
-pub(crate) fn write_pair(dir: &Path, name: &str, key: &SigningKey) -> anyhow::Result<(PathBuf, PathBuf)> {
+pub(crate) fn write_pair(
+    dir: &Path,
+    name: &str,
+    key: &SigningKey,
+    lock: Option<&Passphrase>,
+) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let (private, public) = new_pair_paths(dir, name)?;
+    // Without the public half: the older form, which every tool reads.
+    let pair = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
+    let der = pair.to_pkcs8_der().map_err(|e| Fault::new("the key cannot be encoded").because(e))?;
+    write_new(&private, sealed::to_pem(&private, der.as_bytes(), lock)?.as_bytes(), 0o600)?;
+    write_public(&public, &public_pem(&key.verifying_key())?)?;
+    Ok((private, public))
+}
+
+/// Where a new pair will lie, in a folder that is made for it.
+fn new_pair_paths(dir: &Path, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|e| {
         let fault = Fault::new(format!("cannot make the folder {}", dir.display())).because(e);
         fault.remedy("choose another folder, in one that you may write")
     })?;
     let (private, public) = (dir.join(format!("{name}.pem")), dir.join(format!("{name}.pub")));
-    if public.symlink_metadata().is_ok() {
-        return Err(taken(&public).into());
+    for path in [&private, &public] {
+        if path.symlink_metadata().is_ok() {
+            return Err(taken(path).into());
+        }
     }
-    write_private(&private, key)?;
-    write_new(&public, public_pem(&key.verifying_key())?.as_bytes(), 0o644)?;
     Ok((private, public))
 }
 
-/// Writes a secret key, for its owner alone.
-///
-/// # Errors
-/// When the file is there already, or cannot be written.
-pub(crate) fn write_private(path: &Path, key: &SigningKey) -> anyhow::Result<()> {
-    // Without the public half: the older form, which every tool reads.
-    let pair = KeypairBytes { secret_key: key.to_bytes(), public_key: None };
-    let pem = pair.to_pkcs8_pem(LineEnding::LF).map_err(|e| Fault::new("the key cannot be encoded").because(e))?;
-    write_new(path, pem.as_bytes(), 0o600)
+fn write_public(path: &Path, pem: &str) -> anyhow::Result<()> {
+    write_new(path, pem.as_bytes(), 0o644)
 }
 
 /// Writes `content` to a file that is not there yet, and to the disk.
@@ -77,22 +94,26 @@ pub(crate) fn write_new(path: &Path, content: &[u8], mode: u32) -> anyhow::Resul
 /// Reads a secret key that nobody but its owner can read.
 ///
 /// # Errors
-/// When others could read it, or it is no Ed25519 key.
-pub(crate) fn read_private(path: &Path) -> anyhow::Result<SigningKey> {
-    let (mut file, mode) = open(path)?;
+/// When others could read it, the passphrase does not open it, or it is no Ed25519 key.
+pub(crate) fn read_private(path: &Path, passphrase: &Passphrase) -> anyhow::Result<SigningKey> {
+    let no_key = |e| {
+        Fault::new(format!("{} is no Ed25519 key", path.display()))
+            .because(e)
+            .remedy("give the .pem file that `petrel keys new` wrote for the role")
+    };
+    Ok(SigningKey::from_pkcs8_der(open_secret(path, passphrase)?.as_bytes()).map_err(no_key)?)
+}
+
+/// The PKCS#8 document of a secret that nobody but its owner can read.
+fn open_secret(path: &Path, passphrase: &Passphrase) -> anyhow::Result<SecretDocument> {
+    let mode = open(path)?.metadata().with_context(|| format!("cannot read {}", path.display()))?.mode();
     if mode & 0o077 != 0 {
         let fault = Fault::new(format!("the private key {} can be read by others", path.display()))
             .because(format!("its mode is {:04o}", mode & 0o7777))
             .remedy(format!("run: chmod 600 {}   and think about who may have read it", path.display()));
         return Err(fault.into());
     }
-    let text = read_text(path, &mut file)?;
-    let no_key = |e| {
-        Fault::new(format!("{} is no private key", path.display()))
-            .because(e)
-            .remedy("give an Ed25519 key in PKCS#8 PEM, as `petrel keys new` writes it")
-    };
-    Ok(SigningKey::from_pkcs8_pem(&text).map_err(no_key)?)
+    sealed::from_pem(path, &read_text(path)?, passphrase)
 }
 
 /// Reads a public key.
@@ -100,8 +121,7 @@ pub(crate) fn read_private(path: &Path) -> anyhow::Result<SigningKey> {
 /// # Errors
 /// When it is no Ed25519 key, or a weak one.
 pub(crate) fn read_public(path: &Path) -> anyhow::Result<VerifyingKey> {
-    let (mut file, _) = open(path)?;
-    let text = read_text(path, &mut file)?;
+    let text = read_text(path)?;
     let no_key = || {
         Fault::new(format!("{} is no public key", path.display()))
             .remedy("give an Ed25519 key in PEM: the .pub file that `petrel keys new` writes beside the .pem file")
@@ -117,21 +137,19 @@ fn public_pem(key: &VerifyingKey) -> anyhow::Result<String> {
     Ok(key.to_public_key_pem(LineEnding::LF).map_err(|e| Fault::new("the key cannot be encoded").because(e))?)
 }
 
-fn open(path: &Path) -> anyhow::Result<(File, u32)> {
+fn open(path: &Path) -> anyhow::Result<File> {
     let unreadable = |e: std::io::Error| {
         Fault::new(format!("cannot read {}", path.display()))
             .because(e)
             .remedy("give a key that `petrel keys new` or `petrel root init` made")
     };
-    let file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.mode();
-    Ok((file, mode))
+    Ok(File::open(path).map_err(unreadable)?)
 }
 
-fn read_text(path: &Path, file: &mut File) -> anyhow::Result<Zeroizing<String>> {
+fn read_text(path: &Path) -> anyhow::Result<Zeroizing<String>> {
     // The whole room at once: a string that grows leaves copies of the secret behind.
     let mut text = Zeroizing::new(String::with_capacity(MAX_BYTES as usize + 1));
-    let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
+    let read = open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text);
     read.with_context(|| format!("cannot read {}", path.display()))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(Fault::new(format!("{} is too large for a key", path.display())).into());
@@ -155,9 +173,9 @@ mod tests {
     fn a_pair_comes_back_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let key = generate().unwrap();
-        let (private, public) = write_pair(&dir.path().join("keys"), "publisher", &key).unwrap();
+        let (private, public) = write_pair(&dir.path().join("keys"), "publisher", &key, None).unwrap();
         assert_eq!(private.metadata().unwrap().mode() & 0o777, 0o600);
-        assert_eq!(read_private(&private).unwrap().to_bytes(), key.to_bytes());
+        assert_eq!(read_private(&private, &Passphrase::default()).unwrap().to_bytes(), key.to_bytes());
         assert_eq!(read_public(&public).unwrap(), key.verifying_key());
     }
 
@@ -165,20 +183,20 @@ mod tests {
     fn a_key_is_never_written_over() {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (generate().unwrap(), generate().unwrap());
-        let (private, public) = write_pair(dir.path(), "root", &first).unwrap();
-        assert!(write_pair(dir.path(), "root", &second).unwrap_err().to_string().contains("there already"));
+        let (private, public) = write_pair(dir.path(), "root", &first, None).unwrap();
+        assert!(write_pair(dir.path(), "root", &second, None).unwrap_err().to_string().contains("there already"));
         std::fs::remove_file(&public).unwrap();
-        assert!(write_pair(dir.path(), "root", &second).is_err());
-        assert_eq!(read_private(&private).unwrap().to_bytes(), first.to_bytes());
+        assert!(write_pair(dir.path(), "root", &second, None).is_err());
+        assert_eq!(read_private(&private, &Passphrase::default()).unwrap().to_bytes(), first.to_bytes());
     }
 
     #[test]
     fn a_secret_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let (private, _) = write_pair(dir.path(), "root", &generate().unwrap()).unwrap();
+        let (private, _) = write_pair(dir.path(), "root", &generate().unwrap(), None).unwrap();
         for mode in [0o640, 0o604, 0o620] {
             set_permissions(&private, Permissions::from_mode(mode)).unwrap();
-            let error = read_private(&private).unwrap_err();
+            let error = read_private(&private, &Passphrase::default()).unwrap_err();
             let advice = error.downcast_ref::<Fault>().unwrap().advice().unwrap();
             assert!(advice.contains("chmod 600"), "{advice}");
         }
@@ -187,12 +205,12 @@ mod tests {
     #[test]
     fn other_files_are_no_keys() {
         let dir = tempfile::tempdir().unwrap();
-        let (_, public) = write_pair(dir.path(), "root", &generate().unwrap()).unwrap();
+        let (_, public) = write_pair(dir.path(), "root", &generate().unwrap(), None).unwrap();
         set_permissions(&public, Permissions::from_mode(0o600)).unwrap();
-        assert!(read_private(&public).unwrap_err().to_string().contains("no private key"));
+        assert!(read_private(&public, &Passphrase::default()).unwrap_err().to_string().contains("no private key"));
         let large = dir.path().join("large");
         write_new(&large, &vec![b'x'; MAX_BYTES as usize + 1], 0o600).unwrap();
-        assert!(read_private(&large).unwrap_err().to_string().contains("too large"));
+        assert!(read_private(&large, &Passphrase::default()).unwrap_err().to_string().contains("too large"));
     }
 
     #[test]

@@ -2,102 +2,15 @@
 //!
 //! Decides what a user was promised of them: results, exit codes, and errors that name the cause.
 
+mod desk;
+mod keys;
+mod revoking;
+mod roots;
+
+use desk::{Desk, models, names, pack_line, text};
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use tempfile::TempDir;
-
-/// A folder of its own for each test, with a fleet and its publisher's key.
-struct Desk {
-    dir: TempDir,
-}
-
-impl Desk {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn with_fleet() -> Self {
-        let desk = Self::new();
-        desk.done("keys new --role publisher --out keys");
-        desk.done("root init --fleet plant-3 --out fleet --publisher keys/publisher.pub");
-        desk
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_petrel"));
-        command.current_dir(self.dir.path()).args(line.split_whitespace()).output().unwrap()
-    }
-
-    /// Runs a command that must succeed, and gives what it printed.
-    fn done(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "petrel {line}: {}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    fn json(&self, line: &str) -> Value {
-        serde_json::from_str(&self.done(&format!("{line} --json"))).unwrap()
-    }
-
-    /// Runs a command that must be refused with exit code 1, and gives its JSON error.
-    fn refused(&self, line: &str) -> Value {
-        let output = self.run(&format!("{line} --json"));
-        assert_eq!(output.status.code(), Some(1), "petrel {line}: {}", text(&output.stdout));
-        assert_eq!(text(&output.stdout), "");
-        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
-        error["error"].clone()
-    }
-
-    fn pack(&self, model: &str, target: &str) -> Value {
-        self.json(&format!("{} -o {target}", pack_line(model)))
-    }
-
-    /// A signed bundle of `model`.
-    fn bundle(&self, model: &str, target: &str) {
-        self.pack(model, target);
-        self.done(&format!("sign {target} --key keys/publisher.pem"));
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8(bytes.to_vec()).unwrap()
-}
-
-fn models() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models").canonicalize().unwrap()
-}
-
-/// `petrel pack` with all that is known of an example model, but for the target.
-fn pack_line(model: &str) -> String {
-    let dir = models().join(model);
-    let file = |name: &str| dir.join(name).display().to_string();
-    let mut line = format!(
-        "pack {} --stream {model} --version 1.2.0 --data {} --golden {} {} --pre {} --post {}",
-        file("model.onnx"),
-        file("train.csv"),
-        file("golden_x.npy"),
-        file("golden_y.npy"),
-        file("pre.json"),
-        file("post.json"),
-    );
-    if dir.join("labels.txt").is_file() {
-        line.push_str(&format!(" --labels {}", file("labels.txt")));
-    }
-    line
-}
-
-fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
-}
+use std::process::{Command, Stdio};
 
 #[test]
 fn every_example_goes_from_keys_to_a_bundle_that_is_believed() {
@@ -114,7 +27,7 @@ fn every_example_goes_from_keys_to_a_bundle_that_is_believed() {
         let signed = desk.json(&format!("sign {model} --key keys/publisher.pem --tar {model}.tar"));
         let inspected = desk.json(&format!("inspect {model}"));
         let mut files = names(&desk.path(model));
-        files.retain(|name| name != "bundle.dsse.json");
+        files.retain(|name| name != "bundle.dsse.json" && name != "model.sig");
         assert_eq!(files.contains(&"labels.txt".to_owned()), labels);
         let listed: Vec<&str> =
             inspected["files"].as_array().unwrap().iter().map(|f| f["name"].as_str().unwrap()).collect();
@@ -388,7 +301,20 @@ fn wrong_usage_has_its_own_exit_code() {
 #[test]
 fn every_command_shows_an_example() {
     let desk = Desk::new();
-    for command in ["keys new", "root init", "pack", "sign", "verify", "inspect"] {
+    for command in [
+        "keys new",
+        "root init",
+        "root rotate",
+        "root add-key",
+        "root remove-key",
+        "root sign",
+        "root show",
+        "revoke",
+        "pack",
+        "sign",
+        "verify",
+        "inspect",
+    ] {
         let help = desk.done(&format!("{command} --help"));
         assert!(help.contains(&format!("  petrel {command} ")), "{help}");
     }
