@@ -9,6 +9,7 @@ mod columns;
 mod coupling;
 mod dequantize;
 mod direct;
+mod exponents;
 mod kernel;
 mod labels;
 mod likeness;
@@ -34,6 +35,10 @@ pub(crate) fn library() -> Onnx {
     let register = &mut onnx.op_register;
     register.insert("ArrayFeatureExtractor", lookup::array_feature_extractor);
     register.insert("Binarizer", scale::binarizer);
+    register.insert("Celu", exponents::celu);
+    register.insert("LogSoftmax", exponents::log_softmax);
+    register.insert("ReduceLogSumExp", exponents::log_sum_exp);
+    register.insert("Softplus", exponents::softplus);
     register.insert("CategoryMapper", lookup::category_mapper);
     register.insert("FeatureVectorizer", columns::feature_vectorizer);
     register.insert("Imputer", scale::imputer);

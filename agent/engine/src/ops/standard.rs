@@ -29,6 +29,10 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> Result<(), String> {
         match &*node.op_type {
             "RNN" if text(&node, "direction") == Some("reverse") => reversed(node, graph),
             "LpPool" => pool_of_powers(node, graph)?,
+            "ReduceLogSumExp" if node.input.len() > 1 => {
+                axes_as_attribute(&mut node, graph)?;
+                graph.node.push(node);
+            }
             "Upsample" if node.input.len() == 1 => {
                 let scales = attribute(&node, "scales").map(|scales| scales.floats.clone()).unwrap_or_default();
                 node.input.push(weight(graph, &node.output[..1], "scales", scales));
@@ -58,12 +62,26 @@ fn passed_over(node: &NodeProto) -> Option<String> {
             .then(|| "a window is not supported".to_owned()),
         "BatchNormalization" => (number("training_mode") == Some(1))
             .then(|| "training is not supported; export it for inference".to_owned()),
+        // The average that it is made of divides by what is left of a window at the edge.
+        "LpPool" => (number("ceil_mode") == Some(1)).then(|| "ceil_mode is not supported".to_owned()),
+        "Resize" => resized(node),
         "QuantizeLinear" => (number("output_dtype").is_some_and(|kind| ![0, DataType::Uint8 as i64].contains(&kind))
             && node.input.get(2).is_none_or(String::is_empty))
         .then(|| "an output_dtype other than uint8 needs a zero point of that type".to_owned()),
         "SpaceToDepth" => (text(node, "mode") == Some("CRD")).then(|| "the mode CRD is not supported".to_owned()),
         "Swish" => (attribute(node, "alpha").is_some_and(|alpha| alpha.f != 1.0))
             .then(|| "an alpha that is not 1 is not supported".to_owned()),
+        _ => None,
+    }
+}
+
+/// What of a Resize the library computes otherwise than ONNX Runtime.
+fn resized(node: &NodeProto) -> Option<String> {
+    let by_scales = node.input.get(3).is_none_or(String::is_empty);
+    match text(node, "coordinate_transformation_mode")? {
+        mode @ ("align_corners" | "half_pixel_symmetric") if by_scales => {
+            Some(format!("{mode} with scales is not supported; export it with sizes"))
+        }
         _ => None,
     }
 }
@@ -127,6 +145,21 @@ fn reversed(mut node: NodeProto, graph: &mut GraphProto) {
     if let Some(steps) = steps {
         graph.node.push(reverse(&inner, &steps));
     }
+}
+
+/// Puts the axes that a node takes as a constant input where older operator sets have them.
+fn axes_as_attribute(node: &mut NodeProto, graph: &GraphProto) -> Result<(), String> {
+    let Some(name) = node.input.drain(1..).next().filter(|name| !name.is_empty()) else { return Ok(()) };
+    let weight = graph.initializer.iter().find(|tensor| tensor.name == name);
+    let made = || graph.node.iter().find(|node| node.op_type == "Constant" && node.output.contains(&name));
+    let tensor = weight.or_else(|| attribute(made()?, "value")?.t.as_ref());
+    let Some(tensor) = tensor.filter(|tensor| tensor.data_type == DataType::Int64 as i32) else {
+        return Err(format!("{} {:?}: its axes must be constants", node.op_type, node.name));
+    };
+    let raw = tensor.raw_data.chunks_exact(8).filter_map(|bytes| bytes.try_into().ok()).map(i64::from_le_bytes);
+    let ints = raw.chain(tensor.int64_data.iter().copied()).collect();
+    node.attribute.push(AttributeProto { name: "axes".to_owned(), ints, r#type: 7, ..Default::default() });
+    Ok(())
 }
 
 /// LpPool is the root of a sum of powers, and the sum is an average times its window.
