@@ -74,6 +74,7 @@ impl Pipeline {
     /// # Errors
     /// `RunError`; `NonFinite` when any output value is NaN or infinite.
     pub fn answer(&self, prepared: &[Tensor]) -> Result<Answer, RunError> {
+        self.check_missing(prepared)?;
         let names = self.model.outputs().iter().map(|port| port.name.clone());
         let outputs: Vec<(String, Tensor)> = names.zip(self.model.run_rows(prepared)?).collect();
         for (name, tensor) in &outputs {
@@ -84,7 +85,29 @@ impl Pipeline {
         }
         self.post.answer(prepared, outputs)
     }
+
+    /// Refuses what is no number before a model that has no operator for it: comparisons, as in Relu, would
+    /// make a confident answer of it.
+    fn check_missing(&self, prepared: &[Tensor]) -> Result<(), RunError> {
+        let knows = |operator: &String| operator.starts_with(TREES) || MISSING.contains(&operator.as_str());
+        if self.model.operators().iter().any(knows) {
+            return Ok(());
+        }
+        for (port, tensor) in self.model.inputs().iter().zip(prepared) {
+            if let Some(element) = tensor.first_non_finite() {
+                let (name, row) = (&port.name, tensor.row_of(element) + 1);
+                let reason =
+                    format!("input {name:?}, row {row}: a value is missing or infinite, and the model takes none");
+                return Err(RunError::Unfit { reason });
+            }
+        }
+        Ok(())
+    }
 }
+
+/// Operators that know what a missing value is; the trees are told apart by their beginning.
+const MISSING: [&str; 3] = ["ai.onnx.ml.Imputer", "IsNaN", "IsInf"];
+const TREES: &str = "ai.onnx.ml.TreeEnsemble";
 
 #[cfg(test)]
 mod tests {
@@ -152,9 +175,10 @@ mod tests {
         assert!(infer([1.0, 4.0, 0.0, 9.0]).is_ok());
         let output = "y".to_owned();
         assert_eq!(infer([1.0, 1.0, 1.0, -1.0]), Err(RunError::NonFinite { output, row: 1 }));
-        let output = "y".to_owned();
-        let infinite = [f32::INFINITY, 1.0, 1.0, 1.0];
-        assert_eq!(infer(infinite), Err(RunError::NonFinite { output, row: 0 }));
+        for missing in [f32::INFINITY, f32::NAN] {
+            let error = infer([1.0, 1.0, missing, 1.0]).unwrap_err();
+            assert!(matches!(&error, RunError::Unfit { reason } if reason.contains("row 2")), "{error:?}");
+        }
     }
 
     #[test]
