@@ -12,7 +12,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask demo [-- ARGS]               build both binaries and run `petrel demo ARGS`
 cargo xtask bench NAME [--json]          measure, and print a table; NAME: loop, engine; --no-build takes the binaries that are there
-cargo xtask bench --all [--write]        every bench; --write makes docs/benchmarks.md anew
+cargo xtask bench NAME|--all --write     one or every bench, and its section of docs/benchmarks.md made anew
 cargo xtask oracles [NAME]               checks against other people's programs; NAME: reference, onnx, sklearn, mosquitto";
 
 fn main() -> ExitCode {

@@ -79,7 +79,7 @@ const BENCHES: [Bench; 2] = [
     Bench { name: "engine", about: engine::ABOUT, example: Some(engine::EXAMPLE), run: engine::run },
 ];
 
-/// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`
+/// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`; `--write` makes the sections of docs/benchmarks.md anew.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let has = |flag: &str| args.iter().any(|a| a == flag);
     let names: Vec<&String> = args.iter().filter(|a| !a.starts_with("--")).collect();
@@ -94,10 +94,6 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         let known: Vec<&str> = BENCHES.iter().map(|b| b.name).collect();
         bail!("name a bench, or --all: known are {}", known.join(", "));
     }
-    let mut page = String::from(
-        "# Benchmarks\n\nMade by `cargo xtask bench --all --write`; edited by nobody. An absolute figure is the best of five runs on the machine\n\
-         named; machines differ, so compare ratios.\n",
-    );
     let binaries = folder(Profile::Release);
     if !has("--no-build") {
         if chosen.iter().any(|bench| bench.example.is_none()) {
@@ -107,21 +103,35 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
             build::example(package, name)?;
         }
     }
+    let page = workspace().join("docs/benchmarks.md");
     for bench in chosen {
         let outcome = Outcome { bench: bench.name, machine: machine(), date: date()?, rows: (bench.run)(&binaries)? };
         println!("{}", table(&outcome));
         if has("--json") {
             println!("{}", serde_json::to_string(&outcome)?);
         }
-        write!(page, "\n## {}\n\n{}\n\n{}", bench.name, bench.about, markdown(&outcome))?;
-    }
-    if has("--write") {
-        if !has("--all") {
-            bail!("--write makes the whole page: use it with --all");
+        if has("--write") {
+            let text = written(&std::fs::read_to_string(&page)?, bench, &markdown(&outcome));
+            std::fs::write(&page, text)?;
         }
-        std::fs::write(workspace().join("docs/benchmarks.md"), page)?;
     }
     Ok(())
+}
+
+const HEAD: &str = "# Benchmarks\n\nMade by `cargo xtask bench NAME --write`; edited by nobody. An absolute figure is the best of five runs on the machine\n\
+     named; machines differ, so compare ratios.\n";
+
+/// The page with the section of one bench made anew; the sections are in the order of the benches.
+fn written(page: &str, made: &Bench, figures: &str) -> String {
+    let section = |bench: &Bench| {
+        if bench.name == made.name {
+            return Some(format!("{}\n\n{figures}", bench.about));
+        }
+        let (_, old) = page.split_once(&format!("\n## {}\n\n", bench.name))?;
+        Some(old.split("\n## ").next().unwrap_or(old).to_owned())
+    };
+    let sections = BENCHES.iter().filter_map(|bench| Some(format!("\n## {}\n\n{}", bench.name, section(bench)?)));
+    HEAD.to_owned() + &sections.collect::<String>()
 }
 
 fn machine() -> String {

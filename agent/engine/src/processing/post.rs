@@ -3,6 +3,7 @@
 //! Decides what each step after the model does, and on which output. Knows no input
 //! but as what an anomaly is measured against.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -146,7 +147,7 @@ impl Post {
     fn read(Fields { steps }: Fields, outputs: &[Port]) -> Result<Post, LoadError> {
         let ranks: Vec<_> = steps.iter().map(Step::rank).collect();
         in_order(POST, &ranks, ORDER)?;
-        let mut post = Post::default();
+        let mut post = Post { output: unnamed(outputs), ..Post::default() };
         for step in steps {
             match step {
                 Step::Output { name } => {
@@ -193,11 +194,10 @@ impl Post {
     fn check(&self, inputs: &[Port], output: &Port) -> Result<(), LoadError> {
         let name = &output.name;
         let calculates = self.softmax || self.calibration.is_some() || self.anomaly.is_some();
-        if (calculates || self.decision.is_some()) && output.dtype == Dtype::Text {
-            return Err(wrong(POST, format!("output {name:?} is text; choose another by the step output")));
-        }
-        if calculates && !output.dtype.is_float() {
-            return Err(wrong(POST, format!("softmax, calibration and anomaly: output {name:?} is {}", output.dtype)));
+        // The numbers of a classifier's labels are names: their largest is no decision.
+        if (calculates || self.decision.is_some()) && !output.dtype.is_float() {
+            let remedy = r#"name the one with the scores first: {"op":"output","name":"probabilities"}"#;
+            return Err(wrong(POST, format!("output {name:?} is {}, no scores; {remedy}", output.dtype)));
         }
         let width = declared_width(&output.shape);
         let of_classes = self.softmax || matches!(self.decision, Some(Decision::Argmax));
@@ -230,6 +230,7 @@ impl Post {
     fn check_width(&self, name: &str, width: usize) -> Result<(), String> {
         let (what, most) = match (self.calibration, self.decision, self.top) {
             (Some(Calibration::Platt { .. }), _, _) if width != 1 => ("platt", "1 value"),
+            (_, Some(Decision::Argmax), _) if width == 1 => ("argmax and topk", "2 values or more"),
             (_, Some(Decision::Threshold(_)), _) if !(1..=2).contains(&width) => ("threshold", "1 or 2 values"),
             (_, _, Some(k)) if k > width => return Err(format!("topk: output {name:?} has {width} classes, not {k}")),
             _ => return Ok(()),
@@ -332,6 +333,16 @@ impl Reconstruction {
     }
 }
 
+/// The output that the steps act on where none is named: the first, or the only one of
+/// floats where the first is none, as classifiers give their labels before the scores.
+fn unnamed(outputs: &[Port]) -> usize {
+    let mut floats = outputs.iter().enumerate().filter(|(_, output)| output.dtype.is_float());
+    match (floats.next(), floats.next()) {
+        (Some((only, _)), None) => only,
+        _ => 0,
+    }
+}
+
 /// Values of a row: the last axis, but a tensor of one axis has one a row.
 fn row_width(shape: &[usize]) -> usize {
     if shape.len() > 1 { shape[shape.len() - 1] } else { 1 }
@@ -360,8 +371,12 @@ fn softmax(values: &mut [f64], width: usize) {
 fn parse_labels(bytes: &[u8]) -> Result<Vec<String>, LoadError> {
     let text = std::str::from_utf8(bytes).map_err(|error| wrong(LABELS, error))?;
     let labels: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
-    match labels.iter().position(String::is_empty) {
-        Some(at) => Err(wrong(LABELS, format!("line {} is empty", at + 1))),
+    if let Some(at) = labels.iter().position(String::is_empty) {
+        return Err(wrong(LABELS, format!("line {} is empty", at + 1)));
+    }
+    let mut seen = BTreeSet::new();
+    match labels.iter().position(|label| !seen.insert(label.as_str())) {
+        Some(at) => Err(wrong(LABELS, format!("line {} names {:?} again", at + 1, labels[at]))),
         None => Ok(labels),
     }
 }
@@ -443,10 +458,32 @@ mod tests {
         let outputs = [label, port(&[None, Some(2)])];
         let post = read(r#"[{"op":"output","name":"y"},{"op":"argmax"}]"#, None, &outputs).unwrap();
         let whole = Tensor::new(vec![1], Data::I64(vec![7])).unwrap();
-        let made = vec![("label".to_owned(), whole), ("y".to_owned(), floats(&[1, 2], &[0.0, 1.0]))];
-        assert_eq!(told(&post.answer(&[], made).unwrap().classes.unwrap()), [(1, None, 1.0)]);
-        let error = read(r#"[{"op":"softmax"}]"#, None, &outputs).unwrap_err();
-        assert!(error.contains("output \"label\" is INT64"), "{error}");
+        let made = || vec![("label".to_owned(), whole.clone()), ("y".to_owned(), floats(&[1, 2], &[0.0, 1.0]))];
+        assert_eq!(told(&post.answer(&[], made()).unwrap().classes.unwrap()), [(1, None, 1.0)]);
+        // The only output of scores needs no name; of two, one must be named, and labels are none.
+        let post = read(r#"[{"op":"argmax"}]"#, None, &outputs).unwrap();
+        assert_eq!(told(&post.answer(&[], made()).unwrap().classes.unwrap()), [(1, None, 1.0)]);
+        let [label, scores] = outputs;
+        let three = [label, scores.clone(), Port { name: "z".to_owned(), ..scores }];
+        for steps in [
+            r#"[{"op":"softmax"}]"#,
+            r#"[{"op":"argmax"}]"#,
+            r#"[{"op":"threshold","value":1}]"#,
+            r#"[{"op":"output","name":"label"},{"op":"topk","k":1}]"#,
+        ] {
+            let error = read(steps, None, &three).unwrap_err();
+            assert!(error.contains("output \"label\" is INT64, no scores; name the one"), "{steps}: {error}");
+        }
+    }
+
+    #[test]
+    fn one_score_a_row_is_no_choice_of_classes() {
+        for shape in [vec![None], vec![None, Some(1)]] {
+            for steps in [r#"[{"op":"argmax"}]"#, r#"[{"op":"topk","k":1}]"#] {
+                let error = read(steps, None, &[port(&shape)]).unwrap_err();
+                assert!(error.contains("must have 2 values or more a row, and has 1"), "{error}");
+            }
+        }
     }
 
     #[test]
@@ -465,6 +502,7 @@ mod tests {
             (r#"[{"op":"labels"}]"#, None, "needs argmax"),
             (r#"[{"op":"argmax"},{"op":"labels"}]"#, None, "there is no labels.txt"),
             (r#"[{"op":"argmax"},{"op":"labels"}]"#, Some("a\nb\n"), "names 2 classes, and the model has 3"),
+            (r#"[{"op":"argmax"},{"op":"labels"}]"#, Some("a\nb\na\n"), "line 3 names \"a\" again"),
             (r#"[{"op":"threshold","value":1}]"#, None, "1 or 2 values a row, and has 3"),
             (r#"[{"op":"platt","a":1,"b":1}]"#, None, "1 value a row, and has 3"),
             (r#"[{"op":"topk","k":4}]"#, None, "3 classes, not 4"),
