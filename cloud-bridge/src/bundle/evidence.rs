@@ -38,6 +38,13 @@ pub(crate) enum GoldenSource {
     Engine,
 }
 
+impl GoldenSource {
+    /// Whether the final answers are compared, and with them the classes' names.
+    pub(crate) fn checks_answers(&self) -> bool {
+        matches!(self, Self::Files { answers: Some(_), .. } | Self::Archive { answers: Some(_), .. })
+    }
+}
+
 /// A model that was loaded and run.
 #[derive(Debug)]
 pub(crate) struct Tested {

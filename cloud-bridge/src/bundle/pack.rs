@@ -140,6 +140,9 @@ pub(crate) fn pack(request: &PackRequest, stage: impl Fn(&'static str)) -> anyho
             None
         }
     };
+    if request.declarations.contains_key(LABELS) && !request.golden.checks_answers() {
+        notes.push("without --golden-answers nobody has checked the order of labels.txt".to_owned());
+    }
     stage("writing manifest, bill of materials and chunk index");
     let ram_mb = measure::budget_mib(peak);
     let facts = Facts { release, tested: &tested, data_files: &data_files, batch, ram_mb };

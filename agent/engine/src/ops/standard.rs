@@ -23,7 +23,7 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> Result<(), String> {
         for attribute in &mut node.attribute {
             attribute.g.iter_mut().chain(&mut attribute.graphs).try_for_each(rewrite)?;
         }
-        if let Some(reason) = passed_over(&node).or_else(|| resized_otherwise(&node, graph)) {
+        if let Some(reason) = passed_over(&node) {
             return Err(format!("{} {:?}: {reason}", node.op_type, node.name));
         }
         match &*node.op_type {
@@ -74,49 +74,17 @@ fn passed_over(node: &NodeProto) -> Option<String> {
     }
 }
 
-/// Which Resize the library computes otherwise than ONNX Runtime.
-fn resized_otherwise(node: &NodeProto, graph: &GraphProto) -> Option<String> {
-    if node.op_type != "Resize" {
-        return None;
-    }
-    if attribute(node, "antialias").is_some_and(|antialias| antialias.i != 0) {
-        return Some("antialias is not supported".to_owned());
-    }
-    let input = |index: usize| node.input.get(index).filter(|name| !name.is_empty());
-    let mode = text(node, "coordinate_transformation_mode").unwrap_or("half_pixel");
-    if let ("align_corners" | "half_pixel_symmetric", Some(scales)) = (mode, input(2)) {
-        // Where they cut an element, the library goes on with what the output would be uncut.
-        let whole = |scales: &Vec<f64>| scales.iter().all(|scale| scale.fract() == 0.0);
-        if !constant(graph, scales).as_ref().is_some_and(whole) {
-            return Some(format!("{mode} is not supported with scales that are not whole; give sizes"));
-        }
-    }
-    if let ("pytorch_half_pixel", Some("cubic"), Some(sizes)) = (mode, text(node, "mode"), input(3)) {
-        let single = |sizes: &Vec<f64>| sizes.iter().rev().take(2).any(|size| *size == 1.0);
-        if constant(graph, sizes).as_ref().is_some_and(single) {
-            return Some("cubic to a length of 1 is not supported with pytorch_half_pixel".to_owned());
-        }
-    }
-    None
-}
-
-/// The floats or long integers of this name, where the graph itself has them.
-fn constant(graph: &GraphProto, name: &str) -> Option<Vec<f64>> {
+/// The long integers of this name, where the graph itself has them.
+fn constant(graph: &GraphProto, name: &str) -> Option<Vec<i64>> {
     let weight = graph.initializer.iter().find(|weight| weight.name == name);
     let made = || {
         let makes = |node: &&NodeProto| node.op_type == "Constant" && node.output.iter().any(|made| made == name);
         attribute(graph.node.iter().find(makes)?, "value")?.t.as_ref()
     };
-    let tensor = weight.or_else(made)?;
-    let (floats, _) = tensor.raw_data.as_chunks::<4>();
+    let tensor = weight.or_else(made).filter(|tensor| tensor.data_type == DataType::Int64 as i32)?;
     let (longs, _) = tensor.raw_data.as_chunks::<8>();
-    if tensor.data_type == DataType::Float as i32 {
-        let raw = floats.iter().map(|bytes| f32::from_le_bytes(*bytes));
-        return Some(tensor.float_data.iter().copied().chain(raw).map(f64::from).collect());
-    }
     let raw = longs.iter().map(|bytes| i64::from_le_bytes(*bytes));
-    (tensor.data_type == DataType::Int64 as i32)
-        .then(|| tensor.int64_data.iter().copied().chain(raw).map(|number| number as f64).collect())
+    Some(tensor.int64_data.iter().copied().chain(raw).collect())
 }
 
 fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
@@ -183,10 +151,9 @@ fn reversed(mut node: NodeProto, graph: &mut GraphProto) {
 /// Puts the axes that a node takes as a constant input where older operator sets have them.
 fn axes_as_attribute(node: &mut NodeProto, graph: &GraphProto) -> Result<(), String> {
     let Some(name) = node.input.drain(1..).next().filter(|name| !name.is_empty()) else { return Ok(()) };
-    let Some(axes) = constant(graph, &name) else {
+    let Some(ints) = constant(graph, &name) else {
         return Err(format!("{} {:?}: its axes must be constants", node.op_type, node.name));
     };
-    let ints = axes.iter().map(|axis| *axis as i64).collect();
     node.attribute.push(AttributeProto { name: "axes".to_owned(), ints, r#type: 7, ..Default::default() });
     Ok(())
 }
