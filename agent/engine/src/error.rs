@@ -104,6 +104,18 @@ pub enum RunError {
         /// What is there.
         value: String,
     },
+    /// A cell that the model takes as a whole number is none, or one too large.
+    #[error("row {}, column {column:?}: {value:?} cannot become {expected}; give a whole number within it", row + 1)]
+    CellType {
+        /// Index of the row, from 0.
+        row: usize,
+        /// The column's name.
+        column: String,
+        /// What is there.
+        value: String,
+        /// What the model takes.
+        expected: Dtype,
+    },
     /// The declared processing cannot be done to this input.
     #[error("{reason}")]
     Unfit {

@@ -37,12 +37,14 @@ pub fn read_reference(path: &Path, ports: &[Port], limits: &Limits) -> Result<Ve
 /// A table as [rows, columns]: of numbers, or of text where it has only one column.
 fn matrix(table: &Table) -> Result<Tensor, InputError> {
     let shape = vec![table.row_count(), table.columns.len()];
-    if let [Column { cells: Cells::Text(words), .. }] = &table.columns[..] {
+    if let [Column { cells: cells @ Cells::Text(words), .. }] = &table.columns[..]
+        && cells.as_numbers().is_none()
+    {
         return Ok(Tensor { shape, data: Data::Text(words.clone()) });
     }
     let mut values = vec![0.0; shape[0] * shape[1]];
     for (at, column) in table.columns.iter().enumerate() {
-        let Cells::Numbers(numbers) = &column.cells else {
+        let Some(numbers) = column.cells.as_numbers() else {
             let name = &column.name;
             return Err(InputError::array(format!("column {name:?} holds words; save a reference of both as .npz")));
         };

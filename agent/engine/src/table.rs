@@ -1,7 +1,9 @@
 //! Tables: named columns of numbers or of text, as a CSV file holds them.
 //!
-//! Decides what counts as a number and what as missing. Knows no model.
+//! Decides what counts as a number and what as missing. Knows no model: whether a cell is
+//! read as a number or as a text is decided by whoever takes it, never by the other rows.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
@@ -30,9 +32,9 @@ pub struct Column {
 /// The values of a column.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cells {
-    /// Where every cell is a number or missing; a missing one is NaN.
+    /// What was computed; a missing one is NaN.
     Numbers(Vec<f64>),
-    /// Where any cell is something else; a missing one is empty.
+    /// What a file holds, without the spaces around it; a missing one is empty.
     Text(Vec<String>),
 }
 
@@ -47,31 +49,32 @@ impl Table {
         Table::parse(file, limits)
     }
 
-    /// Reads CSV whose first line names the columns. A cell of a column of numbers
-    /// that is empty, `NA` or `nan` is missing.
+    /// Reads CSV whose first line names the columns. Cells keep their text.
     ///
     /// # Errors
     /// `InputError`, with the line where there is one.
     pub fn parse(source: impl Read, limits: &Limits) -> Result<Table, InputError> {
         let bytes = within(source, limits)?;
-        let reader = || csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(&bytes[..]);
-        let mut first = reader();
-        let names = columns(&mut first)?;
-        let (numeric, rows) = survey(first, names.len(), limits)?;
-        let empty = |numeric: bool| match numeric {
-            true => Cells::Numbers(Vec::with_capacity(rows)),
-            false => Cells::Text(Vec::with_capacity(rows)),
-        };
-        let mut cells: Vec<Cells> = numeric.into_iter().map(empty).collect();
-        for record in reader().records() {
-            for (text, cells) in record.map_err(broken)?.iter().zip(&mut cells) {
-                match cells {
-                    Cells::Numbers(values) => values.push(number(text).unwrap_or(f64::NAN)),
-                    Cells::Text(values) => values.push(text.to_owned()),
-                }
+        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(&bytes[..]);
+        let names = columns(&mut reader)?;
+        let (width, most) = (names.len(), limits.input_elements / names.len());
+        let mut cells = vec![Vec::new(); width];
+        for (row, record) in reader.records().enumerate() {
+            let record = record.map_err(broken)?;
+            if row == most {
+                return Err(InputError::TooLarge { what: "rows or more", size: most as u64 + 1, limit: most as u64 });
             }
+            if record.len() != width {
+                let line = record.position().map_or(0, csv::Position::line);
+                let reason = format!("{} cells where the header names {width} columns", record.len());
+                return Err(InputError::Line { line, reason });
+            }
+            record.iter().zip(&mut cells).for_each(|(text, cells)| cells.push(text.to_owned()));
         }
-        let column = |(name, cells)| Column { name, cells };
+        if cells.iter().all(Vec::is_empty) {
+            return Err(InputError::Line { line: 2, reason: "there are no rows".to_owned() });
+        }
+        let column = |(name, cells)| Column { name, cells: Cells::Text(cells) };
         Ok(Table { columns: names.into_iter().zip(cells).map(column).collect() })
     }
 
@@ -137,18 +140,32 @@ impl Cells {
         }
     }
 
-    /// The numbers; of a column of text, the first cell that is none is the error.
-    pub(crate) fn numbers(&self, column: &str) -> Result<&[f64], RunError> {
-        let texts = match self {
-            Cells::Numbers(values) => return Ok(values),
-            Cells::Text(texts) => texts,
-        };
-        let first = texts.iter().position(|text| number(text).is_none()).unwrap_or(0);
-        let value = texts.get(first).map(|text| text.chars().take(40).collect());
-        Err(RunError::Cell { line: first + 2, column: column.to_owned(), value: value.unwrap_or_default() })
+    /// The numbers, where every cell is one or missing (empty, `NA`, `nan`: NaN).
+    pub fn as_numbers(&self) -> Option<Cow<'_, [f64]>> {
+        match self {
+            Cells::Numbers(values) => Some(Cow::Borrowed(values)),
+            Cells::Text(texts) => texts.iter().map(|text| number(text)).collect(),
+        }
     }
 
-    /// The texts; a number is written as short as it can be read again, a missing one is empty.
+    /// As `as_numbers`; the first cell that is none is the error.
+    pub(crate) fn numbers(&self, column: &str) -> Result<Cow<'_, [f64]>, RunError> {
+        self.as_numbers().ok_or_else(|| {
+            let none = |at: &usize| matches!(self, Cells::Text(texts) if number(&texts[*at]).is_none());
+            let first = (0..self.len()).find(none).unwrap_or(0);
+            RunError::Cell { line: first + 2, column: column.to_owned(), value: self.shown(first) }
+        })
+    }
+
+    /// A cell as an error tells it.
+    pub(crate) fn shown(&self, row: usize) -> String {
+        match self {
+            Cells::Numbers(values) => values.get(row).map(f64::to_string).unwrap_or_default(),
+            Cells::Text(texts) => texts.get(row).map(|text| text.chars().take(40).collect()).unwrap_or_default(),
+        }
+    }
+
+    /// The texts: a file's as they are, `NA` too; a computed number is written as short as it can be read again, a missing one is empty.
     pub(crate) fn texts(&self) -> Vec<String> {
         let text = |x: &f64| if x.is_nan() { String::new() } else { x.to_string() };
         match self {
@@ -170,36 +187,6 @@ fn within(source: impl Read, limits: &Limits) -> Result<Vec<u8>, InputError> {
     }
 }
 
-/// Which columns hold nothing but numbers, and how many rows there are.
-fn survey<R: Read>(
-    mut reader: csv::Reader<R>,
-    width: usize,
-    limits: &Limits,
-) -> Result<(Vec<bool>, usize), InputError> {
-    let most = limits.input_elements / width;
-    let mut numeric = vec![true; width];
-    let mut rows = 0;
-    for record in reader.records() {
-        let record = record.map_err(broken)?;
-        if rows == most {
-            return Err(InputError::TooLarge { what: "rows or more", size: most as u64 + 1, limit: most as u64 });
-        }
-        if record.len() != width {
-            let line = record.position().map_or(0, csv::Position::line);
-            let reason = format!("{} cells where the header names {width} columns", record.len());
-            return Err(InputError::Line { line, reason });
-        }
-        for (text, numeric) in record.iter().zip(&mut numeric).filter(|(_, numeric)| **numeric) {
-            *numeric = number(text).is_some();
-        }
-        rows += 1;
-    }
-    match rows {
-        0 => Err(InputError::Line { line: 2, reason: "there are no rows".to_owned() }),
-        rows => Ok((numeric, rows)),
-    }
-}
-
 fn columns<R: Read>(reader: &mut csv::Reader<R>) -> Result<Vec<String>, InputError> {
     let header = |reason: String| InputError::Line { line: 1, reason };
     let names = reader.headers().map_err(broken)?;
@@ -217,7 +204,7 @@ fn columns<R: Read>(reader: &mut csv::Reader<R>) -> Result<Vec<String>, InputErr
 }
 
 /// A number that is finite as FP32 too, or NaN for what is missing.
-fn number(text: &str) -> Option<f64> {
+pub(crate) fn number(text: &str) -> Option<f64> {
     if text.is_empty() || text == "NA" || text.eq_ignore_ascii_case("nan") {
         return Some(f64::NAN);
     }
@@ -238,8 +225,8 @@ mod tests {
         Table::parse(text.as_bytes(), &limits).map_err(|error| error.to_string())
     }
 
-    fn numbers<'a>(table: &'a Table, name: &str) -> &'a [f64] {
-        table.column(name).unwrap().cells.numbers(name).unwrap()
+    fn numbers(table: &Table, name: &str) -> Vec<f64> {
+        table.column(name).unwrap().cells.numbers(name).unwrap().into_owned()
     }
 
     #[test]
@@ -263,12 +250,21 @@ mod tests {
     fn a_column_with_a_word_in_it_is_text() {
         let table = parse("a,b\n1,2\n,x\n-0.50,\n").unwrap();
         assert_eq!(table.columns[1].cells, Cells::Text(["2", "x", ""].map(str::to_owned).to_vec()));
-        assert_eq!(table.columns[0].cells.texts(), ["1", "", "-0.5"]);
+        assert_eq!(table.columns[0].cells.texts(), ["1", "", "-0.50"]);
+        assert!(table.columns[0].cells.as_numbers().is_some() && table.columns[1].cells.as_numbers().is_none());
         let error = table.columns[1].cells.numbers("b").unwrap_err().to_string();
         assert!(error.contains("line 3, column \"b\": \"x\" is no number"), "{error}");
         for text in ["inf", "1e99"] {
             let table = parse(&format!("a\n{text}\n")).unwrap();
             assert!(table.columns[0].cells.numbers("a").is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cell_is_what_it_is_whatever_the_others_are() {
+        for others in ["", "7\n", "x\n"] {
+            let table = parse(&format!("a\n 01234 \n1.0\nNA\n{others}")).unwrap();
+            assert_eq!(table.columns[0].cells.texts()[..3], ["01234", "1.0", "NA"]);
         }
     }
 

@@ -122,6 +122,7 @@ fn is_models_fault(error: &RunError) -> bool {
         | RunError::MissingInput { .. }
         | RunError::MissingColumn { .. }
         | RunError::Cell { .. }
+        | RunError::CellType { .. }
         | RunError::Unfit { .. }
         | RunError::Shape { .. }
         | RunError::Dtype { .. }

@@ -5,7 +5,7 @@
 use super::read::read_bounded;
 use crate::fault::Fault;
 use drift::Baseline;
-use engine::{Cells, Column, Input, Limits};
+use engine::{Column, Input, Limits};
 use std::path::Path;
 use trust::{Code, Refusal};
 
@@ -39,7 +39,7 @@ pub(crate) fn row_count(rows: &Input) -> usize {
 
 /// The columns that have no baseline because they are text.
 pub(crate) fn texts(rows: &Input) -> Vec<&str> {
-    let text = |column: &&Column| matches!(column.cells, Cells::Text(_));
+    let text = |column: &&Column| column.cells.as_numbers().is_none();
     match rows {
         Input::Table(table) => table.columns.iter().filter(text).map(|column| column.name.as_str()).collect(),
         Input::Tensors(_) | Input::Image(_) => Vec::new(),
@@ -72,9 +72,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Baseline> {
 fn columns(rows: &Input) -> Vec<(String, Vec<f32>)> {
     match rows {
         Input::Table(table) => {
-            let numbers = |column: &Column| match &column.cells {
-                Cells::Numbers(values) => Some((column.name.clone(), values.iter().map(|x| *x as f32).collect())),
-                Cells::Text(_) => None,
+            let numbers = |column: &Column| {
+                let values = column.cells.as_numbers()?;
+                Some((column.name.clone(), values.iter().map(|x| *x as f32).collect()))
             };
             table.columns.iter().filter_map(numbers).collect()
         }

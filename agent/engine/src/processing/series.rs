@@ -145,7 +145,7 @@ impl SeriesSteps {
             None => table.columns.iter().collect(),
         };
         let columns = columns.iter().map(|column| column.cells.numbers(&column.name));
-        let columns = columns.collect::<Result<Vec<&[f64]>, _>>()?;
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
         let (times, channels) = (table.row_count(), columns.len());
         if columns.iter().any(|column| column.len() != times) {
             return Err(unfit("the columns of the table differ in length"));

@@ -11,7 +11,7 @@ use super::{PRE, STEPS, unfit, within, wrong};
 use crate::Limits;
 use crate::error::{LoadError, RunError};
 use crate::port::Port;
-use crate::table::{Cells, Column, Table};
+use crate::table::{Cells, Column, Table, number};
 use crate::tensor::{Data, Dtype, Tensor, elements};
 
 /// Steps by the name of the model's input; the empty name is a model's only input.
@@ -188,10 +188,25 @@ fn tensor(port: &Port, columns: Vec<Column>, limits: &Limits) -> Result<Tensor, 
         Data::Text((0..count).map(|at| texts[at % width][at / width].clone()).collect())
     } else {
         let numbers = columns.iter().map(|column| column.cells.numbers(&column.name));
-        let numbers = numbers.collect::<Result<Vec<&[f64]>, _>>()?;
+        let numbers = numbers.collect::<Result<Vec<_>, _>>()?;
         Data::F64((0..count).map(|at| numbers[at % width][at / width]).collect())
     };
-    Ok(Tensor { shape, data })
+    let made = Tensor { shape, data };
+    match port.dtype {
+        Dtype::F32 | Dtype::F64 | Dtype::Bool | Dtype::Text => Ok(made),
+        whole if made.cast(whole).is_some() => Ok(made),
+        whole => Err(misfit(whole, &made, &columns)),
+    }
+}
+
+/// The first cell that is no whole number, or one too large for the type.
+fn misfit(whole: Dtype, made: &Tensor, columns: &[Column]) -> RunError {
+    let values = made.to_f64();
+    let fits = |x: f64| Tensor { shape: vec![1], data: Data::F64(vec![x]) }.cast(whole).is_some();
+    let at = values.iter().position(|x| !fits(*x)).unwrap_or(0);
+    let (row, column) = (at / columns.len(), &columns[at % columns.len()]);
+    let (column, value) = (column.name.clone(), column.cells.shown(row));
+    RunError::CellType { row, column, value, expected: whole }
 }
 
 /// The steps on a tensor whose axes after the first are the features.
@@ -309,9 +324,8 @@ fn one_hot(columns: &mut Vec<Column>, name: &str, categories: &[Value], limits: 
         let cells: Vec<f64> = match (&old.cells, category) {
             (Cells::Numbers(values), Value::Number(number)) => values.iter().map(|x| flag(x == number)).collect(),
             (Cells::Text(texts), Value::Text(text)) => texts.iter().map(|x| flag(x == text)).collect(),
-            // A column of text where one cell is no number, and numbers where all are: the same column on two days.
-            (Cells::Text(texts), Value::Number(number)) => {
-                texts.iter().map(|x| flag(x.parse().is_ok_and(|x: f64| x == *number))).collect()
+            (Cells::Text(texts), Value::Number(category)) => {
+                texts.iter().map(|x| flag(number(x).is_some_and(|x| x == *category))).collect()
             }
             (numbers, Value::Text(text)) => numbers.texts().iter().map(|x| flag(x == text)).collect(),
         };
@@ -490,6 +504,33 @@ mod tests {
         assert_eq!(got, expected);
         let numbers = r#"[{"op":"select","columns":["n"]},{"op":"onehot","column":"n","categories":["1","2"]}]"#;
         assert_eq!(made(numbers, 2, "n\n1\n2\n").unwrap(), [1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_row_is_the_same_whatever_the_other_rows_are() {
+        let texts = r#"[{"op":"select","columns":["n"]},{"op":"onehot","column":"n","categories":["01234","NA"]}]"#;
+        let numbers = r#"[{"op":"select","columns":["n"]},{"op":"onehot","column":"n","categories":[1234,1]}]"#;
+        for others in ["", "7\n", "pear\n"] {
+            let rows = format!("n\n01234\n1.0\nNA\n{others}");
+            assert_eq!(made(texts, 2, &rows).unwrap()[..6], [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+            assert_eq!(made(numbers, 2, &rows).unwrap()[..6], [1.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
+            let ports = [port("x", Dtype::Text, &[None, Some(1)])];
+            let words = Tabular::default().table(&table(&rows), &ports, &Limits::default()).unwrap();
+            let Data::Text(words) = &words[0].1.data else { panic!("{words:?}") };
+            assert_eq!(words[..3], ["01234", "1.0", "NA"]);
+        }
+    }
+
+    #[test]
+    fn a_cell_that_is_no_whole_number_of_the_type_is_told() {
+        for (dtype, cell, said) in
+            [(Dtype::I64, "1.5", "\"1.5\""), (Dtype::I64, "", "\"\""), (Dtype::U8, "300", "\"300\"")]
+        {
+            let ports = [port("x", dtype, &[None, Some(2)])];
+            let rows = table(&format!("a,b\n1,2\n3,{cell}\n"));
+            let error = Tabular::default().table(&rows, &ports, &Limits::default()).unwrap_err().to_string();
+            assert!(error.contains(&format!("row 2, column \"b\": {said} cannot become {dtype}")), "{error}");
+        }
     }
 
     #[test]
