@@ -19,6 +19,8 @@ pub(crate) struct Bench {
     pub(crate) numbers: Numbers,
     /// Beacons that were signed, and seconds since the beginning; both go on over restarts.
     beacons: u64,
+    /// The nonce of the latest hello.
+    nonce: String,
     began: u64,
     pub(crate) mono: u64,
 }
@@ -42,8 +44,19 @@ impl Bench {
         let (agent, step) = Self::restore(&signer, &device, Ledger::default(), &documents);
         let (root, numbers) = (signer.root_bytes().to_vec(), FIRST);
         let saved = Ledger::default();
-        let mut bench =
-            Self { signer, device, agent, saved, documents, root, numbers, beacons: 0, began: 1_700_000_000, mono: 0 };
+        let mut bench = Self {
+            signer,
+            device,
+            agent,
+            saved,
+            documents,
+            root,
+            numbers,
+            beacons: 0,
+            nonce: String::new(),
+            began: 1_700_000_000,
+            mono: 0,
+        };
         bench.commit(step);
         bench
     }
@@ -54,9 +67,9 @@ impl Bench {
         ledger: Ledger,
         documents: &BTreeMap<Digest, Vec<u8>>,
     ) -> (Agent, Step) {
-        let nonce = format!("boot {}", ledger.boot + 1);
+        let seed = format!("boot {}", ledger.boot + 1);
         let trust = signer.trust(device, &ledger, documents);
-        Agent::restore(FLEET.parse().unwrap(), device.clone(), profile(), nonce, trust, ledger)
+        Agent::restore(FLEET.parse().unwrap(), device.clone(), profile(), seed, trust, ledger)
     }
 
     pub(crate) fn bundle(&self, release: u64) -> Bundle {
@@ -82,6 +95,12 @@ impl Bench {
         });
         let Ok(effects) = committed;
         assert_eq!(*self.agent.ledger(), self.saved, "what the core holds is what was saved");
+        for effect in &effects {
+            if let Effect::SayHello { nonce, .. } = effect {
+                assert_ne!(*nonce, self.nonce, "another for each hello");
+                self.nonce.clone_from(nonce);
+            }
+        }
         effects
     }
 
@@ -115,7 +134,7 @@ impl Bench {
     /// `beacon [fresh | stale]`
     pub(crate) fn beacon(&mut self, fresh: bool) -> Event {
         self.beacons += 1;
-        let nonce = fresh.then(|| format!("boot {}", self.saved.boot));
+        let nonce = fresh.then(|| self.nonce.clone());
         let draft = BeaconDraft { to: None, seq: self.beacons, nonce, numbers: self.numbers };
         document(DocumentKind::Beacon, self.signer.beacon(&draft, self.began + self.mono / 1_000))
     }

@@ -14,6 +14,9 @@ pub struct Agent {
     pub(crate) fleet: FleetId,
     pub(crate) device: DeviceId,
     pub(crate) profile: Profile,
+    /// Drawn for this boot; the nonce of each hello follows from it.
+    seed: String,
+    /// The nonce of the latest hello.
     pub(crate) nonce: String,
     pub(crate) trust: Trust,
     pub(crate) ledger: Ledger,
@@ -40,22 +43,22 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// A device that wakes up with what it remembered and what it believes; `nonce` was drawn for this
-    /// boot. The step saves the new boot and serves what served before.
+    /// A device that wakes up with what it remembered and what it believes; `seed` was drawn for this
+    /// boot and is no secret. The step saves the new boot and serves what served before.
     pub fn restore(
         fleet: FleetId,
         device: DeviceId,
         profile: Profile,
-        nonce: String,
-        mut trust: Trust,
+        seed: String,
+        trust: Trust,
         ledger: Ledger,
     ) -> (Self, Step) {
-        trust.expect_nonce(nonce.clone());
         let mut agent = Self {
             fleet,
             device,
             profile,
-            nonce,
+            seed,
+            nonce: String::new(),
             trust,
             ledger,
             phases: BTreeMap::new(),
@@ -84,6 +87,13 @@ impl Agent {
         }
         let step = agent.finish();
         (agent, step)
+    }
+
+    /// A nonce that no hello had before: an answer that a broker kept back for an earlier one proves nothing.
+    pub(crate) fn renew_nonce(&mut self) {
+        self.nonce = Digest::of(format!("{} {}", self.seed, self.said).as_bytes()).to_string();
+        self.nonce.truncate(32);
+        self.trust.expect_nonce(self.nonce.clone());
     }
 
     /// What the device remembers.

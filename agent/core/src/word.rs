@@ -28,6 +28,7 @@ impl Agent {
     /// when land was away as it came.
     pub(crate) fn say_hello(&mut self, pause: Millis) {
         let seq = self.next_seq();
+        self.renew_nonce();
         let (nonce, profile) = (self.nonce.clone(), self.profile.clone());
         self.effects.push(Effect::SayHello { boot: self.ledger.boot, seq, nonce, profile });
         self.hello = Some((self.now.mono.saturating_add(pause), (pause * 2).min(LONGEST_HELLO_PAUSE)));

@@ -136,12 +136,12 @@ impl Driver {
             // The root was read and believed when the agent started.
             Err(refusal) => return self.lose_core(&std::io::Error::other(refusal)),
         };
-        let Some(nonce) = key::nonce() else {
+        let Some(seed) = key::seed() else {
             return self.lose_core(&std::io::Error::other("the system gives no random numbers"));
         };
         let (fleet, device) = (self.config.fleet.clone(), self.config.device.clone());
         self.awake = Instant::now();
-        let (core, step) = Agent::restore(fleet, device, self.profile.clone(), nonce, trust, ledger);
+        let (core, step) = Agent::restore(fleet, device, self.profile.clone(), seed, trust, ledger);
         let saved = step.commit(|memory| store.save(memory));
         self.store = Some(store);
         match saved {

@@ -44,7 +44,7 @@ pub struct Report {
     pub seq: u64,
     /// The last assignment that was accepted.
     pub generation: Option<Generation>,
-    /// The nonce of this boot's hello.
+    /// The nonce of its latest hello.
     pub nonce: String,
     /// The root of trust in use.
     pub root_version: u64,
@@ -70,7 +70,7 @@ pub enum ClockState {
     Unset,
     /// A signed time is known; nothing proves that it is fresh.
     Stale,
-    /// Land answered this boot's nonce within the last day.
+    /// Land answered the nonce of a hello within the last day.
     Fresh,
     /// The root has expired, for certain: nothing changes any more, inference goes on.
     Expired,

@@ -159,8 +159,8 @@ impl World {
         self.checks.device_read(device, &ledger)?;
         let id = self.devices[device].id.clone();
         let trust = self.library.signer.trust(&id, &ledger, &self.devices[device].documents);
-        let nonce = format!("{:032x}", self.rng.u128(..));
-        let (agent, step) = Agent::restore(FLEET.parse().expect("a good name"), id, profile(), nonce, trust, ledger);
+        let seed = format!("{:032x}", self.rng.u128(..));
+        let (agent, step) = Agent::restore(FLEET.parse().expect("a good name"), id, profile(), seed, trust, ledger);
         self.devices[device].process = Some(Process {
             agent,
             started: self.now,
