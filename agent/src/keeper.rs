@@ -88,8 +88,7 @@ impl Keeper {
     ) -> io::Result<Self> {
         let (errands, inbox) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let fetcher = Fetcher::new(root.clone(), bundles.clone(), window);
-        let desk = Desk { root, bundles, fetcher, words, waiting: waiting.clone(), started: Instant::now() };
+        let desk = Desk::new(root, bundles, window, words, waiting.clone());
         let span = tracing::Span::current();
         thread::Builder::new().name("petrel-keeper".into()).spawn(move || span.in_scope(|| desk.work(&inbox)))?;
         Ok(Self { errands, waiting })
@@ -112,7 +111,8 @@ impl Keeper {
     }
 }
 
-struct Desk {
+/// The keeper's work itself, done by whoever holds it.
+pub(crate) struct Desk {
     root: Arc<Verified<Root>>,
     bundles: Bundles,
     fetcher: Fetcher,
@@ -122,6 +122,18 @@ struct Desk {
 }
 
 impl Desk {
+    /// Nothing is done yet; `waiting` counts the arrivals that wait.
+    pub(crate) fn new(
+        root: Arc<Verified<Root>>,
+        bundles: Bundles,
+        window: usize,
+        words: UnboundedSender<Word>,
+        waiting: Arc<AtomicUsize>,
+    ) -> Self {
+        let fetcher = Fetcher::new(root.clone(), bundles.clone(), window);
+        Self { root, bundles, fetcher, words, waiting, started: Instant::now() }
+    }
+
     fn work(mut self, inbox: &Receiver<Errand>) {
         let mut ticked = Instant::now();
         loop {
@@ -139,21 +151,26 @@ impl Desk {
                 let now = self.now();
                 self.fetcher.tick(now);
             }
-            for action in self.fetcher.actions() {
-                self.say(match action {
-                    Action::Stored(bundle) => Word::Event(Event::BundleStored { bundle }),
-                    Action::Doubted(refusal) => {
-                        tracing::warn!(code = refusal.code.as_str(), "an envelope is not believed: {}", refusal.detail);
-                        Word::Event(Event::DocumentRefused(refusal))
-                    }
-                    Action::Refused(bundle, refusal) => Word::Event(Event::BundleRefused { bundle, refusal }),
-                    Action::Stumbled(bundle, why) => {
-                        tracing::error!(bundle = %bundle.short(), "the bundle cannot be written: {why}");
-                        Word::Event(Event::Stumbled { bundle })
-                    }
-                    other => Word::Action(other),
-                });
-            }
+            self.tell();
+        }
+    }
+
+    /// Says what came of the work.
+    pub(crate) fn tell(&mut self) {
+        for action in self.fetcher.actions() {
+            self.say(match action {
+                Action::Stored(bundle) => Word::Event(Event::BundleStored { bundle }),
+                Action::Doubted(refusal) => {
+                    tracing::warn!(code = refusal.code.as_str(), "an envelope is not believed: {}", refusal.detail);
+                    Word::Event(Event::DocumentRefused(refusal))
+                }
+                Action::Refused(bundle, refusal) => Word::Event(Event::BundleRefused { bundle, refusal }),
+                Action::Stumbled(bundle, why) => {
+                    tracing::error!(bundle = %bundle.short(), "the bundle cannot be written: {why}");
+                    Word::Event(Event::Stumbled { bundle })
+                }
+                other => Word::Action(other),
+            });
         }
     }
 
@@ -166,7 +183,8 @@ impl Desk {
         let _ = self.words.send(word);
     }
 
-    fn run(&mut self, errand: Errand) {
+    /// Does one thing.
+    pub(crate) fn run(&mut self, errand: Errand) {
         let now = self.now();
         match errand {
             Errand::Fetch { bundle, total_size } => self.fetcher.start(now, bundle, total_size),
@@ -203,13 +221,16 @@ impl Desk {
     /// A bundle that was whole once and is damaged now is mended: it goes back among those that
     /// arrive, and the core lets it be fetched again.
     fn verify(&self, bundle: Digest) -> Event {
-        let whole = self.bundles.has(bundle);
-        let dir = if whole { self.bundles.complete(bundle) } else { self.bundles.incoming(bundle) };
         let failed = |why: &dyn std::error::Error| {
             tracing::error!(bundle = %bundle.short(), "the bundle cannot be checked: {}", crate::fault::told(why));
             Event::Stumbled { bundle }
         };
-        let manifest = match store::bundle(&self.root, &dir, Some(bundle)) {
+        let whole = match self.bundles.has(bundle) {
+            Ok(whole) => whole,
+            Err(error) => return failed(&error),
+        };
+        let dir = if whole { self.bundles.complete(bundle) } else { self.bundles.incoming(bundle) };
+        let manifest = match store::bundle(&**self.bundles.disk(), &self.root, &dir, Some(bundle)) {
             Ok((_, manifest)) => manifest,
             Err(store::Fault::Refused(refusal)) if whole && is_damage(refusal.code) => {
                 tracing::warn!(bundle = %bundle.short(), "the bundle is damaged and will be mended: {refusal}");
@@ -221,13 +242,18 @@ impl Desk {
             Err(store::Fault::Refused(refusal)) => return Event::BundleRefused { bundle, refusal },
             Err(fault) => return failed(&fault),
         };
-        match if whole { Ok(()) } else { self.bundles.promote(bundle) } {
+        match if whole { self.bundles.sync() } else { self.bundles.promote(bundle) } {
             Ok(()) => Event::BundleVerified { bundle, manifest: Box::new(manifest) },
             Err(error) => failed(&error),
         }
     }
 }
 
+/// Whether a bundle that was whole once must be damaged to be refused so, in its files or its envelope. A
+/// threshold that a newer root asks for looks alike: then it is fetched again, and waited for.
 fn is_damage(code: Code) -> bool {
-    matches!(code, Code::Digest | Code::Size | Code::Missing)
+    let content = matches!(code, Code::Digest | Code::Size | Code::Missing);
+    let envelope =
+        matches!(code, Code::Parse | Code::Type | Code::KeyId | Code::Sig | Code::Threshold | Code::Mismatch);
+    content || envelope
 }

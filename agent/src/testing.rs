@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trust::{
-    Budget, Digest, Envelope, FileRole, GoldenTerms, Key, ListedFile, Manifest, PayloadKind, Policy, Refusal, Resource,
-    Role, RoleKeys, Root, Runtime, Scheme, Scope, Signature, Statement, Time, U53, Verified,
+    Assignment, Budget, Digest, Envelope, FileRole, GoldenTerms, Intent, Key, ListedFile, Manifest, PayloadKind,
+    Policy, Refusal, Resource, Role, RoleKeys, Root, Runtime, Scheme, Scope, Signature, Statement, StreamAssignment,
+    Time, Trial, U53, Verified,
 };
 
 pub(crate) const FLEET: &str = "harbour";
@@ -62,6 +63,23 @@ pub(crate) fn root_bytes() -> Vec<u8> {
         clock_reset: None,
     };
     sign(PayloadKind::Root, serde_json::to_vec(&root).unwrap())
+}
+
+/// An assignment of the device `pump-1`.
+pub(crate) fn assignment(seq: u64, streams: Vec<StreamAssignment>) -> Vec<u8> {
+    let assignment = Assignment {
+        spec: number(1),
+        fleet: FLEET.into(),
+        issued: Time::from_unix(0).unwrap(),
+        device_id: "pump-1".into(),
+        role_epoch: number(1),
+        seq: number(seq),
+        root_version: number(1),
+        min_revocation: number(0),
+        expires: Time::from_unix(4_000_000_000).unwrap(),
+        streams,
+    };
+    sign(PayloadKind::Assignment, serde_json::to_vec(&assignment).unwrap())
 }
 
 pub(crate) fn root() -> Arc<Verified<Root>> {
@@ -122,6 +140,11 @@ impl Fixture {
 
     /// A bundle of files that need not be a model.
     pub(crate) fn of_files(files: &[(&str, Vec<u8>)]) -> Self {
+        Self::of_release(1, files)
+    }
+
+    /// The same, of a release.
+    pub(crate) fn of_release(release: u64, files: &[(&str, Vec<u8>)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, content) in files {
             let path = dir.path().join(name);
@@ -131,7 +154,7 @@ impl Fixture {
         let mut roles: Vec<(&str, FileRole)> = files.iter().map(|(name, _)| (*name, FileRole::Model)).collect();
         roles.push(("chunks.bin", FileRole::ChunkIndex));
         roles.sort_by_key(|(name, _)| *name);
-        Self::seal(dir, 1, &roles, Vec::new())
+        Self::seal(dir, release, &roles, Vec::new())
     }
 
     fn seal(dir: tempfile::TempDir, release: u64, roles: &[(&str, FileRole)], ops_used: Vec<String>) -> Self {
@@ -196,6 +219,31 @@ impl Fixture {
         let digests: Vec<String> =
             index.chunks(protocol::CHUNK_BYTES as usize).map(|c| Digest::of(c).to_string()).collect();
         serde_json::to_vec(&serde_json::json!({ "spec": 1, "index": digests })).unwrap()
+    }
+
+    /// What an assignment says of it: one answer confirms it.
+    pub(crate) fn order(&self, intent: Intent, release: u64) -> StreamAssignment {
+        let trial = Trial { min_answers: number(1), max_errors: number(0), window_s: number(60) };
+        StreamAssignment {
+            stream: "digits".into(),
+            intent,
+            release: number(release),
+            from_release: None,
+            statement_sha256: self.digest,
+            total_size: number(self.total_size),
+            rollout_id: number(1),
+            trial,
+            not_before: None,
+            deadline: None,
+        }
+    }
+
+    /// Every file of the folder with its name in it, the envelope too.
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let statement = trust::verify_statement(&self.root, &self.envelope).unwrap();
+        let read = |name: &str| (name.to_owned(), fs::read(self.dir().join(name)).unwrap());
+        let signed = statement.resources().iter().map(|resource| read(&resource.name));
+        signed.chain([read(crate::store::ENVELOPE)]).collect()
     }
 
     /// Puts the bundle where a device keeps whole ones.

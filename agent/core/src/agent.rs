@@ -30,7 +30,8 @@ pub struct Agent {
     /// While land has not answered: when hello is due again, and the pause after that.
     hello: Option<(Millis, Millis)>,
     said: u64,
-    kept: BTreeSet<Digest>,
+    /// What the hands were told to keep; not told yet, since what a power cut left over must go.
+    kept: Option<BTreeSet<Digest>>,
     // What the step under way has gathered.
     changed: bool,
     report_due: bool,
@@ -46,6 +47,8 @@ impl Agent {
         root_version: u64,
         ledger: Ledger,
     ) -> (Self, Step) {
+        // A device that never took an assignment, or forgot it, removes nothing: it may need it again.
+        let kept = ledger.generation.is_none().then(BTreeSet::new);
         let mut agent = Self {
             fleet,
             device,
@@ -57,7 +60,7 @@ impl Agent {
             connected: false,
             hello: None,
             said: 0,
-            kept: BTreeSet::new(),
+            kept,
             changed: true,
             report_due: false,
             effects: Vec::new(),
@@ -131,8 +134,8 @@ impl Agent {
     /// Ends a step: what changed is to be saved, what is due is said.
     fn finish(&mut self) -> Step {
         let pinned = self.ledger.pinned();
-        if pinned != self.kept {
-            self.kept.clone_from(&pinned);
+        if self.kept.as_ref() != Some(&pinned) {
+            self.kept = Some(pinned.clone());
             self.effects.push(Effect::Keep { bundles: pinned });
         }
         if std::mem::take(&mut self.report_due) && self.connected {

@@ -14,7 +14,7 @@ use crate::keeper::{Arrival, Errand, Keeper, Word};
 use crate::key::Signer;
 use crate::mqtt::{self, Heard, Link};
 use crate::status::{Progress, Status, StreamStatus};
-use crate::store::LedgerStore;
+use crate::store::{self, LedgerStore, Memory};
 use crate::telemetry::{Gauge, Speaker};
 use crate::worker::{Loader, Worker};
 use agent_core::{Agent, Event, Millis, Now};
@@ -114,9 +114,13 @@ impl Driver {
 
     /// Begins from the ledger on the disk: at the start, and after the disk refused to take one.
     fn restore(&mut self) {
-        let (mut store, ledger) = match LedgerStore::open(&self.config.state) {
+        let (mut store, memory) = match LedgerStore::open(store::host(), &self.config.state) {
             Ok(opened) => opened,
             Err(error) => return self.lose_core(&error),
+        };
+        let ledger = match memory {
+            Memory::Kept(ledger) => *ledger,
+            Memory::New | Memory::Lost => agent_core::Ledger::default(),
         };
         let (fleet, device) = (self.config.fleet.clone(), self.config.device.clone());
         let (core, step) = Agent::restore(fleet, device, self.profile.clone(), self.root.version.get(), ledger);

@@ -28,7 +28,7 @@ struct Bench {
 impl Bench {
     fn new(fixture: Fixture, window: usize) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let bundles = Bundles::open(state.path()).unwrap();
+        let bundles = Bundles::open(store::host(), state.path()).unwrap();
         let fetcher = Fetcher::new(fixture.root.clone(), bundles.clone(), window);
         let (chunks, offer) = (fixture.chunks(), fixture.offer());
         Self {
@@ -109,7 +109,7 @@ impl Bench {
     fn arrived(&self) -> bool {
         let dir = self.bundles.incoming(self.fixture.digest);
         self.end == Some(Action::Stored(self.fixture.digest))
-            && store::bundle(&self.fixture.root, &dir, Some(self.fixture.digest)).is_ok()
+            && store::bundle(&*store::host(), &self.fixture.root, &dir, Some(self.fixture.digest)).is_ok()
     }
 
     fn refused(&self) -> Option<Code> {

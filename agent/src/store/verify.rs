@@ -3,9 +3,9 @@
 //! Decides the order of the checks: signatures first, then every byte, then the manifest. What a
 //! signature is worth is decided by `trust`; what follows from a refusal, by the core.
 
+use super::disk::{Disk, DiskFile, How, Kind};
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use trust::{
     Code, Digest, MAX_DOCUMENT_BYTES, Manifest, Refusal, Resource, Root, SIGNED_OUTSIDE, Statement, U53, Verified,
@@ -39,24 +39,38 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Fault {
 }
 
 /// Believes the folder `dir`: enough publishers signed it, every file is what they signed, there is
-/// no other file, and its manifest is in their scope. With `expected` it must be that very bundle.
+/// no other file, and its manifest is in their scope. With `expected` it must be that very bundle. A disk
+/// that fails once is asked again: that says nothing of the bundle.
 ///
 /// # Errors
 /// A refusal, or what the system said.
 pub(crate) fn bundle(
+    disk: &dyn Disk,
     root: &Verified<Root>,
     dir: &Path,
     expected: Option<Digest>,
 ) -> Result<(Verified<Statement>, Verified<Manifest>), Fault> {
-    let envelope = small(&dir.join(ENVELOPE))?;
+    match once(disk, root, dir, expected) {
+        Err(Fault::Io { .. }) => once(disk, root, dir, expected),
+        done => done,
+    }
+}
+
+fn once(
+    disk: &dyn Disk,
+    root: &Verified<Root>,
+    dir: &Path,
+    expected: Option<Digest>,
+) -> Result<(Verified<Statement>, Verified<Manifest>), Fault> {
+    let envelope = small(disk, &dir.join(ENVELOPE))?;
     let statement = match expected {
         Some(digest) => statement(root, &envelope, digest)?,
         None => trust::verify_statement(root, &envelope)?,
     };
     let mut found = Vec::new();
-    list(dir, "", &statement, 0, &mut found)?;
+    list(disk, dir, "", &statement, 0, &mut found)?;
     statement.check_files(&found)?;
-    let manifest = trust::verify_manifest(root, &statement, &small(&dir.join("manifest.json"))?)?;
+    let manifest = trust::verify_manifest(root, &statement, &small(disk, &dir.join("manifest.json"))?)?;
     Ok((statement, manifest))
 }
 
@@ -78,10 +92,9 @@ pub(crate) fn statement(
 }
 
 /// A document, with one byte more than is allowed so that its size is refused and not cut.
-fn small(path: &Path) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|f| f.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes)) {
-        Ok(_) => Ok(bytes),
+fn small(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, Fault> {
+    match disk.read(path, MAX_DOCUMENT_BYTES as u64) {
+        Ok(bytes) => Ok(bytes),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             Err(Refusal::new(Code::Missing, format!("`{name}` is not there")).into())
@@ -92,27 +105,33 @@ fn small(path: &Path) -> Result<Vec<u8>, Fault> {
 
 /// Every file under `dir` but those that hold signatures. A file whose size is not the signed one is
 /// not hashed: its size refuses it.
-fn list(dir: &Path, prefix: &str, signed: &Statement, depth: usize, found: &mut Vec<Resource>) -> Result<(), Fault> {
+fn list(
+    disk: &dyn Disk,
+    dir: &Path,
+    prefix: &str,
+    signed: &Statement,
+    depth: usize,
+    found: &mut Vec<Resource>,
+) -> Result<(), Fault> {
     let extra = |name: &str| Refusal::new(Code::Extra, format!("`{name}` is not among the signed files"));
-    for entry in fs::read_dir(dir).map_err(unreadable(dir))? {
-        let entry = entry.map_err(unreadable(dir))?;
-        let path = entry.path();
-        let file_name = entry.file_name();
+    for entry in disk.list(dir).map_err(unreadable(dir))? {
+        let (file_name, kind) = entry.map_err(unreadable(dir))?;
+        let path = dir.join(&file_name);
         let name = format!("{prefix}{}", file_name.to_string_lossy());
-        let kind = entry.file_type().map_err(unreadable(&path))?;
-        if kind.is_dir() && depth < MAX_DEPTH {
-            list(&path, &format!("{name}/"), signed, depth + 1, found)?;
+        if kind == Kind::Folder && depth < MAX_DEPTH {
+            list(disk, &path, &format!("{name}/"), signed, depth + 1, found)?;
             continue;
         }
-        if !kind.is_file() || found.len() >= MAX_FILES {
+        if kind != Kind::File || found.len() >= MAX_FILES {
             return Err(extra(&name).into());
         }
         if SIGNED_OUTSIDE.contains(&name.as_str()) {
             continue;
         }
-        let size = entry.metadata().map_err(unreadable(&path))?.len();
         let expected = signed.resource(&name).map(|r| r.size.get()).ok_or_else(|| extra(&name))?;
-        let digest = if size == expected { hash(&path).map_err(unreadable(&path))? } else { Digest([0; 32]) };
+        let file = disk.open(&path, How::Read).map_err(unreadable(&path))?;
+        let size = file.size().map_err(unreadable(&path))?;
+        let digest = if size == expected { hash(&*file).map_err(unreadable(&path))? } else { Digest([0; 32]) };
         let size = U53::try_from(size).map_err(|e| Refusal::new(Code::Limit, e))?;
         found.push(Resource::new(name, digest, size));
     }
@@ -120,16 +139,16 @@ fn list(dir: &Path, prefix: &str, signed: &Statement, depth: usize, found: &mut 
 }
 
 /// SHA-256 of a file, read piece by piece.
-fn hash(path: &Path) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
+fn hash(file: &dyn DiskFile) -> io::Result<Digest> {
+    let (mut hash, mut offset) = (Sha256::new(), 0);
     let mut piece = vec![0; 64 * 1024];
     loop {
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(Digest(hash.finalize().into())),
-            Ok(n) => hash.update(&piece[..n]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match file.read_up_to(&mut piece, offset)? {
+            0 => return Ok(Digest(hash.finalize().into())),
+            n => {
+                hash.update(&piece[..n]);
+                offset += n as u64;
+            }
         }
     }
 }
@@ -137,12 +156,14 @@ fn hash(path: &Path) -> io::Result<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::host;
     use crate::testing::{Fixture, code};
+    use std::fs;
 
     #[test]
     fn a_signed_folder_is_believed() {
         let fixture = Fixture::digits(1);
-        let (statement, manifest) = bundle(&fixture.root, fixture.dir(), Some(fixture.digest)).unwrap();
+        let (statement, manifest) = bundle(&*host(), &fixture.root, fixture.dir(), Some(fixture.digest)).unwrap();
         assert_eq!(manifest.stream, "digits");
         assert_eq!(statement.digest(), fixture.digest);
     }
@@ -166,7 +187,7 @@ mod tests {
         for (expected, damage) in cases {
             let fixture = Fixture::digits(1);
             damage(fixture.dir());
-            let fault = bundle(&fixture.root, fixture.dir(), Some(fixture.digest)).unwrap_err();
+            let fault = bundle(&*host(), &fixture.root, fixture.dir(), Some(fixture.digest)).unwrap_err();
             assert_eq!(code(&fault), expected, "{fault}");
         }
     }
@@ -174,7 +195,7 @@ mod tests {
     #[test]
     fn another_bundle_than_the_asked_one_is_a_mismatch() {
         let (one, two) = (Fixture::digits(1), Fixture::digits(2));
-        let fault = bundle(&one.root, one.dir(), Some(two.digest)).unwrap_err();
+        let fault = bundle(&*host(), &one.root, one.dir(), Some(two.digest)).unwrap_err();
         assert_eq!(code(&fault), "E_MISMATCH");
     }
 }

@@ -175,10 +175,11 @@ impl Bench {
 
     fn open(&self, bundle: Digest) -> Result<(Verified<Manifest>, PathBuf, Pipeline), Obstacle> {
         let dir = self.bundles.complete(bundle);
-        let (_, manifest) = store::bundle(&self.root, &dir, Some(bundle)).map_err(|fault| match fault {
-            store::Fault::Refused(refusal) => Obstacle::Refused(refusal),
-            unreadable @ store::Fault::Io { .. } => Obstacle::Unreadable(told(&unreadable)),
-        })?;
+        let (_, manifest) =
+            store::bundle(&**self.bundles.disk(), &self.root, &dir, Some(bundle)).map_err(|fault| match fault {
+                store::Fault::Refused(refusal) => Obstacle::Refused(refusal),
+                unreadable @ store::Fault::Io { .. } => Obstacle::Unreadable(told(&unreadable)),
+            })?;
         let pipeline = Pipeline::open(&dir, &Limits::default());
         let pipeline = pipeline.map_err(|error| Refusal::new(Code::Model, told(&error)))?;
         let rows = manifest.runtime.batch.and_then(|rows| usize::try_from(rows.get()).ok());
