@@ -8,15 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trust::{
     Assignment, Budget, Digest, Envelope, FileRole, GoldenTerms, Intent, Key, ListedFile, Manifest, PayloadKind,
-    Policy, Refusal, Resource, Role, RoleKeys, Root, Runtime, Scheme, Scope, Signature, Statement, StreamAssignment,
-    Time, Trial, U53, Verified,
+    Policy, Refusal, Resource, Revocation, RevokedBundle, Role, RoleKeys, Root, Runtime, Scheme, Scope, Severity,
+    Signature, Statement, StreamAssignment, Time, Trial, Trust, U53, WhichBundle,
 };
 
 pub(crate) const FLEET: &str = "harbour";
 
 /// A signed bundle in a folder of its own.
 pub(crate) struct Fixture {
-    pub(crate) root: Arc<Verified<Root>>,
+    pub(crate) trust: Arc<Trust>,
     pub(crate) digest: Digest,
     pub(crate) envelope: Vec<u8>,
     pub(crate) total_size: u64,
@@ -44,12 +44,44 @@ fn sign(kind: PayloadKind, payload: Vec<u8>) -> Vec<u8> {
 
 /// The root of the fleet, signed: one key holds every role.
 pub(crate) fn root_bytes() -> Vec<u8> {
+    sign(PayloadKind::Root, serde_json::to_vec(&first_root()).unwrap())
+}
+
+/// The root of a version, which says what the first one says.
+pub(crate) fn later_root_bytes(version: u64) -> Vec<u8> {
+    let mut bytes = root_bytes();
+    for version in 2..=version {
+        let before = trust::verify_root(FLEET, &bytes).unwrap().digest();
+        let root = Root { version: number(version), prev_sha256: Some(before), ..first_root() };
+        bytes = sign(PayloadKind::Root, serde_json::to_vec(&root).unwrap());
+    }
+    bytes
+}
+
+/// A revocation: who runs this bundle goes back to the release before it.
+pub(crate) fn revocation_bytes(bundle: Digest) -> Vec<u8> {
+    let bundle = WhichBundle::StatementSha256(bundle);
+    let revocation = Revocation {
+        spec: number(1),
+        fleet: FLEET.into(),
+        issued: Time::from_unix(0).unwrap(),
+        role_epoch: number(1),
+        version: number(1),
+        keys: Vec::new(),
+        bundles: vec![RevokedBundle { bundle, severity: Severity::Fallback, reason: "wrong labels".into() }],
+        devices: Vec::new(),
+        floors: BTreeMap::new(),
+    };
+    sign(PayloadKind::Revocation, serde_json::to_vec(&revocation).unwrap())
+}
+
+fn first_root() -> Root {
     let public = key().verifying_key().to_bytes();
     let id = trust::key_id(&public);
     let one = number(1);
     let keyids = BTreeSet::from([id.clone()]);
     let held = RoleKeys { keyids: keyids.clone(), threshold: one, role_epoch: one };
-    let root = Root {
+    Root {
         spec: one,
         fleet: FLEET.into(),
         issued: Time::from_unix(0).unwrap(),
@@ -61,17 +93,16 @@ pub(crate) fn root_bytes() -> Vec<u8> {
         publisher_scopes: vec![Scope { keyids, streams: vec!["*".into()] }],
         policy: Policy::default(),
         clock_reset: None,
-    };
-    sign(PayloadKind::Root, serde_json::to_vec(&root).unwrap())
+    }
 }
 
-/// An assignment of the device `pump-1`.
+/// An assignment of the device.
 pub(crate) fn assignment(seq: u64, streams: Vec<StreamAssignment>) -> Vec<u8> {
     let assignment = Assignment {
         spec: number(1),
         fleet: FLEET.into(),
         issued: Time::from_unix(0).unwrap(),
-        device_id: "pump-1".into(),
+        device_id: device().id,
         role_epoch: number(1),
         seq: number(seq),
         root_version: number(1),
@@ -82,8 +113,14 @@ pub(crate) fn assignment(seq: u64, streams: Vec<StreamAssignment>) -> Vec<u8> {
     sign(PayloadKind::Assignment, serde_json::to_vec(&assignment).unwrap())
 }
 
-pub(crate) fn root() -> Arc<Verified<Root>> {
-    Arc::new(trust::verify_root(FLEET, &root_bytes()).unwrap())
+pub(crate) fn device() -> trust::Device {
+    let built = Time::from_unix(0).unwrap();
+    trust::Device { id: "crane".into(), class: "generic".into(), certificate: None, built }
+}
+
+/// What a device believes before it heard anything.
+pub(crate) fn trust() -> Trust {
+    Trust::first(device(), FLEET, &root_bytes()).unwrap()
 }
 
 /// The code of a refusal, however it is wrapped.
@@ -190,9 +227,9 @@ impl Fixture {
         };
         let envelope = sign(PayloadKind::Bundle, Statement::payload("digits", names.iter().map(resource).collect()));
         fs::write(dir.path().join(crate::store::ENVELOPE), &envelope).unwrap();
-        let root = root();
-        let statement = trust::verify_statement(&root, &envelope).unwrap();
-        Self { root, digest: statement.digest(), envelope, total_size: statement.total_size(), dir }
+        let trust = Arc::new(trust());
+        let statement = trust.verify_statement(&envelope).unwrap();
+        Self { trust, digest: statement.digest(), envelope, total_size: statement.total_size(), dir }
     }
 
     /// The folder.
@@ -202,7 +239,7 @@ impl Fixture {
 
     /// Every chunk of every signed file, by its digest.
     pub(crate) fn chunks(&self) -> BTreeMap<Digest, Vec<u8>> {
-        let statement = trust::verify_statement(&self.root, &self.envelope).unwrap();
+        let statement = self.trust.verify_statement(&self.envelope).unwrap();
         let mut chunks = BTreeMap::new();
         for resource in statement.resources() {
             let content = fs::read(self.dir().join(&resource.name)).unwrap();
@@ -240,7 +277,7 @@ impl Fixture {
 
     /// Every file of the folder with its name in it, the envelope too.
     pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let statement = trust::verify_statement(&self.root, &self.envelope).unwrap();
+        let statement = self.trust.verify_statement(&self.envelope).unwrap();
         let read = |name: &str| (name.to_owned(), fs::read(self.dir().join(name)).unwrap());
         let signed = statement.resources().iter().map(|resource| read(&resource.name));
         signed.chain([read(crate::store::ENVELOPE)]).collect()

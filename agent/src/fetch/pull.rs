@@ -9,7 +9,7 @@ use agent_core::Millis;
 use protocol::{MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Root, Statement, Verified};
+use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Statement, Trust, Verified};
 
 /// The signed file that lists the chunk digests of all the others.
 const INDEX: &str = "chunks.bin";
@@ -49,7 +49,7 @@ impl Pull {
     /// See [`Setback`].
     pub(crate) fn start(
         disk: Door,
-        root: &Verified<Root>,
+        trust: &Trust,
         dir: PathBuf,
         bundle: Digest,
         total_size: u64,
@@ -69,7 +69,7 @@ impl Pull {
             content: None,
         };
         let left = read_up_to(&*pull.disk, &pull.dir.join(ENVELOPE), MAX_DOCUMENT_BYTES as u64)?;
-        pull.statement = left.and_then(|bytes| store::statement(root, &bytes, bundle).ok());
+        pull.statement = left.and_then(|bytes| store::statement(trust, &bytes, bundle).ok());
         pull.advance()?;
         Ok(pull)
     }
@@ -114,11 +114,11 @@ impl Pull {
     ///
     /// # Errors
     /// A refusal when the signed bundle is not of the size that was assigned, or what the system said.
-    pub(crate) fn take_envelope(&mut self, root: &Verified<Root>, bytes: &[u8]) -> Result<Option<Refusal>, Setback> {
+    pub(crate) fn take_envelope(&mut self, trust: &Trust, bytes: &[u8]) -> Result<Option<Refusal>, Setback> {
         if self.statement.is_some() {
             return Ok(None);
         }
-        let statement = match store::statement(root, bytes, self.bundle) {
+        let statement = match store::statement(trust, bytes, self.bundle) {
             Ok(statement) => statement,
             Err(doubt) => return Ok(Some(doubt)),
         };

@@ -91,11 +91,11 @@ pub(crate) struct LedgerStore {
 
 /// What a state folder knows of the device's past.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Memory {
+pub(crate) enum Recalled {
     /// Nothing was ever kept: the device is as it left the factory.
-    New,
+    Never,
     /// The newest ledger that is whole.
-    Kept(Box<Ledger>),
+    Whole(Box<Ledger>),
     /// A ledger was kept, and no slot of it is whole: the device knows that it forgot.
     Lost,
 }
@@ -133,7 +133,7 @@ impl LedgerStore {
     /// # Errors
     /// When a slot was written by another agent, or no slot is whole and the disk did not let one be
     /// read: it may be the one that is.
-    pub(crate) fn open(disk: Door, state: &Path) -> io::Result<(Self, Memory)> {
+    pub(crate) fn open(disk: Door, state: &Path) -> io::Result<(Self, Recalled)> {
         let mut newest: Option<(u64, usize, Ledger)> = None;
         let mut damages = Vec::new();
         for (slot, name) in SLOTS.iter().enumerate() {
@@ -156,10 +156,10 @@ impl LedgerStore {
         let mut store = Self { disk, state: state.to_owned(), number: 0, next: 0, marked };
         if let Some((number, slot, ledger)) = newest {
             (store.number, store.next) = (number, 1 - slot);
-            return Ok((store, Memory::Kept(Box::new(ledger))));
+            return Ok((store, Recalled::Whole(Box::new(ledger))));
         }
         if damages.is_empty() && !marked {
-            return Ok((store, Memory::New));
+            return Ok((store, Recalled::Never));
         }
         for damage in damages {
             if let Damage::Read(error) = damage {
@@ -167,7 +167,7 @@ impl LedgerStore {
             }
         }
         tracing::error!("no slot of the ledger is whole: the device has lost its memory");
-        Ok((store, Memory::Lost))
+        Ok((store, Recalled::Lost))
     }
 
     /// Puts the ledger in the place of the older slot. The newer one is untouched, and the older one is
@@ -239,7 +239,7 @@ mod tests {
         Ledger { boot, ..Ledger::default() }
     }
 
-    fn open(state: &tempfile::TempDir) -> (LedgerStore, Memory) {
+    fn open(state: &tempfile::TempDir) -> (LedgerStore, Recalled) {
         LedgerStore::open(host(), state.path()).unwrap()
     }
 
@@ -256,9 +256,9 @@ mod tests {
     /// The boot of the ledger that is believed; none when there never was one.
     fn found(state: &tempfile::TempDir) -> Option<u64> {
         match open(state).1 {
-            Memory::New => None,
-            Memory::Kept(ledger) => Some(ledger.boot),
-            Memory::Lost => panic!("the ledger is lost"),
+            Recalled::Never => None,
+            Recalled::Whole(ledger) => Some(ledger.boot),
+            Recalled::Lost => panic!("the ledger is lost"),
         }
     }
 
@@ -321,18 +321,18 @@ mod tests {
     #[test]
     fn t78_a_ledger_that_is_lost_is_told_from_one_that_never_was() {
         let never = tempfile::tempdir().unwrap();
-        assert_eq!(open(&never).1, Memory::New);
+        assert_eq!(open(&never).1, Recalled::Never);
         for n in [1, 2, 5] {
             let torn = saved(n);
             for slot in SLOTS.iter().filter(|slot| torn.path().join(slot).exists()) {
                 fs::write(torn.path().join(slot), "torn").unwrap();
             }
-            assert_eq!(open(&torn).1, Memory::Lost, "torn after {n}");
+            assert_eq!(open(&torn).1, Recalled::Lost, "torn after {n}");
             let gone = saved(n);
             for slot in SLOTS.iter().filter(|slot| gone.path().join(slot).exists()) {
                 fs::remove_file(gone.path().join(slot)).unwrap();
             }
-            assert_eq!(open(&gone).1, Memory::Lost, "gone after {n}");
+            assert_eq!(open(&gone).1, Recalled::Lost, "gone after {n}");
             let (mut store, _) = open(&gone);
             store.save(&booted(1)).unwrap();
             assert_eq!(found(&gone), Some(1));

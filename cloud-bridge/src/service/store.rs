@@ -152,10 +152,14 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         Record::NoDevice { id } => ("device", id.to_string()),
         Record::Release(release) => ("release", release.bundle.to_string()),
         Record::Rollout(rollout) => ("rollout", rollout.id.to_string()),
+        Record::Document(document) => {
+            ("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
+        }
+        Record::Beacons { .. } => ("beacons", String::new()),
     };
     let query = match record {
         Record::NoDevice { .. } => sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key),
-        Record::Device(_) | Record::Release(_) | Record::Rollout(_) => {
+        Record::Device(_) | Record::Release(_) | Record::Rollout(_) | Record::Document(_) | Record::Beacons { .. } => {
             sqlx::query("INSERT INTO record VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")
                 .bind(kind)
                 .bind(key)

@@ -9,14 +9,15 @@ use super::land::{Flow, Land};
 use crate::fetch::Action;
 use crate::keeper::{Arrival, Desk, Errand, Word};
 use crate::key::Signer;
-use crate::store::{self, Bundles, LedgerStore, Memory, ledger};
-use agent_core::{Agent, Effect, Event, Ledger, Now, Phase};
+use crate::store::{self, Bundles, Door, Store, ledger};
+use crate::testing::{self, FLEET, root_bytes};
+use agent_core::{Agent, Effect, Event, Ledger, Memory, Now, Phase, Step};
 use protocol::{Profile, StreamName, Verdict};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use trust::{Code, Digest, Refusal};
+use trust::{Code, Digest, Refusal, Trust};
 
 /// Where the device keeps everything.
 pub(super) const STATE: &str = "/var/lib/petrel";
@@ -24,6 +25,8 @@ pub(super) const STATE: &str = "/var/lib/petrel";
 const MAX_EVENTS: usize = 2_000;
 /// After so many setbacks the disk is healed: what is asked is that the device goes on then.
 const MAX_SETBACKS: usize = 3;
+/// A land that says the same so often is not heard.
+const MAX_REPEATS: usize = 20;
 
 /// What happened before a power cut, with the moment of each in the disk's journal.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +72,7 @@ impl Past {
 
 struct Mind {
     core: Agent,
-    store: LedgerStore,
+    store: Store,
 }
 
 struct Hands {
@@ -87,7 +90,10 @@ pub(super) struct Device {
     events: VecDeque<Event>,
     now: Now,
     setbacks: usize,
+    repeats: usize,
     pub(super) served: Option<Digest>,
+    /// Something that is stored is damaged: a document may be lost, and comes again.
+    pub(super) damaged: bool,
     pub(super) past: Past,
 }
 
@@ -97,16 +103,28 @@ pub(super) type Broken = String;
 impl Device {
     pub(super) fn new(flow: &'static Flow, disk: Sim, past: Past) -> Self {
         let (events, now) = (VecDeque::new(), Now::default());
-        Self { flow, disk, hands: None, mind: None, events, now, setbacks: 0, served: None, past }
+        Self {
+            flow,
+            disk,
+            hands: None,
+            mind: None,
+            events,
+            now,
+            setbacks: 0,
+            repeats: 0,
+            served: None,
+            damaged: false,
+            past,
+        }
     }
 
     /// Starts, takes every wish from the one on that land said last, and comes to rest after each.
     pub(super) fn live(&mut self, wishes: usize) -> Result<(), Broken> {
         self.wake()?;
-        let first = self.past.said.last().map_or(0, |(_, n)| *n);
+        let said = self.past.said.last().map_or(0, |(_, n)| n + 1);
         self.step(Event::Connected)?;
-        self.rest(first)?;
-        for n in first..wishes {
+        self.rest(said)?;
+        for n in said..wishes {
             self.say(n)?;
             self.rest(n + 1)?;
         }
@@ -118,11 +136,11 @@ impl Device {
     }
 
     fn say(&mut self, n: usize) -> Result<(), Broken> {
-        let land = Land::get();
-        self.past.said.push((self.disk.moment(), n));
-        let bytes = self.flow.assignment(land, n);
-        let assignment = trust::verify_assignment(&land.root, "pump-1", &bytes).expect("land signs well");
-        self.step(Event::AssignmentArrived(assignment))
+        if self.past.said.last().is_none_or(|(_, said)| *said < n) {
+            self.past.said.push((self.disk.moment(), n));
+        }
+        let (kind, bytes) = self.flow.document(Land::get(), n);
+        self.step(Event::DocumentArrived { kind, bytes })
     }
 
     /// Lets everything happen until nothing more does; `said` wishes must have been taken then.
@@ -138,10 +156,14 @@ impl Device {
                 continue;
             };
             let core = &mind.core;
-            let taken = core.ledger().generation.map_or(0, |generation| generation.seq) as usize;
-            let busy = core.phases().values().any(|phase| *phase != Phase::Settled) || !core.ledger().outbox.is_empty();
-            if taken < said {
-                self.say(said - 1)?;
+            let idle = |phase: &Phase| matches!(phase, Phase::Settled | Phase::Held { .. });
+            let busy = !core.phases().values().all(idle) || !core.ledger().outbox.is_empty();
+            if let Some(n) = (0..said).find(|n| !self.flow.is_taken(core.trust(), *n)) {
+                self.repeats += 1;
+                if self.repeats > MAX_REPEATS {
+                    return Err(format!("it does not take wish {n}: {:?}", core.refusals().collect::<Vec<_>>()));
+                }
+                self.say(n)?;
             } else if !busy {
                 return Ok(());
             } else if let Some(due) = core.deadline() {
@@ -165,13 +187,17 @@ impl Device {
 
     /// As at the start of the program, again and again while something keeps it from starting.
     fn wake(&mut self) -> Result<(), Broken> {
+        let mut last = String::new();
         for _ in 0..=MAX_SETBACKS {
             match self.start() {
                 Ok(()) => return self.restore(),
-                Err(why) => self.setback(&why),
+                Err(why) => {
+                    self.setback(&why);
+                    last = why;
+                }
             }
         }
-        Err("it does not start on a disk that is healed".into())
+        Err(format!("it does not start on a disk that is healed: {last}"))
     }
 
     fn start(&mut self) -> Result<(), String> {
@@ -184,31 +210,34 @@ impl Device {
             Some(_) => {}
             None => self.past.key = Some((self.disk.moment(), id)),
         }
-        let bundles = Bundles::open(Arc::new(self.disk.clone()), state).map_err(|error| error.to_string())?;
+        let bundles = Bundles::open(self.door(), state).map_err(|error| error.to_string())?;
         let (say, words) = unbounded_channel();
-        let desk = Desk::new(Land::get().root.clone(), bundles.clone(), 8, say, Arc::default());
+        let desk = Desk::new(Arc::new(testing::trust()), bundles.clone(), 8, say, Arc::default());
         self.hands = Some(Hands { desk, bundles, words });
         Ok(())
     }
 
     /// The core begins from the disk.
     fn restore(&mut self) -> Result<(), Broken> {
+        let (device, root) = (testing::device(), root_bytes());
         for _ in 0..=MAX_SETBACKS {
-            let (mut store, memory) = match LedgerStore::open(Arc::new(self.disk.clone()), Path::new(STATE)) {
+            let (mut store, ledger) = match Store::open(self.door(), Path::new(STATE)) {
                 Ok(opened) => opened,
                 Err(error) => {
                     self.setback(&error.to_string());
                     continue;
                 }
             };
-            let ledger = self.remembered(memory)?;
-            let (fleet, device) = ("harbour".parse().expect("a name"), "pump-1".parse().expect("a name"));
-            let (core, step) = Agent::restore(fleet, device, profile(), 1, ledger);
-            let (past, disk) = (&mut self.past, &self.disk);
-            let saved = step.commit(|ledger| save(&mut store, past, disk, ledger));
-            match saved {
-                Ok(effects) => {
+            self.is_possible(&ledger)?;
+            let trust = store.recall(&device, FLEET, &root, &ledger).map_err(|refusal| refusal.to_string())?;
+            self.is_believed(&trust, &ledger)?;
+            let (fleet, name) = (FLEET.parse().expect("a name"), device.id.parse().expect("a name"));
+            let (core, step) = Agent::restore(fleet, name, profile(), "nonce".into(), trust, ledger);
+            match self.commit(step, &mut store) {
+                Ok((effects, _)) => {
+                    let believed = Errand::Believe(Arc::new(core.trust().clone()));
                     self.mind = Some(Mind { core, store });
+                    self.run(believed)?;
                     effects.into_iter().try_for_each(|effect| self.carry_out(effect))?;
                     let Some(hands) = &mut self.hands else { continue };
                     hands.desk.run(Errand::Online(true));
@@ -220,43 +249,71 @@ impl Device {
         Err("it does not begin on a disk that is healed".into())
     }
 
+    fn door(&self) -> Door {
+        Arc::new(self.disk.clone())
+    }
+
     /// The ledger that was found must be the last one that was saved, or one that was being saved.
-    fn remembered(&self, memory: Memory) -> Result<Ledger, Broken> {
+    fn is_possible(&self, found: &Ledger) -> Result<(), Broken> {
         let (new, mut possible) = self.past.possible();
-        match memory {
-            Memory::New if new => Ok(Ledger::default()),
-            Memory::Kept(found) if possible.any(|ledger| *ledger == *found) => Ok(*found),
-            Memory::Kept(found) => Err(format!("the ledger that was found is another one: {found:?}")),
-            Memory::New | Memory::Lost => Err(format!("a ledger was saved, and found is {memory:?}")),
+        if new && *found == Ledger::default() || possible.any(|ledger| ledger == found) {
+            return Ok(());
         }
+        Err(format!("the ledger that was found is another one: {found:?}"))
+    }
+
+    /// The documents that the ledger names were on the disk before it.
+    fn is_believed(&self, trust: &Trust, ledger: &Ledger) -> Result<(), Broken> {
+        let root = ledger.trust.as_ref().map_or(1, |counters| counters.root_version());
+        if !self.damaged && (trust.root().version.get() != root || trust.revocation_is_lost()) {
+            return Err("a document that was believed is lost".into());
+        }
+        Ok(())
+    }
+
+    /// Saves what a step says; gives its effects, and whether a document was learned.
+    fn commit(&mut self, step: Step, store: &mut Store) -> std::io::Result<(Vec<Effect>, bool)> {
+        let mut learned = false;
+        let effects = step.commit(|memory: &Memory| {
+            learned = !memory.documents.is_empty();
+            self.past.ledgers.push((self.disk.moment(), None, memory.ledger.clone()));
+            store.save(memory)?;
+            if let Some((_, done, _)) = self.past.ledgers.last_mut() {
+                *done = Some(self.disk.moment());
+            }
+            Ok::<(), std::io::Error>(())
+        })?;
+        Ok((effects, learned))
     }
 
     fn step(&mut self, event: Event) -> Result<(), Broken> {
-        let Some(mind) = &mut self.mind else { return Ok(()) };
+        let Some(mut mind) = self.mind.take() else { return Ok(()) };
         let step = mind.core.step(self.now, event);
-        let (past, disk, store) = (&mut self.past, &self.disk, &mut mind.store);
-        match step.commit(|ledger| save(store, past, disk, ledger)) {
-            Ok(effects) => effects.into_iter().try_for_each(|effect| self.carry_out(effect))?,
+        match self.commit(step, &mut mind.store) {
+            Ok((effects, learned)) => {
+                let believed = Errand::Believe(Arc::new(mind.core.trust().clone()));
+                self.mind = Some(mind);
+                if learned {
+                    self.run(believed)?;
+                }
+                effects.into_iter().try_for_each(|effect| self.carry_out(effect))
+            }
             Err(error) => {
                 self.setback(&error.to_string());
-                self.mind = None;
                 self.events.clear();
-                if let Some(hands) = &mut self.hands {
-                    hands.desk.run(Errand::Online(false));
-                    hands.desk.run(Errand::StopAll);
-                    hands.desk.tell();
-                    while hands.words.try_recv().is_ok() {}
-                }
+                self.run(Errand::Online(false))?;
+                self.run(Errand::StopAll)?;
+                self.events.clear();
+                Ok(())
             }
         }
-        Ok(())
     }
 
     fn carry_out(&mut self, effect: Effect) -> Result<(), Broken> {
         match effect {
             Effect::Fetch { bundle, total_size } => self.run(Errand::Fetch { bundle, total_size }),
             Effect::StopFetching { bundle } => self.run(Errand::StopFetching(bundle)),
-            Effect::Verify { bundle } => self.run(Errand::Verify(bundle)),
+            Effect::Examine { bundle } => self.run(Errand::Examine(bundle)),
             Effect::Discard { bundle } => self.run(Errand::SetAside(bundle)),
             Effect::Keep { bundles } => self.run(Errand::Keep(bundles)),
             Effect::Probe { bundle } => {
@@ -273,7 +330,8 @@ impl Device {
                 Ok(())
             }
             Effect::DeliverVerdict(verdict) => self.hear(verdict),
-            Effect::SayHello { .. } | Effect::PublishReport(_) => Ok(()),
+            // Land says again what was not taken.
+            Effect::AwaitRoot { .. } | Effect::SayHello { .. } | Effect::PublishReport(_) => Ok(()),
         }
     }
 
@@ -281,7 +339,7 @@ impl Device {
     fn load(&self, bundle: Digest) -> Result<Result<(), store::Fault>, Broken> {
         let Some(hands) = &self.hands else { return Err("nobody has hands".into()) };
         let dir = hands.bundles.complete(bundle);
-        let checked = store::bundle(&self.disk, &Land::get().root, &dir, Some(bundle));
+        let checked = store::known(&self.disk, &dir, bundle);
         if checked.is_ok() {
             whole(&self.disk, bundle).map_err(|why| format!("a bundle was believed that is not whole: {why}"))?;
         }
@@ -349,15 +407,6 @@ impl Device {
             }
         }
     }
-}
-
-fn save(store: &mut LedgerStore, past: &mut Past, disk: &Sim, ledger: &Ledger) -> std::io::Result<()> {
-    past.ledgers.push((disk.moment(), None, ledger.clone()));
-    store.save(ledger)?;
-    if let Some((_, done, _)) = past.ledgers.last_mut() {
-        *done = Some(disk.moment());
-    }
-    Ok(())
 }
 
 /// Whether a bundle in its place is what land made, byte for byte; asked of the disk and of no store.

@@ -3,10 +3,11 @@
 //! Decides what is wanted in each flow, and what a device must have become in its end. It is always
 //! there, honest and quick: here only the disk is not.
 
-use crate::testing::{Fixture, assignment, root};
+use crate::testing::{Fixture, assignment, later_root_bytes, revocation_bytes};
+use protocol::DocumentKind;
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
-use trust::{Digest, Intent, Root, StreamAssignment, Verified};
+use std::sync::OnceLock;
+use trust::{Digest, Intent, StreamAssignment, Trust};
 
 /// A bundle with all that a broker would have of it.
 pub(super) struct Parcel {
@@ -18,7 +19,6 @@ pub(super) struct Parcel {
 
 /// What land knows.
 pub(super) struct Land {
-    pub(super) root: Arc<Verified<Root>>,
     /// Releases 1, 2 and 3 of the stream `digits`.
     pub(super) parcels: Vec<Parcel>,
 }
@@ -32,6 +32,10 @@ pub(super) enum Wish {
     Back(u64),
     /// No stream at all.
     Nothing,
+    /// The root of this version is to be believed.
+    Root(u64),
+    /// This release is taken away.
+    Revoked(u64),
 }
 
 /// A way that a device goes: from a state at rest, through wishes, to a state at rest.
@@ -47,7 +51,7 @@ pub(super) struct Flow {
 }
 
 /// Every flow that writes.
-pub(super) const FLOWS: [Flow; 7] = [
+pub(super) const FLOWS: [Flow; 9] = [
     Flow { name: "a start that finds nothing to do", before: &[], wishes: &[], end: (None, None) },
     Flow { name: "first install", before: &[], wishes: &[Wish::Release(1)], end: (Some(1), None) },
     Flow { name: "upgrade", before: &[Wish::Release(1)], wishes: &[Wish::Release(2)], end: (Some(2), Some(1)) },
@@ -70,6 +74,18 @@ pub(super) const FLOWS: [Flow; 7] = [
         end: (Some(1), Some(2)),
     },
     Flow {
+        name: "three rotations of the root",
+        before: &[Wish::Release(1)],
+        wishes: &[Wish::Root(2), Wish::Root(3), Wish::Root(4)],
+        end: (Some(1), None),
+    },
+    Flow {
+        name: "revocation",
+        before: &[Wish::Release(1), Wish::Release(2)],
+        wishes: &[Wish::Revoked(2)],
+        end: (Some(1), None),
+    },
+    Flow {
         name: "retired",
         before: &[Wish::Release(1), Wish::Release(2)],
         wishes: &[Wish::Nothing],
@@ -78,10 +94,32 @@ pub(super) const FLOWS: [Flow; 7] = [
 ];
 
 impl Flow {
+    fn wish(&self, n: usize) -> Wish {
+        *self.before.iter().chain(self.wishes).nth(n).expect("a wish of this flow")
+    }
+
     /// What land says at the `n`th wish of this flow, counted over those before too.
-    pub(super) fn assignment(&self, land: &Land, n: usize) -> Vec<u8> {
-        let wish = self.before.iter().chain(self.wishes).nth(n).expect("a wish of this flow");
-        assignment(n as u64 + 1, land.streams(*wish))
+    pub(super) fn document(&self, land: &Land, n: usize) -> (DocumentKind, Vec<u8>) {
+        match self.wish(n) {
+            Wish::Root(version) => (DocumentKind::Root, later_root_bytes(version)),
+            Wish::Revoked(release) => {
+                (DocumentKind::Revocation, revocation_bytes(land.release(release).fixture.digest))
+            }
+            wish @ (Wish::Release(_) | Wish::Back(_) | Wish::Nothing) => {
+                (DocumentKind::Assignment, assignment(n as u64 + 1, land.streams(wish)))
+            }
+        }
+    }
+
+    /// Whether the device took the `n`th wish.
+    pub(super) fn is_taken(&self, trust: &Trust, n: usize) -> bool {
+        match self.wish(n) {
+            Wish::Root(version) => trust.root().version.get() >= version,
+            Wish::Revoked(_) => trust.revocation().is_some(),
+            Wish::Release(_) | Wish::Back(_) | Wish::Nothing => {
+                trust.counters().assignment().is_some_and(|taken| taken.seq.get() > n as u64)
+            }
+        }
     }
 }
 
@@ -89,7 +127,7 @@ impl Land {
     /// The one land of all tests.
     pub(super) fn get() -> &'static Land {
         static LAND: OnceLock<Land> = OnceLock::new();
-        LAND.get_or_init(|| Land { root: root(), parcels: (1..=3).map(parcel).collect() })
+        LAND.get_or_init(|| Land { parcels: (1..=3).map(parcel).collect() })
     }
 
     pub(super) fn parcel(&self, bundle: Digest) -> &Parcel {
@@ -100,7 +138,7 @@ impl Land {
         let (intent, release) = match wish {
             Wish::Release(release) => (Intent::Install, release),
             Wish::Back(release) => (Intent::Rollback, release),
-            Wish::Nothing => return Vec::new(),
+            Wish::Nothing | Wish::Root(_) | Wish::Revoked(_) => return Vec::new(),
         };
         vec![self.release(release).fixture.order(intent, release)]
     }

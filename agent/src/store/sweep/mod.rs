@@ -13,6 +13,7 @@ mod power;
 mod world;
 
 use super::disk::Disk;
+use super::ledger::{LedgerStore, Recalled};
 use device::{Broken, Device, Past, STATE, whole};
 use disk::Sim;
 use land::{FLOWS, Flow, Land};
@@ -147,11 +148,14 @@ fn bundle_folder(path: &str) -> Option<String> {
 /// being saved, and what it relies on is whole. Then it goes on to the end of the flow.
 fn recover(flow: &'static Flow, left: World, past: Past) -> Result<Device, Broken> {
     let disk = Sim::of(left);
-    let opened = super::LedgerStore::open(Arc::new(disk.clone()), Path::new(STATE));
-    let (_, memory) = opened.map_err(|error| error.to_string())?;
-    if let super::Memory::Kept(ledger) = memory {
-        let relied = ledger.streams.values().flat_map(|s| [s.active, s.previous, s.trial.map(|t| t.candidate)]);
-        relied.flatten().try_for_each(|installed| whole(&disk, installed.bundle))?;
+    let opened = LedgerStore::open(Arc::new(disk.clone()), Path::new(STATE));
+    match opened.map_err(|error| error.to_string())?.1 {
+        Recalled::Never => {}
+        Recalled::Whole(ledger) => {
+            let relied = ledger.streams.values().flat_map(|s| [s.active, s.previous, s.trial.map(|t| t.candidate)]);
+            relied.flatten().try_for_each(|installed| whole(&disk, installed.bundle))?;
+        }
+        Recalled::Lost => return Err("the ledger is lost".into()),
     }
     let device = go(flow, disk, past)?;
     ended_well(&device, flow)?;

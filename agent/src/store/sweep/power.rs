@@ -17,6 +17,7 @@ struct Explorer {
     flow: &'static Flow,
     dice: fastrand::Rng,
     seen: HashSet<(u64, usize, usize)>,
+    ends: HashSet<u64>,
 }
 
 #[test]
@@ -32,7 +33,8 @@ fn every_moment(flow: &'static Flow, effort: Effort) -> Result<usize, Broken> {
     let device = go(flow, Sim::of(world), past)?;
     ended_well(&device, flow)?;
     let (states, past) = (device.disk.journal(), device.past);
-    let mut explorer = Explorer { flow, dice: fastrand::Rng::with_seed(effort.seed), seen: HashSet::new() };
+    let dice = fastrand::Rng::with_seed(effort.seed);
+    let mut explorer = Explorer { flow, dice, seen: HashSet::new(), ends: HashSet::new() };
     for (moment, state) in states.iter().enumerate() {
         let count = state.doubts().len();
         for left in [lost(state), state.cut(&vec![1; count]), state.clone()] {
@@ -69,8 +71,10 @@ impl Explorer {
         let device = recover(self.flow, left, past)?;
         let states = device.disk.journal();
         let end = states.len() - 1;
-        let rest = device.past.until(end);
-        recover(self.flow, lost(&states[end]), rest).map_err(|why| format!("after its end: {why}"))?;
+        let left = lost(&states[end]);
+        if self.ends.insert(left.print()) {
+            recover(self.flow, left, device.past.until(end)).map_err(|why| format!("after its end: {why}"))?;
+        }
         if depth > 0 {
             let moment = self.dice.usize(..states.len());
             self.fall(&states, &device.past, moment, depth - 1)?;

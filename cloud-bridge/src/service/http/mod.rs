@@ -4,6 +4,7 @@
 
 mod bundles;
 mod devices;
+mod documents;
 mod problem;
 mod rollouts;
 mod status;
@@ -78,6 +79,7 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(devices::approve))
         .routes(routes!(devices::reject))
         .routes(routes!(devices::telemetry))
+        .routes(routes!(documents::list, documents::publish))
         .routes(routes!(bundles::list))
         .routes(routes!(bundles::push))
         .routes(routes!(rollouts::list))

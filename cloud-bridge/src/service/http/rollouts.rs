@@ -36,7 +36,9 @@ pub(super) async fn start(
     let request = understand(&new)?;
     match doors.driver.request(Event::RolloutRequested(request)).await?? {
         Answer::Started { rollout } => Ok((StatusCode::CREATED, Json(look(&doors, rollout).await?))),
-        Answer::Done | Answer::Known { .. } => Err(anyhow::anyhow!("a rollout was asked for and none began").into()),
+        Answer::Done | Answer::Known { .. } | Answer::Taken { .. } => {
+            Err(anyhow::anyhow!("a rollout was asked for and none began").into())
+        }
     }
 }
 
