@@ -4,7 +4,7 @@ use crate::belief::Deferred;
 use crate::pace::Pace;
 use crate::step::Millis;
 use crate::{Document, Effect, Event, Ledger, Memory, Now, Phase, Step};
-use protocol::{DeviceId, FleetId, Profile, RefusalReport, StreamName};
+use protocol::{DeviceId, DocumentKind, FleetId, Profile, RefusalReport, StreamName};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Code, Digest, Trust};
 
@@ -25,6 +25,8 @@ pub struct Agent {
     pub(crate) assignments: Pace,
     pub(crate) beacons: Pace,
     pub(crate) deferred: Option<Deferred>,
+    /// The very bytes of each kind that were taken last, by their digest.
+    pub(crate) taken: BTreeMap<DocumentKind, Digest>,
     /// An assignment was refused since the last one that was taken.
     pub(crate) missed: bool,
     pub(crate) said: u64,
@@ -66,6 +68,7 @@ impl Agent {
             assignments: Pace::new(),
             beacons: Pace::new(),
             deferred: None,
+            taken: BTreeMap::new(),
             missed: false,
             said: 0,
             kept,

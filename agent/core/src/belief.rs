@@ -22,8 +22,15 @@ pub(crate) struct Deferred {
 type Serving = BTreeMap<StreamName, Option<(Installed, Option<Installed>)>>;
 
 impl Agent {
-    /// Takes a document, or notes why not.
+    /// Takes a document, or notes why not. Brokers repeat themselves: what was just taken is not verified again.
     pub(crate) fn believe(&mut self, kind: DocumentKind, bytes: Vec<u8>) {
+        let digest = Digest::of(&bytes);
+        if self.taken.get(&kind) == Some(&digest) {
+            if kind == DocumentKind::Assignment {
+                self.answer_again();
+            }
+            return;
+        }
         let taken = match kind {
             DocumentKind::Root => self.take_root(&bytes),
             DocumentKind::Revocation => self.take_revocation(&bytes),
@@ -31,10 +38,13 @@ impl Agent {
             DocumentKind::Beacon => self.take_beacon(&bytes),
             DocumentKind::Breakglass => self.take_breakglass(&bytes),
         };
-        if let Err(refusal) = taken {
-            // Land signed it for what this device lacks, perhaps: it is asked again when that came.
-            self.missed |= kind == DocumentKind::Assignment;
-            self.note_document(refusal, Some(Digest::of(&bytes)));
+        match taken {
+            Ok(()) => drop(self.taken.insert(kind, digest)),
+            Err(refusal) => {
+                // Land signed it for what this device lacks, perhaps: it is asked again when that came.
+                self.missed |= kind == DocumentKind::Assignment;
+                self.note_document(refusal, Some(digest));
+            }
         }
     }
 
