@@ -90,8 +90,7 @@ impl Keeper {
     ) -> io::Result<Self> {
         let (errands, inbox) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let fetcher = Fetcher::new(trust.clone(), bundles.clone(), window);
-        let desk = Desk { trust, bundles, fetcher, words, waiting: waiting.clone(), started: Instant::now() };
+        let desk = Desk::new(trust, bundles, window, words, waiting.clone());
         let span = tracing::Span::current();
         thread::Builder::new().name("petrel-keeper".into()).spawn(move || span.in_scope(|| desk.work(&inbox)))?;
         Ok(Self { errands, waiting })
@@ -114,7 +113,8 @@ impl Keeper {
     }
 }
 
-struct Desk {
+/// The keeper's work itself, done by whoever holds it.
+pub(crate) struct Desk {
     trust: Arc<Trust>,
     bundles: Bundles,
     fetcher: Fetcher,
@@ -124,6 +124,18 @@ struct Desk {
 }
 
 impl Desk {
+    /// Nothing is done yet; `waiting` counts the arrivals that wait.
+    pub(crate) fn new(
+        trust: Arc<Trust>,
+        bundles: Bundles,
+        window: usize,
+        words: UnboundedSender<Word>,
+        waiting: Arc<AtomicUsize>,
+    ) -> Self {
+        let fetcher = Fetcher::new(trust.clone(), bundles.clone(), window);
+        Self { trust, bundles, fetcher, words, waiting, started: Instant::now() }
+    }
+
     fn work(mut self, inbox: &Receiver<Errand>) {
         let mut ticked = Instant::now();
         loop {
@@ -141,21 +153,26 @@ impl Desk {
                 let now = self.now();
                 self.fetcher.tick(now);
             }
-            for action in self.fetcher.actions() {
-                self.say(match action {
-                    Action::Stored(bundle) => Word::Event(Event::BundleStored { bundle }),
-                    Action::Doubted(refusal) => {
-                        tracing::warn!(code = refusal.code.as_str(), "an envelope is not believed: {}", refusal.detail);
-                        Word::Event(Event::DocumentRefused(refusal))
-                    }
-                    Action::Refused(bundle, refusal) => Word::Event(Event::BundleRefused { bundle, refusal }),
-                    Action::Stumbled(bundle, why) => {
-                        tracing::error!(bundle = %bundle.short(), "the bundle cannot be written: {why}");
-                        Word::Event(Event::Stumbled { bundle })
-                    }
-                    other => Word::Action(other),
-                });
-            }
+            self.tell();
+        }
+    }
+
+    /// Says what came of the work.
+    pub(crate) fn tell(&mut self) {
+        for action in self.fetcher.actions() {
+            self.say(match action {
+                Action::Stored(bundle) => Word::Event(Event::BundleStored { bundle }),
+                Action::Doubted(refusal) => {
+                    tracing::warn!(code = refusal.code.as_str(), "an envelope is not believed: {}", refusal.detail);
+                    Word::Event(Event::DocumentRefused(refusal))
+                }
+                Action::Refused(bundle, refusal) => Word::Event(Event::BundleRefused { bundle, refusal }),
+                Action::Stumbled(bundle, why) => {
+                    tracing::error!(bundle = %bundle.short(), "the bundle cannot be written: {why}");
+                    Word::Event(Event::Stumbled { bundle })
+                }
+                other => Word::Action(other),
+            });
         }
     }
 
@@ -168,7 +185,8 @@ impl Desk {
         let _ = self.words.send(word);
     }
 
-    fn run(&mut self, errand: Errand) {
+    /// Does one thing.
+    pub(crate) fn run(&mut self, errand: Errand) {
         let now = self.now();
         match errand {
             Errand::Fetch { bundle, total_size } => self.fetcher.start(now, bundle, total_size),
@@ -209,16 +227,21 @@ impl Desk {
     /// A bundle that was whole once and is damaged now is mended: it goes back among those that
     /// arrive, and the core lets it be fetched again.
     fn examine(&self, bundle: Digest) -> Event {
-        let whole = self.bundles.has(bundle);
-        let dir = if whole { self.bundles.complete(bundle) } else { self.bundles.incoming(bundle) };
         let failed = |why: &dyn std::error::Error| {
             tracing::error!(bundle = %bundle.short(), "the bundle cannot be checked: {}", crate::fault::told(why));
             Event::Stumbled { bundle }
         };
+        let whole = match self.bundles.has(bundle) {
+            Ok(whole) => whole,
+            Err(error) => return failed(&error),
+        };
+        let dir = if whole { self.bundles.complete(bundle) } else { self.bundles.incoming(bundle) };
         // An envelope whose signatures hold no more although they did is damaged too.
-        let known = store::known(&dir, bundle).and_then(|known| match self.trust.verify_statement(&known.envelope) {
-            Err(refusal) if is_damage(refusal.code) => Err(refusal.into()),
-            Ok(_) | Err(_) => Ok(known),
+        let known = store::known(&**self.bundles.disk(), &dir, bundle).and_then(|known| {
+            match self.trust.verify_statement(&known.envelope) {
+                Err(refusal) if is_damage(refusal.code) => Err(refusal.into()),
+                Ok(_) | Err(_) => Ok(known),
+            }
         });
         let known = match known {
             Ok(known) => known,
@@ -232,7 +255,7 @@ impl Desk {
             Err(store::Fault::Refused(refusal)) => return Event::BundleRefused { bundle, refusal },
             Err(fault) => return failed(&fault),
         };
-        let placed = if whole { Ok(()) } else { self.bundles.promote(bundle) };
+        let placed = if whole { self.bundles.sync() } else { self.bundles.promote(bundle) };
         match placed.and_then(|()| self.bundles.free()) {
             Ok(free) => {
                 let taken = known.files.iter().map(|file| file.size.get()).fold(free, u64::saturating_add);
@@ -245,5 +268,6 @@ impl Desk {
 }
 
 fn is_damage(code: Code) -> bool {
-    matches!(code, Code::Digest | Code::Missing | Code::Mismatch | Code::Parse | Code::Sig | Code::Size)
+    let content = matches!(code, Code::Digest | Code::Missing | Code::Size);
+    content || matches!(code, Code::KeyId | Code::Mismatch | Code::Parse | Code::Sig | Code::Type)
 }

@@ -3,14 +3,12 @@
 //! Decides how it is kept and what it signs. Who believes the signatures is decided on land.
 
 use crate::fault::Fault;
-use crate::store;
+use crate::store::{Disk, How};
 use protocol::{Kind, SignedFrame, encode_cbor, encode_json};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde::Serialize;
-use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::io::ErrorKind;
 use std::path::Path;
 use trust::{DeviceKey, Envelope, PayloadKind, Signature, pae};
 
@@ -40,11 +38,11 @@ impl Signer {
     ///
     /// # Errors
     /// When it cannot be read or written, is no key, or others may read it.
-    pub(crate) fn open(state: &Path) -> Result<Self, Fault> {
+    pub(crate) fn open(disk: &dyn Disk, state: &Path) -> Result<Self, Fault> {
         let path = state.join("device.key");
-        match fs::metadata(&path) {
+        match disk.look(&path) {
             Ok(found) => {
-                let mode = found.permissions().mode() & 0o777;
+                let mode = found.mode;
                 if mode & 0o077 != 0 {
                     return Err(Fault::new(format!("the device's key {} is not secret", path.display()))
                         .because(format!("others may read it (mode {mode:o})"))
@@ -53,7 +51,10 @@ impl Signer {
                             path.display()
                         )));
                 }
-                Self::read(&path)
+                // The start that made it may have been cut short before its name was durable.
+                let durable = disk.sync_dir(state);
+                durable.map_err(|why| Fault::new(format!("cannot keep {}", path.display())).because(why))?;
+                Self::read(disk, &path)
             }
             Err(why) if why.kind() == ErrorKind::NotFound => {
                 let unwritable = |why: std::io::Error| {
@@ -61,34 +62,22 @@ impl Signer {
                         .because(why)
                         .remedy("make the state folder writable for the agent")
                 };
-                Self::make(state).map_err(unwritable)?;
-                Self::read(&path)
+                Self::make(disk, &path).map_err(unwritable)?;
+                Self::read(disk, &path)
             }
             Err(why) => Err(Fault::new(format!("cannot look at {}", path.display())).because(why)),
         }
     }
 
-    /// Under another name first: a power cut leaves no half key.
-    fn make(state: &Path) -> std::io::Result<()> {
+    fn make(disk: &dyn Disk, path: &Path) -> std::io::Result<()> {
         let refused = |_| std::io::Error::other("the system gives no random numbers");
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
-        let pkcs8 = pkcs8.map_err(refused)?;
-        let fresh = state.join("device.key.new");
-        match fs::remove_file(&fresh) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-        file.write_all(pkcs8.as_ref())?;
-        file.sync_all()?;
-        fs::rename(&fresh, state.join("device.key"))?;
-        store::sync_dir(state)
+        disk.replace(path, pkcs8.map_err(refused)?.as_ref(), How::Secret)
     }
 
-    fn read(path: &Path) -> Result<Self, Fault> {
-        let mut bytes = Vec::new();
-        let read = fs::File::open(path).and_then(|f| f.take(MAX_KEY_BYTES).read_to_end(&mut bytes));
-        read.map_err(|why| Fault::new(format!("cannot read the device's key {}", path.display())).because(why))?;
+    fn read(disk: &dyn Disk, path: &Path) -> Result<Self, Fault> {
+        let unreadable = |why| Fault::new(format!("cannot read the device's key {}", path.display())).because(why);
+        let bytes = disk.read(path, MAX_KEY_BYTES).map_err(unreadable)?;
         let random = SystemRandom::new();
         let damaged = |why: String| {
             Fault::new(format!("{} is no key", path.display()))
@@ -148,25 +137,28 @@ pub(crate) enum Unsigned {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::host;
     use protocol::Presence;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_key_is_made_once_and_is_secret() {
         let state = tempfile::tempdir().unwrap();
-        let made = Signer::open(state.path()).unwrap();
+        let made = Signer::open(&*host(), state.path()).unwrap();
         let mode = fs::metadata(state.path().join("device.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let again = Signer::open(state.path()).unwrap();
+        let again = Signer::open(&*host(), state.path()).unwrap();
         assert_eq!(made.public(), again.public());
     }
 
     #[test]
     fn a_key_that_others_may_read_is_refused() {
         let state = tempfile::tempdir().unwrap();
-        Signer::open(state.path()).unwrap();
+        Signer::open(&*host(), state.path()).unwrap();
         let path = state.path().join("device.key");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let fault = Signer::open(state.path()).unwrap_err();
+        let fault = Signer::open(&*host(), state.path()).unwrap_err();
         assert!(fault.to_string().contains("not secret"), "{fault}");
         assert!(fault.advice().unwrap().contains("chmod 600"));
     }
@@ -175,15 +167,15 @@ mod tests {
     fn a_damaged_key_is_told_and_a_left_over_is_replaced() {
         let state = tempfile::tempdir().unwrap();
         fs::write(state.path().join("device.key.new"), b"half").unwrap();
-        Signer::open(state.path()).unwrap();
+        Signer::open(&*host(), state.path()).unwrap();
         fs::write(state.path().join("device.key"), b"nonsense").unwrap();
-        assert!(Signer::open(state.path()).unwrap_err().to_string().contains("is no key"));
+        assert!(Signer::open(&*host(), state.path()).unwrap_err().to_string().contains("is no key"));
     }
 
     #[test]
     fn what_is_signed_verifies_with_the_public_half_and_as_its_kind_only() {
         let state = tempfile::tempdir().unwrap();
-        let signer = Signer::open(state.path()).unwrap();
+        let signer = Signer::open(&*host(), state.path()).unwrap();
         let word = Presence { boot: 1, online: true };
         let frame = signer.frame(Kind::Hello, &word).unwrap();
         let split = SignedFrame::split(Kind::Hello, &frame).unwrap();

@@ -85,7 +85,7 @@ impl Gauge {
             memory_used_mb: system.map_or(0, System::used_memory) / MIB,
             memory_total_mb: system.map_or(0, System::total_memory) / MIB,
             agent_memory_mb: own / MIB,
-            disk_free_mb: crate::store::free_space(&self.state).unwrap_or(0) / MIB,
+            disk_free_mb: crate::store::host().free(&self.state).unwrap_or(0) / MIB,
             temperature_c: hottest,
             streams: self.take_rows(serving),
         }
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn however_many_rows_there_are_a_message_fits_and_the_rest_follows() {
         let state = tempfile::tempdir().unwrap();
-        let signer = Signer::open(state.path()).unwrap();
+        let signer = Signer::open(&*crate::store::host(), state.path()).unwrap();
         let mut gauge = Gauge::new(state.path());
         for n in 0..100u64 {
             let mut row = observation(&format!("{n:063}"), u64::MAX, u64::MAX / 2);

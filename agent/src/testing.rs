@@ -7,8 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trust::{
-    Budget, Digest, Envelope, FileRole, GoldenTerms, Key, ListedFile, Manifest, PayloadKind, Policy, Refusal, Resource,
-    Role, RoleKeys, Root, Runtime, Scheme, Scope, Signature, Statement, Time, Trust, U53,
+    Assignment, Budget, Digest, Envelope, FileRole, GoldenTerms, Intent, Key, ListedFile, Manifest, PayloadKind,
+    Policy, Refusal, Resource, Revocation, RevokedBundle, Role, RoleKeys, Root, Runtime, Scheme, Scope, Severity,
+    Signature, Statement, StreamAssignment, Time, Trial, Trust, U53, WhichBundle,
 };
 
 pub(crate) const FLEET: &str = "harbour";
@@ -43,12 +44,44 @@ fn sign(kind: PayloadKind, payload: Vec<u8>) -> Vec<u8> {
 
 /// The root of the fleet, signed: one key holds every role.
 pub(crate) fn root_bytes() -> Vec<u8> {
+    sign(PayloadKind::Root, serde_json::to_vec(&first_root()).unwrap())
+}
+
+/// The root of a version, which says what the first one says.
+pub(crate) fn later_root_bytes(version: u64) -> Vec<u8> {
+    let mut bytes = root_bytes();
+    for version in 2..=version {
+        let before = trust::verify_root(FLEET, &bytes).unwrap().digest();
+        let root = Root { version: number(version), prev_sha256: Some(before), ..first_root() };
+        bytes = sign(PayloadKind::Root, serde_json::to_vec(&root).unwrap());
+    }
+    bytes
+}
+
+/// A revocation: who runs this bundle goes back to the release before it.
+pub(crate) fn revocation_bytes(bundle: Digest) -> Vec<u8> {
+    let bundle = WhichBundle::StatementSha256(bundle);
+    let revocation = Revocation {
+        spec: number(1),
+        fleet: FLEET.into(),
+        issued: Time::from_unix(0).unwrap(),
+        role_epoch: number(1),
+        version: number(1),
+        keys: Vec::new(),
+        bundles: vec![RevokedBundle { bundle, severity: Severity::Fallback, reason: "wrong labels".into() }],
+        devices: Vec::new(),
+        floors: BTreeMap::new(),
+    };
+    sign(PayloadKind::Revocation, serde_json::to_vec(&revocation).unwrap())
+}
+
+fn first_root() -> Root {
     let public = key().verifying_key().to_bytes();
     let id = trust::key_id(&public);
     let one = number(1);
     let keyids = BTreeSet::from([id.clone()]);
     let held = RoleKeys { keyids: keyids.clone(), threshold: one, role_epoch: one };
-    let root = Root {
+    Root {
         spec: one,
         fleet: FLEET.into(),
         issued: Time::from_unix(0).unwrap(),
@@ -60,8 +93,24 @@ pub(crate) fn root_bytes() -> Vec<u8> {
         publisher_scopes: vec![Scope { keyids, streams: vec!["*".into()] }],
         policy: Policy::default(),
         clock_reset: None,
+    }
+}
+
+/// An assignment of the device.
+pub(crate) fn assignment(seq: u64, streams: Vec<StreamAssignment>) -> Vec<u8> {
+    let assignment = Assignment {
+        spec: number(1),
+        fleet: FLEET.into(),
+        issued: Time::from_unix(0).unwrap(),
+        device_id: device().id,
+        role_epoch: number(1),
+        seq: number(seq),
+        root_version: number(1),
+        min_revocation: number(0),
+        expires: Time::from_unix(4_000_000_000).unwrap(),
+        streams,
     };
-    sign(PayloadKind::Root, serde_json::to_vec(&root).unwrap())
+    sign(PayloadKind::Assignment, serde_json::to_vec(&assignment).unwrap())
 }
 
 pub(crate) fn device() -> trust::Device {
@@ -128,6 +177,11 @@ impl Fixture {
 
     /// A bundle of files that need not be a model.
     pub(crate) fn of_files(files: &[(&str, Vec<u8>)]) -> Self {
+        Self::of_release(1, files)
+    }
+
+    /// The same, of a release.
+    pub(crate) fn of_release(release: u64, files: &[(&str, Vec<u8>)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         for (name, content) in files {
             let path = dir.path().join(name);
@@ -137,7 +191,7 @@ impl Fixture {
         let mut roles: Vec<(&str, FileRole)> = files.iter().map(|(name, _)| (*name, FileRole::Model)).collect();
         roles.push(("chunks.bin", FileRole::ChunkIndex));
         roles.sort_by_key(|(name, _)| *name);
-        Self::seal(dir, 1, &roles, Vec::new())
+        Self::seal(dir, release, &roles, Vec::new())
     }
 
     fn seal(dir: tempfile::TempDir, release: u64, roles: &[(&str, FileRole)], ops_used: Vec<String>) -> Self {
@@ -202,6 +256,31 @@ impl Fixture {
         let digests: Vec<String> =
             index.chunks(protocol::CHUNK_BYTES as usize).map(|c| Digest::of(c).to_string()).collect();
         serde_json::to_vec(&serde_json::json!({ "spec": 1, "index": digests })).unwrap()
+    }
+
+    /// What an assignment says of it: one answer confirms it.
+    pub(crate) fn order(&self, intent: Intent, release: u64) -> StreamAssignment {
+        let trial = Trial { min_answers: number(1), max_errors: number(0), window_s: number(60) };
+        StreamAssignment {
+            stream: "digits".into(),
+            intent,
+            release: number(release),
+            from_release: None,
+            statement_sha256: self.digest,
+            total_size: number(self.total_size),
+            rollout_id: number(1),
+            trial,
+            not_before: None,
+            deadline: None,
+        }
+    }
+
+    /// Every file of the folder with its name in it, the envelope too.
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let statement = self.trust.verify_statement(&self.envelope).unwrap();
+        let read = |name: &str| (name.to_owned(), fs::read(self.dir().join(name)).unwrap());
+        let signed = statement.resources().iter().map(|resource| read(&resource.name));
+        signed.chain([read(crate::store::ENVELOPE)]).collect()
     }
 
     /// Puts the bundle where a device keeps whole ones.

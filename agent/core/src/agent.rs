@@ -33,7 +33,8 @@ pub struct Agent {
     /// An assignment was refused since the last one that was taken.
     pub(crate) missed: bool,
     pub(crate) said: u64,
-    kept: BTreeSet<Digest>,
+    /// What the hands were told to keep; not told yet, since what a power cut left over must go.
+    kept: Option<BTreeSet<Digest>>,
     // What the step under way knows and has gathered.
     pub(crate) now: Now,
     pub(crate) changed: bool,
@@ -53,6 +54,8 @@ impl Agent {
         trust: Trust,
         ledger: Ledger,
     ) -> (Self, Step) {
+        // A device that never took an assignment, or forgot it, removes nothing: it may need it again.
+        let kept = trust.counters().assignment().is_none().then(BTreeSet::new);
         let mut agent = Self {
             fleet,
             device,
@@ -71,7 +74,7 @@ impl Agent {
             taken: BTreeMap::new(),
             missed: false,
             said: 0,
-            kept: BTreeSet::new(),
+            kept,
             now: Now::default(),
             changed: true,
             report_due: false,
@@ -163,9 +166,9 @@ impl Agent {
     /// Ends a step: what changed is to be saved, what is due is said.
     fn finish(&mut self) -> Step {
         let pinned = self.ledger.pinned();
-        if pinned != self.kept {
+        if self.kept.as_ref() != Some(&pinned) {
             self.ledger.signers.retain(|bundle, _| pinned.contains(bundle));
-            self.kept.clone_from(&pinned);
+            self.kept = Some(pinned.clone());
             self.effects.push(Effect::Keep { bundles: pinned });
         }
         if std::mem::take(&mut self.report_due) && self.connected {

@@ -14,7 +14,7 @@ use crate::keeper::{Arrival, Errand, Keeper, Word};
 use crate::key::{self, Signer};
 use crate::mqtt::{self, Heard, Link};
 use crate::status::{Progress, Status, StreamStatus};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::telemetry::{Gauge, Speaker};
 use crate::worker::{Loader, Worker};
 use agent_core::{Agent, Event, Millis, Now};
@@ -127,7 +127,7 @@ impl Driver {
 
     /// Begins from the memory on the disk: at the start, and after the disk refused to take it.
     fn restore(&mut self) {
-        let (mut store, ledger) = match Store::open(&self.config.state) {
+        let (mut store, ledger) = match Store::open(store::host(), &self.config.state) {
             Ok(opened) => opened,
             Err(error) => return self.lose_core(&error),
         };

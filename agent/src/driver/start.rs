@@ -8,12 +8,12 @@ use crate::keeper::Keeper;
 use crate::key::Signer;
 use crate::mqtt;
 use crate::status::{ADDRESS_FILE, Status};
-use crate::store::{Bundles, Lock};
+use crate::store::{self, Bundles, Lock};
 use crate::telemetry::{self, Gauge};
 use crate::worker::{Loader, Pool, Worker};
 use protocol::{ClockState, Profile, Topics};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -37,9 +37,10 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let _entered = span.clone().entered();
     let _lock = Lock::take(&config.state)?;
     let root = read_root(&config)?;
-    let signer = Signer::open(&config.state)?;
+    let disk = store::host();
+    let signer = Signer::open(&*disk, &config.state)?;
     let tls = mqtt::tls(&config.ca)?;
-    let bundles = Bundles::open(&config.state).map_err(|why| unusable(&config.state, why))?;
+    let bundles = Bundles::open(disk, &config.state).map_err(|why| unusable(&config.state, why))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(work(config, root, signer, tls, bundles).instrument(span))
 }
@@ -60,8 +61,10 @@ async fn work(
     let listen = listener.local_addr()?;
     let address_file = config.state.join(ADDRESS_FILE);
     let fresh = address_file.with_extension("new");
-    fs::write(&fresh, format!("{listen}\n"))
-        .and_then(|()| fs::rename(&fresh, &address_file))
+    let disk = bundles.disk().clone();
+    // Nothing that must outlive a power cut: it says where this very process listens.
+    disk.write(&fresh, format!("{listen}\n").as_bytes())
+        .and_then(|()| disk.rename(&fresh, &address_file))
         .map_err(|why| unusable(&config.state, why))?;
     tracing::info!(%listen, "the local API listens");
 
@@ -82,7 +85,7 @@ async fn work(
         .await;
     drop(stop_serving);
     let _ = tokio::time::timeout(DRAIN_PATIENCE, server).await;
-    let _ = fs::remove_file(&address_file);
+    let _ = disk.remove_file(&address_file);
     Ok(())
 }
 

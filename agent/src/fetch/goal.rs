@@ -3,12 +3,11 @@
 //! Decides which chunks are asked for next and when one is overdue. It neither knows who sends them
 //! nor whether the list of digests may be believed.
 
+use crate::store::{Disk, DiskFile, Door, How};
 use agent_core::Millis;
 use protocol::{ChunkSpan, MAX_NEEDED_CHUNKS, spans};
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use trust::Digest;
 
@@ -62,6 +61,7 @@ pub(crate) enum Taken {
 /// Files on their way.
 #[derive(Debug)]
 pub(crate) struct Goal {
+    disk: Door,
     files: Vec<PathBuf>,
     missing: BTreeMap<Digest, Vec<Place>>,
     queue: VecDeque<Digest>,
@@ -78,8 +78,9 @@ impl Goal {
     ///
     /// # Panics
     /// When there are not as many digests as chunks: the caller counted them.
-    pub(crate) fn new(files: Vec<(PathBuf, u64)>, digests: &[Digest]) -> io::Result<Self> {
+    pub(crate) fn new(disk: Door, files: Vec<(PathBuf, u64)>, digests: &[Digest]) -> io::Result<Self> {
         let mut goal = Self {
+            disk,
             files: Vec::new(),
             missing: BTreeMap::new(),
             queue: VecDeque::new(),
@@ -88,14 +89,14 @@ impl Goal {
         };
         let mut digests = digests.iter();
         for (file, (path, size)) in files.into_iter().enumerate() {
-            let found = open(&path)?;
+            let found = open(&*goal.disk, &path)?;
             for span in spans(size) {
                 let digest = digests.next().expect("a digest for each chunk");
-                if !holds(&found, span, digest)? {
+                if !holds(&*found, span, digest) {
                     goal.miss(*digest, Place { file, span });
                 }
             }
-            found.set_len(size.min(found.metadata()?.len()))?;
+            found.set_len(size.min(found.size()?))?;
             goal.files.push(path);
         }
         assert!(digests.next().is_none(), "a chunk for each digest");
@@ -164,7 +165,7 @@ impl Goal {
             return Ok(Taken::Misfit);
         }
         for place in places {
-            let file = OpenOptions::new().write(true).open(&self.files[place.file])?;
+            let file = self.disk.open(&self.files[place.file], How::Write)?;
             file.write_all_at(bytes, place.span.offset)?;
             self.missing_bytes -= place.span.length;
         }
@@ -175,25 +176,24 @@ impl Goal {
 }
 
 /// The file, made with its folders when it is not there.
-fn open(path: &Path) -> io::Result<File> {
+fn open(disk: &dyn Disk, path: &Path) -> io::Result<Box<dyn DiskFile>> {
     if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
+        disk.make_dirs(folder)?;
     }
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)
+    disk.open(path, How::Keep)
 }
 
-fn holds(file: &File, span: ChunkSpan, digest: &Digest) -> io::Result<bool> {
-    let mut bytes = vec![0; usize::try_from(span.length).map_err(io::Error::other)?];
-    match file.read_exact_at(&mut bytes, span.offset) {
-        Ok(()) => Ok(Digest::of(&bytes) == *digest),
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    }
+/// Whether the chunk is there. What the disk does not give is written anew.
+fn holds(file: &dyn DiskFile, span: ChunkSpan, digest: &Digest) -> bool {
+    let mut bytes = vec![0; usize::try_from(span.length).unwrap_or(0)];
+    let whole = file.read_up_to(&mut bytes, span.offset).is_ok_and(|found| found as u64 == span.length);
+    whole && Digest::of(&bytes) == *digest
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::host;
     use protocol::CHUNK_BYTES;
 
     #[test]
@@ -213,7 +213,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a");
         let chunk = Digest::of(b"1");
-        let mut goal = Goal::new(vec![(path.clone(), 1)], &[chunk]).unwrap();
+        let mut goal = Goal::new(host(), vec![(path.clone(), 1)], &[chunk]).unwrap();
         assert_eq!(goal.ask(0, 8), [chunk]);
         std::fs::remove_file(&path).unwrap();
         goal.take(chunk, b"1").unwrap_err();
@@ -226,7 +226,7 @@ mod tests {
         let path = dir.path().join("a");
         std::fs::write(&path, vec![7; CHUNK_BYTES as usize + 9]).unwrap();
         let chunk = Digest::of(&vec![7; CHUNK_BYTES as usize]);
-        let goal = Goal::new(vec![(path.clone(), CHUNK_BYTES)], &[chunk]).unwrap();
+        let goal = Goal::new(host(), vec![(path.clone(), CHUNK_BYTES)], &[chunk]).unwrap();
         assert!(goal.is_reached());
         assert_eq!(std::fs::metadata(&path).unwrap().len(), CHUNK_BYTES);
     }

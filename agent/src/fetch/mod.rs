@@ -103,12 +103,12 @@ impl Fetcher {
     /// Begins to get a bundle; asked twice it begins anew with what is there.
     pub(crate) fn start(&mut self, now: Millis, bundle: Digest, total_size: u64) {
         self.stop(bundle);
-        if self.bundles.has(bundle) {
-            return self.actions.push(Action::Stored(bundle));
+        match self.bundles.has(bundle) {
+            Ok(true) => return self.actions.push(Action::Stored(bundle)),
+            Ok(false) => {}
+            Err(error) => return self.end(bundle, error.into()),
         }
-        let pull = self
-            .check_room(bundle, total_size)
-            .and_then(|()| Pull::start(&self.trust, self.bundles.incoming(bundle), bundle, total_size, now));
+        let pull = self.check_room(bundle, total_size).and_then(|()| self.pull(now, bundle, total_size));
         match pull {
             Ok(pull) => {
                 self.pulls.insert(bundle, Underway { pull, total_size, subscribed: false, told: None });
@@ -116,6 +116,11 @@ impl Fetcher {
             }
             Err(setback) => self.end(bundle, setback),
         }
+    }
+
+    fn pull(&self, now: Millis, bundle: Digest, total_size: u64) -> Result<Pull, Setback> {
+        let (disk, dir) = (self.bundles.disk().clone(), self.bundles.begin(bundle)?);
+        Pull::start(disk, &self.trust, dir, bundle, total_size, now)
     }
 
     fn check_room(&self, bundle: Digest, total_size: u64) -> Result<(), Setback> {

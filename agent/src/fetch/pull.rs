@@ -4,11 +4,10 @@
 //! signed before it is kept; the offer is not signed, so a wrong one costs time and nothing else.
 
 use super::goal::{Goal, Taken, Wait};
-use crate::store::{self, ENVELOPE};
+use crate::store::{self, Disk, Door, ENVELOPE};
 use agent_core::Millis;
 use protocol::{MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
-use std::fs;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Statement, Trust, Verified};
 
@@ -30,6 +29,7 @@ pub(crate) enum Setback {
 /// One bundle on its way.
 #[derive(Debug)]
 pub(crate) struct Pull {
+    disk: Door,
     bundle: Digest,
     dir: PathBuf,
     total_size: u64,
@@ -48,14 +48,16 @@ impl Pull {
     /// # Errors
     /// See [`Setback`].
     pub(crate) fn start(
+        disk: Door,
         trust: &Trust,
         dir: PathBuf,
         bundle: Digest,
         total_size: u64,
         now: Millis,
     ) -> Result<Self, Setback> {
-        fs::create_dir_all(&dir)?;
+        disk.make_dirs(&dir)?;
         let mut pull = Self {
+            disk,
             bundle,
             dir,
             total_size,
@@ -66,7 +68,7 @@ impl Pull {
             index: None,
             content: None,
         };
-        let left = read_up_to(&pull.dir.join(ENVELOPE), MAX_DOCUMENT_BYTES as u64)?;
+        let left = read_up_to(&*pull.disk, &pull.dir.join(ENVELOPE), MAX_DOCUMENT_BYTES as u64)?;
         pull.statement = left.and_then(|bytes| store::statement(trust, &bytes, bundle).ok());
         pull.advance()?;
         Ok(pull)
@@ -120,7 +122,7 @@ impl Pull {
             Ok(statement) => statement,
             Err(doubt) => return Ok(Some(doubt)),
         };
-        fs::write(self.dir.join(ENVELOPE), bytes)?;
+        self.disk.write(&self.dir.join(ENVELOPE), bytes)?;
         self.statement = Some(statement);
         self.advance().map(|()| None)
     }
@@ -164,8 +166,8 @@ impl Pull {
         }
         let listed = index_of(statement, self.total_size)?;
         let (path, size) = (self.dir.join(INDEX), listed.size.get());
-        if let Some(index) = read_up_to(&path, size)?.filter(|bytes| listed.check_bytes(bytes).is_ok()) {
-            self.content = Some(content(&self.dir, statement, &index)?);
+        if let Some(index) = read_up_to(&*self.disk, &path, size)?.filter(|bytes| listed.check_bytes(bytes).is_ok()) {
+            self.content = Some(content(&self.disk, &self.dir, statement, &index)?);
             self.index = None;
             return Ok(());
         }
@@ -180,7 +182,7 @@ impl Pull {
             }
             _ => return Ok(()),
         };
-        let goal = self.index.insert(Goal::new(vec![(path, size)], &chunks)?);
+        let goal = self.index.insert(Goal::new(self.disk.clone(), vec![(path, size)], &chunks)?);
         if goal.is_reached() { self.reject_offer() } else { Ok(()) }
     }
 
@@ -189,7 +191,7 @@ impl Pull {
         tracing::warn!(bundle = %self.bundle.short(), "the offer does not lead to the signed index, another is asked for");
         self.index = None;
         self.wrong_offer = self.offer.take();
-        fs::write(self.dir.join(INDEX), b"")?;
+        self.disk.write(&self.dir.join(INDEX), b"")?;
         Ok(())
     }
 }
@@ -213,10 +215,11 @@ fn others(statement: &Statement) -> impl Iterator<Item = &Resource> {
     statement.resources().iter().filter(|r| r.name != INDEX)
 }
 
-fn content(dir: &Path, statement: &Statement, index: &[u8]) -> io::Result<Goal> {
+fn content(disk: &Door, dir: &Path, statement: &Statement, index: &[u8]) -> io::Result<Goal> {
     let (digests, _) = index.as_chunks::<DIGEST_BYTES>();
     let digests: Vec<Digest> = digests.iter().map(|bytes| Digest(*bytes)).collect();
-    Goal::new(others(statement).map(|r| (dir.join(&r.name), r.size.get())).collect(), &digests)
+    let files = others(statement).map(|r| (dir.join(&r.name), r.size.get())).collect();
+    Goal::new(disk.clone(), files, &digests)
 }
 
 fn contradiction(detail: &str) -> Refusal {
@@ -224,10 +227,9 @@ fn contradiction(detail: &str) -> Refusal {
 }
 
 /// A file of at most `limit` bytes; `None` when it is not there or larger.
-fn read_up_to(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    match fs::File::open(path).and_then(|f| f.take(limit + 1).read_to_end(&mut bytes)) {
-        Ok(_) => Ok(Some(bytes).filter(|b| b.len() as u64 <= limit)),
+fn read_up_to(disk: &dyn Disk, path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    match disk.read(path, limit) {
+        Ok(bytes) => Ok(Some(bytes).filter(|b| b.len() as u64 <= limit)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }

@@ -28,7 +28,7 @@ struct Bench {
 impl Bench {
     fn new(fixture: Fixture, window: usize) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let bundles = Bundles::open(state.path()).unwrap();
+        let bundles = Bundles::open(store::host(), state.path()).unwrap();
         let fetcher = Fetcher::new(fixture.trust.clone(), bundles.clone(), window);
         let (chunks, offer) = (fixture.chunks(), fixture.offer());
         Self {
@@ -108,7 +108,8 @@ impl Bench {
 
     fn arrived(&self) -> bool {
         let dir = self.bundles.incoming(self.fixture.digest);
-        self.end == Some(Action::Stored(self.fixture.digest)) && store::known(&dir, self.fixture.digest).is_ok()
+        self.end == Some(Action::Stored(self.fixture.digest))
+            && store::known(&*store::host(), &dir, self.fixture.digest).is_ok()
     }
 
     fn refused(&self) -> Option<Code> {

@@ -1,7 +1,7 @@
 //! The local API on a port of its own, asked by a client that knows nothing of it.
 
 use super::*;
-use crate::store::Bundles;
+use crate::store::{Bundles, host};
 use crate::testing::{Fixture, models};
 use crate::worker::{Loader, Task};
 use engine::{Data, Limits, read_npy};
@@ -34,7 +34,7 @@ fn status(listen: SocketAddr) -> Status {
 /// Serves `main`, and what it cannot answer by `fallback`; without `main` nothing serves.
 async fn served(main: Option<&Fixture>, fallback: Option<&Fixture>) -> Served {
     let state = tempfile::tempdir().unwrap();
-    let bundles = Bundles::open(state.path()).unwrap();
+    let bundles = Bundles::open(host(), state.path()).unwrap();
     let worker = Arc::new(Worker::default());
     if let Some(main) = main {
         [Some(main), fallback].into_iter().flatten().for_each(|f| f.install(&bundles));

@@ -4,17 +4,21 @@
 //! may be believed is decided by `verify`, what stays by the core. Names that are no digest are not
 //! ours: they are left alone.
 
+use super::disk::{Disk, Door, How, Kind};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use trust::Digest;
 
 /// The two folders.
 #[derive(Debug, Clone)]
 pub(crate) struct Bundles {
+    disk: Door,
     complete: PathBuf,
     incoming: PathBuf,
+    /// What the disk failed to write and did not let be removed either.
+    lost: Arc<Mutex<BTreeSet<Digest>>>,
 }
 
 impl Bundles {
@@ -22,12 +26,18 @@ impl Bundles {
     ///
     /// # Errors
     /// When the folders cannot be made.
-    pub(crate) fn open(state: &Path) -> io::Result<Self> {
-        let bundles = Self { complete: state.join("bundles"), incoming: state.join("incoming") };
-        fs::create_dir_all(&bundles.complete)?;
-        fs::create_dir_all(&bundles.incoming)?;
-        super::sync_dir(state)?;
+    pub(crate) fn open(disk: Door, state: &Path) -> io::Result<Self> {
+        let (complete, incoming) = (state.join("bundles"), state.join("incoming"));
+        let bundles = Self { disk, complete, incoming, lost: Arc::default() };
+        bundles.disk.make_dirs(&bundles.complete)?;
+        bundles.disk.make_dirs(&bundles.incoming)?;
+        bundles.disk.sync_dir(state)?;
         Ok(bundles)
+    }
+
+    /// Where they lie.
+    pub(crate) fn disk(&self) -> &Door {
+        &self.disk
     }
 
     /// The folder of a whole bundle.
@@ -40,31 +50,60 @@ impl Bundles {
         self.incoming.join(bundle.to_string())
     }
 
+    /// The folder of a bundle that is to arrive; what the disk lost of it is gone.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn begin(&self, bundle: Digest) -> io::Result<PathBuf> {
+        let incoming = self.incoming(bundle);
+        if self.lost().contains(&bundle) {
+            self.remove(&incoming)?;
+            self.lost().remove(&bundle);
+        }
+        Ok(incoming)
+    }
+
+    fn lost(&self) -> MutexGuard<'_, BTreeSet<Digest>> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the bundle is there as a whole.
-    pub(crate) fn has(&self, bundle: Digest) -> bool {
-        self.complete(bundle).is_dir()
+    ///
+    /// # Errors
+    /// What the system said: then nobody knows.
+    pub(crate) fn has(&self, bundle: Digest) -> io::Result<bool> {
+        match self.disk.look(&self.complete(bundle)) {
+            Ok(found) => Ok(found.kind == Kind::Folder),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Bytes that may still be written.
     pub(crate) fn free(&self) -> io::Result<u64> {
-        super::free_space(&self.incoming)
+        self.disk.free(&self.incoming)
     }
 
     /// Bytes of a bundle that have arrived.
     pub(crate) fn arrived(&self, bundle: Digest) -> u64 {
-        sizes(&self.incoming(bundle))
+        sizes(&*self.disk, &self.incoming(bundle))
     }
 
-    /// Moves a bundle that was verified to its place: its bytes are durable before its name is.
+    /// Moves a bundle that was verified to its place: its bytes are durable before its name is. Bytes that
+    /// the disk failed to write are lost, although they can still be read: they go, and come again.
     ///
     /// # Errors
-    /// What the system said; nothing is lost.
+    /// What the system said.
     pub(crate) fn promote(&self, bundle: Digest) -> io::Result<()> {
         let from = self.incoming(bundle);
-        sync_tree(&from)?;
-        fs::rename(&from, self.complete(bundle))?;
-        super::sync_dir(&self.complete)?;
-        super::sync_dir(&self.incoming)
+        if let Err(error) = sync_tree(&*self.disk, &from) {
+            if self.remove(&from).is_err() {
+                self.lost().insert(bundle);
+            }
+            return Err(error);
+        }
+        self.disk.rename(&from, &self.complete(bundle))?;
+        self.sync()
     }
 
     /// Moves a damaged bundle back, to be mended.
@@ -72,13 +111,12 @@ impl Bundles {
     /// # Errors
     /// What the system said.
     pub(crate) fn demote(&self, bundle: Digest) -> io::Result<()> {
-        if !self.has(bundle) {
+        if !self.has(bundle)? {
             return Ok(());
         }
-        remove(&self.incoming(bundle))?;
-        fs::rename(self.complete(bundle), self.incoming(bundle))?;
-        super::sync_dir(&self.complete)?;
-        super::sync_dir(&self.incoming)
+        self.remove(&self.incoming(bundle))?;
+        self.disk.rename(&self.complete(bundle), &self.incoming(bundle))?;
+        self.sync()
     }
 
     /// Removes a bundle, whole or not. A power cut in between leaves at most a part in `incoming`.
@@ -87,7 +125,7 @@ impl Bundles {
     /// What the system said.
     pub(crate) fn discard(&self, bundle: Digest) -> io::Result<()> {
         self.demote(bundle)?;
-        remove(&self.incoming(bundle))
+        self.remove(&self.incoming(bundle))
     }
 
     /// Removes every bundle but those of `kept`; gives the removed ones.
@@ -95,49 +133,58 @@ impl Bundles {
     /// # Errors
     /// The first that the system said; the rest is tried all the same.
     pub(crate) fn keep(&self, kept: &BTreeSet<Digest>) -> io::Result<Vec<Digest>> {
-        let mut found = names(&self.complete)?;
-        found.extend(names(&self.incoming)?);
+        let mut found = self.names(&self.complete)?;
+        found.extend(self.names(&self.incoming)?);
         let gone: Vec<Digest> = found.difference(kept).copied().collect();
         let outcomes: Vec<io::Result<()>> = gone.iter().map(|bundle| self.discard(*bundle)).collect();
         outcomes.into_iter().collect::<io::Result<()>>()?;
         Ok(gone)
     }
-}
 
-/// The folders that are named by a digest.
-fn names(dir: &Path) -> io::Result<BTreeSet<Digest>> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(dir)? {
-        found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<Digest>().ok()));
+    /// The folders that are named by a digest.
+    fn names(&self, dir: &Path) -> io::Result<BTreeSet<Digest>> {
+        let mut found = BTreeSet::new();
+        for entry in self.disk.list(dir)? {
+            found.extend(entry?.0.to_str().and_then(|name| name.parse::<Digest>().ok()));
+        }
+        Ok(found)
     }
-    Ok(found)
-}
 
-fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        done => done,
-    }
-}
-
-fn sync_tree(dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => sync_tree(&entry.path())?,
-            false => File::open(entry.path())?.sync_all()?,
+    fn remove(&self, dir: &Path) -> io::Result<()> {
+        match self.disk.remove_tree(dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done,
         }
     }
-    super::sync_dir(dir)
+
+    /// Makes it durable which bundles are whole. A bundle may have its place since before a start that was
+    /// cut short, and not durably.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.complete)?;
+        self.disk.sync_dir(&self.incoming)
+    }
+}
+
+fn sync_tree(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    for entry in disk.list(dir)? {
+        let (name, kind) = entry?;
+        match kind {
+            Kind::Folder => sync_tree(disk, &dir.join(name))?,
+            Kind::File | Kind::Other => disk.open(&dir.join(name), How::Read)?.sync()?,
+        }
+    }
+    disk.sync_dir(dir)
 }
 
 /// The sizes of all files together; what cannot be read counts as nothing.
-fn sizes(dir: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(dir) else { return 0 };
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(found) if found.is_dir() => sizes(&entry.path()),
-        Ok(found) => found.len(),
-        Err(_) => 0,
+fn sizes(disk: &dyn Disk, dir: &Path) -> u64 {
+    let Ok(entries) = disk.list(dir) else { return 0 };
+    let size = |(name, kind): (std::ffi::OsString, Kind)| match kind {
+        Kind::Folder => sizes(disk, &dir.join(name)),
+        Kind::File | Kind::Other => disk.look(&dir.join(name)).map_or(0, |found| found.size),
     };
     entries.flatten().map(size).sum()
 }
@@ -145,6 +192,8 @@ fn sizes(dir: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::host;
+    use std::fs;
 
     fn bundle(n: u8) -> Digest {
         Digest::of(&[n])
@@ -152,7 +201,7 @@ mod tests {
 
     fn store() -> (tempfile::TempDir, Bundles) {
         let state = tempfile::tempdir().unwrap();
-        let bundles = Bundles::open(state.path()).unwrap();
+        let bundles = Bundles::open(host(), state.path()).unwrap();
         (state, bundles)
     }
 
@@ -165,11 +214,11 @@ mod tests {
     fn a_promoted_bundle_is_whole_and_a_demoted_one_is_not() {
         let (_state, bundles) = store();
         put(&bundles.incoming(bundle(1)));
-        assert_eq!((bundles.has(bundle(1)), bundles.arrived(bundle(1))), (false, 5));
+        assert_eq!((bundles.has(bundle(1)).unwrap(), bundles.arrived(bundle(1))), (false, 5));
         bundles.promote(bundle(1)).unwrap();
-        assert_eq!((bundles.has(bundle(1)), bundles.arrived(bundle(1))), (true, 0));
+        assert_eq!((bundles.has(bundle(1)).unwrap(), bundles.arrived(bundle(1))), (true, 0));
         bundles.demote(bundle(1)).unwrap();
-        assert_eq!((bundles.has(bundle(1)), bundles.arrived(bundle(1))), (false, 5));
+        assert_eq!((bundles.has(bundle(1)).unwrap(), bundles.arrived(bundle(1))), (false, 5));
     }
 
     #[test]
@@ -183,7 +232,7 @@ mod tests {
         foreign.iter().for_each(|f| put(f));
         let gone = bundles.keep(&BTreeSet::from([bundle(2), bundle(9)])).unwrap();
         assert_eq!(gone.len(), 3);
-        assert!(bundles.has(bundle(2)) && !bundles.has(bundle(1)) && bundles.arrived(bundle(4)) == 0);
+        assert!(bundles.has(bundle(2)).unwrap() && !bundles.has(bundle(1)).unwrap() && bundles.arrived(bundle(4)) == 0);
         assert!(foreign.iter().all(|f| f.join("sub/file").exists()));
     }
 
@@ -194,7 +243,7 @@ mod tests {
         put(&bundles.complete(bundle(7)));
         put(&bundles.incoming(bundle(7)));
         bundles.discard(bundle(7)).unwrap();
-        assert!(!bundles.has(bundle(7)) && bundles.arrived(bundle(7)) == 0);
+        assert!(!bundles.has(bundle(7)).unwrap() && bundles.arrived(bundle(7)) == 0);
     }
 
     #[test]

@@ -3,17 +3,17 @@
 //! Decides how they survive a power cut: each has a file of its own, written before the ledger that names
 //! it, and the one before it goes only afterwards. What they are worth is decided by `trust`.
 
-use super::sync_dir;
+use super::disk::{Door, How};
 use agent_core::{Document, Ledger};
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use trust::{Counters, Device, Digest, MAX_ROOT_BYTES, Refusal, Trust};
 
 /// The folder `<state>/trust`.
 #[derive(Debug)]
 pub(crate) struct Documents {
+    disk: Door,
     folder: PathBuf,
     /// What the ledger before the last one named: it may be read again when the last one is damaged.
     before: BTreeSet<Digest>,
@@ -24,11 +24,11 @@ impl Documents {
     ///
     /// # Errors
     /// What the system said.
-    pub(crate) fn open(state: &Path) -> io::Result<Self> {
+    pub(crate) fn open(disk: Door, state: &Path) -> io::Result<Self> {
         let folder = state.join("trust");
-        fs::create_dir_all(&folder)?;
-        sync_dir(state)?;
-        Ok(Self { folder, before: BTreeSet::new() })
+        disk.make_dirs(&folder)?;
+        disk.sync_dir(state)?;
+        Ok(Self { disk, folder, before: BTreeSet::new() })
     }
 
     /// Writes documents that are about to be named by a ledger.
@@ -37,14 +37,9 @@ impl Documents {
     /// What the system said.
     pub(crate) fn keep(&self, documents: &[Document]) -> io::Result<()> {
         for document in documents {
-            let path = self.path(document.digest);
-            let fresh = path.with_extension("new");
-            let mut file = File::create(&fresh)?;
-            file.write_all(&document.bytes)?;
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
+            self.disk.replace(&self.path(document.digest), &document.bytes, How::Fresh)?;
         }
-        if documents.is_empty() { Ok(()) } else { sync_dir(&self.folder) }
+        Ok(())
     }
 
     /// Removes what neither this ledger names, which was saved, nor the one before it.
@@ -55,9 +50,10 @@ impl Documents {
         }
         let kept: BTreeSet<PathBuf> = named.union(&self.before).map(|digest| self.path(*digest)).collect();
         let ours = |path: &PathBuf| path.extension().is_some_and(|e| e == "json" || e == "new");
-        let found = fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let found = self.disk.list(&self.folder).into_iter().flatten().flatten();
+        let found = found.map(|(name, _)| self.folder.join(name));
         for path in found.filter(ours).filter(|path| !kept.contains(path)) {
-            if let Err(error) = fs::remove_file(&path) {
+            if let Err(error) = self.disk.remove_file(&path) {
                 tracing::warn!("{} cannot be removed: {error}", path.display());
             }
         }
@@ -106,9 +102,10 @@ impl Documents {
     }
 
     fn read(&self, digest: Digest) -> io::Result<Option<Vec<u8>>> {
-        let mut bytes = Vec::new();
-        match File::open(self.path(digest)).and_then(|f| f.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes)) {
-            Ok(_) => Ok(Some(bytes)),
+        let (path, limit) = (self.path(digest), MAX_ROOT_BYTES as u64);
+        // A disk that fails once is asked again: that says nothing of the document.
+        match self.disk.read(&path, limit).or_else(|_| self.disk.read(&path, limit)) {
+            Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -122,8 +119,10 @@ fn named(counters: &Counters) -> impl Iterator<Item = Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::host;
     use crate::testing::{self, FLEET, root_bytes};
     use protocol::DocumentKind;
+    use std::fs;
 
     fn document(trust: &Trust) -> Document {
         Document { kind: DocumentKind::Root, digest: trust.counters().root_digest(), bytes: root_bytes() }
@@ -137,7 +136,7 @@ mod tests {
     fn what_was_believed_is_recalled_and_what_is_not_ours_is_left_alone() {
         let state = tempfile::tempdir().unwrap();
         let trust = testing::trust();
-        let mut documents = Documents::open(state.path()).unwrap();
+        let mut documents = Documents::open(host(), state.path()).unwrap();
         documents.keep(&[document(&trust)]).unwrap();
         let old = state.path().join("trust").join(format!("{}.json", Digest::of(b"an older root")));
         fs::write(&old, "{}").unwrap();
@@ -153,7 +152,7 @@ mod tests {
     fn a_damaged_root_is_replaced_by_the_one_that_was_given() {
         let state = tempfile::tempdir().unwrap();
         let trust = testing::trust();
-        let documents = Documents::open(state.path()).unwrap();
+        let documents = Documents::open(host(), state.path()).unwrap();
         let mut damaged = document(&trust);
         damaged.bytes[40] ^= 1;
         documents.keep(&[damaged]).unwrap();

@@ -1,21 +1,23 @@
 //! What the agent keeps on disk: its ledger, the documents that it names, its bundles, and the checks of
 //! what lies there.
 //!
-//! Decides how bytes survive a power cut. What is kept and for how long is decided by the core.
+//! Decides how bytes survive a power cut; everything passes the storage door (`disk`). What is kept and for
+//! how long is decided by the core.
 
 mod bundles;
+mod disk;
 mod documents;
 mod ledger;
 mod verify;
 
 pub(crate) use bundles::Bundles;
+pub(crate) use disk::{Disk, DiskFile, Door, How, host};
 pub(crate) use ledger::Lock;
 pub(crate) use verify::{ENVELOPE, Fault, Known, bundle, known, statement};
 
 use agent_core::{Ledger, Memory};
 use documents::Documents;
-use ledger::LedgerStore;
-use std::fs::File;
+use ledger::{LedgerStore, Recalled};
 use std::io;
 use std::path::Path;
 use trust::{Device, Refusal, Trust};
@@ -25,26 +27,35 @@ use trust::{Device, Refusal, Trust};
 pub(crate) struct Store {
     ledger: LedgerStore,
     documents: Documents,
+    /// There was a ledger once, and none of it is left.
+    lost: bool,
 }
 
 impl Store {
-    /// Opens what is kept in the state folder.
+    /// Opens what is kept in the state folder. A ledger that never was, and one that is lost, are empty.
     ///
     /// # Errors
     /// What the system said; then nothing is known to be lost.
-    pub(crate) fn open(state: &Path) -> io::Result<(Self, Ledger)> {
-        let documents = Documents::open(state)?;
-        let (store, ledger) = LedgerStore::open(state)?;
-        Ok((Self { ledger: store, documents }, ledger))
+    pub(crate) fn open(disk: Door, state: &Path) -> io::Result<(Self, Ledger)> {
+        let documents = Documents::open(disk.clone(), state)?;
+        let (store, recalled) = LedgerStore::open(disk, state)?;
+        let (lost, ledger) = match recalled {
+            Recalled::Never => (false, Ledger::default()),
+            Recalled::Whole(ledger) => (false, *ledger),
+            Recalled::Lost => (true, Ledger::default()),
+        };
+        Ok((Self { ledger: store, documents, lost }, ledger))
     }
 
-    /// What the device believes: what it believed, or, at first, what it was given.
+    /// What the device believes: what it believed, or, at first, what it was given. If it forgot what it
+    /// believed, it knows that it knows no floor.
     ///
     /// # Errors
     /// A refusal when `given` is no root of the fleet.
     pub(crate) fn recall(&self, device: &Device, fleet: &str, given: &[u8], ledger: &Ledger) -> Result<Trust, Refusal> {
         match &ledger.trust {
             Some(counters) => self.documents.recall(device, fleet, given, counters),
+            None if self.lost => Trust::after_loss(device.clone(), fleet, given),
             None => Trust::first(device.clone(), fleet, given),
         }
     }
@@ -61,13 +72,5 @@ impl Store {
     }
 }
 
-/// Makes the names in a folder durable.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
-}
-
-/// Bytes that may still be written where `path` lies.
-pub(crate) fn free_space(path: &Path) -> io::Result<u64> {
-    let volume = rustix::fs::statvfs(path)?;
-    Ok(volume.f_bavail.saturating_mul(volume.f_frsize))
-}
+#[cfg(test)]
+mod sweep;

@@ -3,9 +3,9 @@
 //! Decides the order of the checks: the envelope first, then every byte, then the manifest. What a
 //! signature is worth is decided by `trust`; whether a bundle may be installed, by the core.
 
+use super::disk::{Disk, DiskFile, How, Kind};
 use sha2::{Digest as _, Sha256};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use trust::{
     Code, Digest, MAX_DOCUMENT_BYTES, Manifest, Refusal, Resource, Root, SIGNED_OUTSIDE, Statement, Trust, U53,
@@ -45,10 +45,10 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Fault {
 ///
 /// # Errors
 /// A refusal, or what the system said.
-pub(crate) fn bundle(root: &Verified<Root>, dir: &Path) -> Result<Verified<Manifest>, Fault> {
-    let statement = trust::verify_statement(root, &small(&dir.join(ENVELOPE))?)?;
-    statement.check_files(&files(dir, &statement)?)?;
-    Ok(trust::verify_manifest(root, &statement, &small(&dir.join(MANIFEST))?)?)
+pub(crate) fn bundle(disk: &dyn Disk, root: &Verified<Root>, dir: &Path) -> Result<Verified<Manifest>, Fault> {
+    let statement = trust::verify_statement(root, &small(disk, &dir.join(ENVELOPE))?)?;
+    statement.check_files(&files(disk, dir, &statement)?)?;
+    Ok(trust::verify_manifest(root, &statement, &small(disk, &dir.join(MANIFEST))?)?)
 }
 
 /// A bundle that is known by its digest, as it lies on the disk.
@@ -65,16 +65,24 @@ pub(crate) struct Known {
 }
 
 /// Reads every byte of the bundle `bundle` in `dir`: it is that very one, whole, with no other file. Who
-/// signed it, and whether that counts, is not asked here.
+/// signed it, and whether that counts, is not asked here. A disk that fails once is asked again: that
+/// says nothing of the bundle.
 ///
 /// # Errors
 /// A refusal, or what the system said.
-pub(crate) fn known(dir: &Path, bundle: Digest) -> Result<Known, Fault> {
-    let envelope = small(&dir.join(ENVELOPE))?;
+pub(crate) fn known(disk: &dyn Disk, dir: &Path, bundle: Digest) -> Result<Known, Fault> {
+    match read(disk, dir, bundle) {
+        Err(Fault::Io { .. }) => read(disk, dir, bundle),
+        done => done,
+    }
+}
+
+fn read(disk: &dyn Disk, dir: &Path, bundle: Digest) -> Result<Known, Fault> {
+    let envelope = small(disk, &dir.join(ENVELOPE))?;
     let statement = trust::known_statement(bundle, &envelope)?;
-    let files = files(dir, &statement)?;
+    let files = files(disk, dir, &statement)?;
     statement.check_files(&files)?;
-    let manifest = small(&dir.join(MANIFEST))?;
+    let manifest = small(disk, &dir.join(MANIFEST))?;
     let read = trust::known_manifest(&statement, &manifest)?;
     Ok(Known { envelope, manifest, files, read })
 }
@@ -92,17 +100,16 @@ pub(crate) fn statement(trust: &Trust, envelope: &[u8], expected: Digest) -> Res
     Err(Refusal::new(Code::Mismatch, detail))
 }
 
-fn files(dir: &Path, statement: &Statement) -> Result<Vec<Resource>, Fault> {
+fn files(disk: &dyn Disk, dir: &Path, statement: &Statement) -> Result<Vec<Resource>, Fault> {
     let mut found = Vec::new();
-    list(dir, "", statement, 0, &mut found)?;
+    list(disk, dir, "", statement, 0, &mut found)?;
     Ok(found)
 }
 
 /// A document, with one byte more than is allowed so that its size is refused and not cut.
-fn small(path: &Path) -> Result<Vec<u8>, Fault> {
-    let mut bytes = Vec::new();
-    match File::open(path).and_then(|f| f.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes)) {
-        Ok(_) => Ok(bytes),
+fn small(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, Fault> {
+    match disk.read(path, MAX_DOCUMENT_BYTES as u64) {
+        Ok(bytes) => Ok(bytes),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             Err(Refusal::new(Code::Missing, format!("`{name}` is not there")).into())
@@ -113,27 +120,33 @@ fn small(path: &Path) -> Result<Vec<u8>, Fault> {
 
 /// Every file under `dir` but those that hold signatures. A file whose size is not the signed one is
 /// not hashed: its size refuses it.
-fn list(dir: &Path, prefix: &str, signed: &Statement, depth: usize, found: &mut Vec<Resource>) -> Result<(), Fault> {
+fn list(
+    disk: &dyn Disk,
+    dir: &Path,
+    prefix: &str,
+    signed: &Statement,
+    depth: usize,
+    found: &mut Vec<Resource>,
+) -> Result<(), Fault> {
     let extra = |name: &str| Refusal::new(Code::Extra, format!("`{name}` is not among the signed files"));
-    for entry in fs::read_dir(dir).map_err(unreadable(dir))? {
-        let entry = entry.map_err(unreadable(dir))?;
-        let path = entry.path();
-        let file_name = entry.file_name();
+    for entry in disk.list(dir).map_err(unreadable(dir))? {
+        let (file_name, kind) = entry.map_err(unreadable(dir))?;
+        let path = dir.join(&file_name);
         let name = format!("{prefix}{}", file_name.to_string_lossy());
-        let kind = entry.file_type().map_err(unreadable(&path))?;
-        if kind.is_dir() && depth < MAX_DEPTH {
-            list(&path, &format!("{name}/"), signed, depth + 1, found)?;
+        if kind == Kind::Folder && depth < MAX_DEPTH {
+            list(disk, &path, &format!("{name}/"), signed, depth + 1, found)?;
             continue;
         }
-        if !kind.is_file() || found.len() >= MAX_FILES {
+        if kind != Kind::File || found.len() >= MAX_FILES {
             return Err(extra(&name).into());
         }
         if SIGNED_OUTSIDE.contains(&name.as_str()) {
             continue;
         }
-        let size = entry.metadata().map_err(unreadable(&path))?.len();
         let expected = signed.resource(&name).map(|r| r.size.get()).ok_or_else(|| extra(&name))?;
-        let digest = if size == expected { hash(&path).map_err(unreadable(&path))? } else { Digest([0; 32]) };
+        let file = disk.open(&path, How::Read).map_err(unreadable(&path))?;
+        let size = file.size().map_err(unreadable(&path))?;
+        let digest = if size == expected { hash(&*file).map_err(unreadable(&path))? } else { Digest([0; 32]) };
         let size = U53::try_from(size).map_err(|e| Refusal::new(Code::Limit, e))?;
         found.push(Resource::new(name, digest, size));
     }
@@ -141,16 +154,16 @@ fn list(dir: &Path, prefix: &str, signed: &Statement, depth: usize, found: &mut 
 }
 
 /// SHA-256 of a file, read piece by piece.
-fn hash(path: &Path) -> io::Result<Digest> {
-    let mut file = File::open(path)?;
-    let mut hash = Sha256::new();
+fn hash(file: &dyn DiskFile) -> io::Result<Digest> {
+    let (mut hash, mut offset) = (Sha256::new(), 0);
     let mut piece = vec![0; 64 * 1024];
     loop {
-        match file.read(&mut piece) {
-            Ok(0) => return Ok(Digest(hash.finalize().into())),
-            Ok(n) => hash.update(&piece[..n]),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        match file.read_up_to(&mut piece, offset)? {
+            0 => return Ok(Digest(hash.finalize().into())),
+            n => {
+                hash.update(&piece[..n]);
+                offset += n as u64;
+            }
         }
     }
 }
@@ -158,13 +171,15 @@ fn hash(path: &Path) -> io::Result<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::host;
     use crate::testing::{Fixture, code};
+    use std::fs;
 
     #[test]
     fn a_signed_folder_is_believed() {
         let fixture = Fixture::digits(1);
-        assert_eq!(bundle(fixture.trust.root(), fixture.dir()).unwrap().stream, "digits");
-        assert_eq!(known(fixture.dir(), fixture.digest).unwrap().read.stream, "digits");
+        assert_eq!(bundle(&*host(), fixture.trust.root(), fixture.dir()).unwrap().stream, "digits");
+        assert_eq!(known(&*host(), fixture.dir(), fixture.digest).unwrap().read.stream, "digits");
     }
 
     #[test]
@@ -186,9 +201,9 @@ mod tests {
         for (expected, damage) in cases {
             let fixture = Fixture::digits(1);
             damage(fixture.dir());
-            let fault = bundle(fixture.trust.root(), fixture.dir()).unwrap_err();
+            let fault = bundle(&*host(), fixture.trust.root(), fixture.dir()).unwrap_err();
             assert_eq!(code(&fault), expected, "{fault}");
-            let fault = known(fixture.dir(), fixture.digest).unwrap_err();
+            let fault = known(&*host(), fixture.dir(), fixture.digest).unwrap_err();
             assert_eq!(code(&fault), expected, "{fault}");
         }
     }
@@ -196,7 +211,7 @@ mod tests {
     #[test]
     fn another_bundle_than_the_asked_one_is_a_mismatch() {
         let (one, two) = (Fixture::digits(1), Fixture::digits(2));
-        let fault = known(one.dir(), two.digest).unwrap_err();
+        let fault = known(&*host(), one.dir(), two.digest).unwrap_err();
         assert_eq!(code(&fault), "E_MISMATCH");
     }
 }

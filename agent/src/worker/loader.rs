@@ -170,7 +170,7 @@ impl Bench {
     fn open(&self, bundle: Digest) -> Result<(Verified<Manifest>, PathBuf, Pipeline), Obstacle> {
         let dir = self.bundles.complete(bundle);
         // It was believed when it was installed: a publisher who left since then takes nothing away.
-        let known = store::known(&dir, bundle).map_err(|fault| match fault {
+        let known = store::known(&**self.bundles.disk(), &dir, bundle).map_err(|fault| match fault {
             store::Fault::Refused(refusal) => Obstacle::Refused(refusal),
             unreadable @ store::Fault::Io { .. } => Obstacle::Unreadable(told(&unreadable)),
         })?;

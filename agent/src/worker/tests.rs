@@ -2,7 +2,7 @@
 
 use super::loader::Bench;
 use super::*;
-use crate::store::Bundles;
+use crate::store::{Bundles, host};
 use crate::testing::{Fixture, models};
 use agent_core::Event;
 use engine::{Limits, Tensor, read_npy};
@@ -17,7 +17,7 @@ struct Shelf {
 impl Shelf {
     fn of(fixtures: &[&Fixture]) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let bundles = Bundles::open(state.path()).unwrap();
+        let bundles = Bundles::open(host(), state.path()).unwrap();
         fixtures.iter().for_each(|fixture| fixture.install(&bundles));
         let worker = Arc::new(Worker::default());
         let bench = Bench { bundles: bundles.clone(), worker };
