@@ -14,7 +14,7 @@ mod keyfile;
 mod service;
 
 use clap::{Parser, Subcommand};
-use cli::{Out, bridge, devices, inspect, keys, login, pack, push, revoke, rollout, root, sign, status, verify};
+use cli::{Out, audit, bridge, devices, inspect, keys, login, pack, push, revoke, rollout, root, sign, status, verify};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
 
@@ -43,6 +43,7 @@ enum Command {
     Bridge(bridge::Args),
     Devices(devices::Args),
     Rollout(rollout::Args),
+    Audit(audit::Args),
     Status(status::Args),
     Demo(demo::Args),
 }
@@ -62,6 +63,7 @@ impl Command {
             Command::Bridge(args) => args.run(out),
             Command::Devices(args) => args.run(out),
             Command::Rollout(args) => args.run(out),
+            Command::Audit(args) => args.run(out),
             Command::Status(args) => args.run(out),
             Command::Demo(args) => args.run(out),
         }

@@ -22,6 +22,8 @@ pub struct Bridge {
     rollouts: BTreeMap<u64, Rollout>,
     /// Nothing has been said since the start: effects of the last step before it may be lost.
     fresh: bool,
+    /// The generation of each device's assignment that the audit log tells of.
+    told: BTreeMap<DeviceId, u64>,
     // What the step under way has gathered.
     changed_devices: BTreeSet<DeviceId>,
     changed_rollouts: BTreeSet<u64>,
@@ -37,10 +39,15 @@ impl Bridge {
         let mut bridge = Self { fresh: true, ..Self::default() };
         for record in records {
             match record {
-                Record::Device(device) => drop(bridge.devices.insert(device.id.clone(), *device)),
+                Record::Device(device) => {
+                    bridge.told.insert(device.id.clone(), device.generation);
+                    bridge.devices.insert(device.id.clone(), *device);
+                }
                 Record::NoDevice { id } => drop(bridge.devices.remove(&id)),
                 Record::Release(release) => drop(bridge.releases.insert(release.bundle, *release)),
                 Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
+                // The log is the hands' to read.
+                Record::Deed(_) => {}
             }
         }
         bridge
@@ -89,7 +96,11 @@ impl Bridge {
     fn finish(&mut self, answer: Result<Answer, Rejection>) -> Step {
         let mut records = std::mem::take(&mut self.records);
         for id in std::mem::take(&mut self.changed_devices) {
-            records.extend(self.devices.get(&id).map(|d| Record::Device(Box::new(d.clone()))));
+            let Some(device) = self.devices.get(&id) else { continue };
+            if self.told.insert(id, device.generation).unwrap_or(0) < device.generation {
+                records.push(Record::Deed(Box::new(device.assigned())));
+            }
+            records.push(Record::Device(Box::new(device.clone())));
         }
         for id in std::mem::take(&mut self.changed_rollouts) {
             records.extend(self.rollouts.get(&id).map(|r| Record::Rollout(Box::new(r.clone()))));
@@ -204,6 +215,7 @@ impl Bridge {
             return Err(Rejection::Conflict(format!("device `{id}` is approved already")));
         }
         self.devices.remove(id);
+        self.told.remove(id);
         self.records.push(Record::NoDevice { id: id.clone() });
         Ok(Answer::Done)
     }

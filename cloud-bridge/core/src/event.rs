@@ -127,3 +127,14 @@ pub enum Rejection {
     #[error("{0}")]
     Invalid(String),
 }
+
+impl Rejection {
+    /// A stable code, the same in REST and in the audit log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Rejection::NotFound(_) => "not_found",
+            Rejection::Conflict(_) => "conflict",
+            Rejection::Invalid(_) => "invalid",
+        }
+    }
+}

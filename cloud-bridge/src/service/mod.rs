@@ -58,7 +58,8 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let root = config.root()?;
     let director =
         Director::new(root.clone(), &config.director_key, &Passphrase::from(config.director_passphrase.clone()))?;
-    let store = Store::open(&config.data).await?;
+    let director = Arc::new(director);
+    let store = Store::open(&config.data, config.fleet.as_str()).await?;
     store.admit(&config.data.join(ADMIN_TOKEN)).await?;
     let library = Arc::new(Library::open(&config.data, root)?);
     let (broker, address) = start_broker(&config).await?;
@@ -67,11 +68,15 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let hands = driver::Hands {
         topics: Topics::new(&config.fleet),
         speaker: Speaker::start(client.clone(), Topics::new(&config.fleet), library.clone()),
-        director,
+        director: director.clone(),
         store: store.clone(),
     };
     let (driver, driving) = driver::start(hands, inbound).await?;
-    let (api, serving) = http::start(&config, http::Doors { driver, library, store: store.clone() }).await?;
+    let (api, serving) = http::start(
+        &config,
+        http::Doors { driver, library, director, store: store.clone(), strangers: Arc::default() },
+    )
+    .await?;
     let retention = tokio::spawn(store.clone().forget_regularly(config.telemetry_days));
 
     // Another broker may be away for long; the one inside answers at once, and then no hello is lost.

@@ -9,6 +9,7 @@
     reason = "the bans are on the room: its tests read golden files and the clock"
 )]
 
+mod fuzzed;
 mod samples;
 
 use ciborium::Value;
@@ -300,5 +301,26 @@ fn random_damage_is_read_as_what_it_says_or_refused() {
         }
         println!("{}: {ROUNDS} damaged, {read} still a message, 0 panics", message.name);
         assert!(read < ROUNDS / 2, "{}: the damage was too mild to prove anything", message.name);
+    }
+}
+
+/// The fuzz targets, with bounded random input; `PETREL_FUZZED=1000000` gives each that many.
+#[test]
+fn no_bytes_break_a_reader() {
+    let rounds: usize = std::env::var("PETREL_FUZZED").map_or(4_000, |n| n.parse().expect("PETREL_FUZZED is a number"));
+    let every = every_message();
+    for (name, honest, target) in fuzzed::TARGETS {
+        let mut rng = fastrand::Rng::with_seed(7);
+        target(&honest());
+        for _ in 0..rounds {
+            let kind = rng.usize(..every.len());
+            let mut bytes = if name == "topics" { honest()[1..].to_vec() } else { every[kind].bytes.clone() };
+            for _ in 0..rng.usize(..3) {
+                damage(&mut rng, &mut bytes, &every[kind].bytes);
+            }
+            let mode = if name == "topics" { rng.u8(..) } else { kind as u8 };
+            target(&[&[mode], &bytes[..]].concat());
+        }
+        println!("{name}: {rounds} inputs, no panic, each says itself again or was refused");
     }
 }

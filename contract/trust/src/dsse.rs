@@ -31,6 +31,8 @@ pub enum PayloadKind {
     Report,
     /// A device's word on a release.
     Verdict,
+    /// How far the audit log had come.
+    Checkpoint,
 }
 
 impl PayloadKind {
@@ -45,6 +47,7 @@ impl PayloadKind {
             PayloadKind::Breakglass => "application/vnd.petrel.breakglass.v1+json",
             PayloadKind::Report => "application/vnd.petrel.report.v1+json",
             PayloadKind::Verdict => "application/vnd.petrel.verdict.v1+json",
+            PayloadKind::Checkpoint => "application/vnd.petrel.checkpoint.v1+json",
         }
     }
 
@@ -59,6 +62,7 @@ impl PayloadKind {
             PayloadKind::Breakglass => "breakglass",
             PayloadKind::Report => "report",
             PayloadKind::Verdict => "verdict",
+            PayloadKind::Checkpoint => "checkpoint",
         }
     }
 }
