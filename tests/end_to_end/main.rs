@@ -8,6 +8,8 @@ mod audit;
 mod bad_input;
 mod conformance;
 mod fleet;
+mod hostile;
 mod kills;
 mod programs;
+mod stranger;
 mod whole_loop;

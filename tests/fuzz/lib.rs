@@ -5,6 +5,9 @@
 
 #![allow(dead_code, unused_imports, missing_docs)] // every file brings more than is called here
 
+// The house's own name of it, beside the one that the room's tests use.
+extern crate petrel_protocol as protocol;
+
 #[path = "../../agent/src/fuzzed.rs"]
 mod agent_fuzzed;
 #[path = "../../agent/src/config.rs"]

@@ -11,8 +11,8 @@ use anyhow::Context;
 use bridge_core::audit::Deed;
 use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, Status};
 use protocol::{
-    BridgeTopic, DeviceId, Hello, Kind, Need, Outcome, Presence, Report, SignedFrame, Telemetry, Topics, Verdict,
-    decode_cbor, decode_json,
+    BridgeTopic, CodecError, DeviceId, Hello, Kind, Need, Outcome, Presence, Report, SignedFrame, Telemetry, Topics,
+    Verdict, decode_cbor, decode_json,
 };
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
-use trust::{DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, verify_device_document};
+use trust::{Code, DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, Refusal, verify_device_document};
 
 /// The outcome, in the audit log, of what was not refused.
 pub(crate) const DONE: &str = "done";
@@ -207,11 +207,24 @@ async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish) -> anyhow::R
                 }
             }
             Ok(Heard::Nothing) => {}
-            Err(reason) => warn!(%topic, %reason, "a message was not believed"),
+            Err(reason) => warn!(%topic, code = code(&reason), %reason, "a message was not believed"),
         },
     }
     hands.speaker.acknowledge(publish);
     Ok(())
+}
+
+/// The stable code of what was not believed, where it has one.
+fn code(reason: &anyhow::Error) -> Option<&'static str> {
+    if let Some(refusal) = reason.downcast_ref::<Refusal>() {
+        return Some(refusal.code.as_str());
+    }
+    let code = match reason.downcast_ref::<CodecError>()? {
+        CodecError::Version(_) => Code::Version,
+        CodecError::TooLarge { .. } => Code::Limit,
+        CodecError::Short | CodecError::Malformed(_) => Code::Parse,
+    };
+    Some(code.as_str())
 }
 
 enum Heard {

@@ -16,6 +16,7 @@ const ELSEWHERE: &[Witness] = &[
     ("T54", "agent/engine/src/external.rs", "no_other_place_is_read"),
     ("T54", "cloud-bridge/tests/references.rs", "weights_beside_the_model_go_into_the_bundle"),
     ("T56", "agent/src/worker/tests.rs", "the_probe_passes_golden_vectors_and_refuses_other_answers"),
+    ("T58", "cloud-bridge/src/bundle/baseline.rs", "a_baseline_that_nothing_can_be_measured_against_is_refused"),
     ("T58", "contract/drift/src/baseline.rs", "contradictions_are_found"),
     ("T80", "cloud-bridge/core/src/audit.rs", "whatever_is_done_to_a_log_its_line_is_named"),
     ("T80", "cloud-bridge/src/service/store/audit.rs", "whoever_edits_the_database_is_found"),

@@ -11,6 +11,7 @@
 
 mod bundles;
 mod chain;
+mod checkpoints;
 mod clocks;
 mod content;
 mod devices;
@@ -59,6 +60,7 @@ static SUITE: LazyLock<Vec<Case>> = LazyLock::new(|| {
     cases.extend(judged::cases());
     cases.extend(clocks::cases());
     cases.extend(models::cases());
+    cases.extend(checkpoints::cases());
     cases
 });
 
