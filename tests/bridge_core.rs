@@ -3,13 +3,14 @@
 //! One stream, `digits`; releases are numbers, devices are `a`, `b`, `c`. They enter the waves of
 //! `digits` in the order a, c, b: entry is by a stable hash.
 
-use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, RolloutRequest, Targets};
-use protocol::{DeviceId, Generation, Outcome, Profile, SPEC, Verdict};
+use bridge_core::{Answer, Bridge, Committed, Effect, Event, Now, Record, Rejection, RolloutRequest, Targets};
+use protocol::{ClockState, DeviceId, DocumentKind, Generation, Outcome, Profile, Report, SPEC, Verdict};
 use std::convert::Infallible;
-use trust::{Digest, Intent};
+use trust::{Digest, Intent, RevokedBundle, Severity, WhichBundle};
 use world::signer::{Bundle, FLEET, Signer, trial};
 
 struct Bench {
+    signer: Signer,
     bridge: Bridge,
     saved: Vec<Record>,
     bundles: Vec<Bundle>,
@@ -24,7 +25,11 @@ impl Bench {
     fn new() -> Self {
         let signer = Signer::new(1);
         let bundles = (1..=3).map(|release| signer.bundle("digits", release, |_| ())).collect();
-        Self { bridge: Bridge::restore([]), saved: Vec::new(), bundles, unix: 1_000_000 }
+        let bridge = Bridge::restore(FLEET.parse().unwrap(), []).unwrap();
+        let root = signer.root_bytes().to_vec();
+        let mut bench = Self { signer, bridge, saved: Vec::new(), bundles, unix: 1_700_000_000_000 };
+        bench.step(Event::DocumentPushed { kind: DocumentKind::Root, bytes: root });
+        bench
     }
 
     fn release(&self, digest: Digest) -> u64 {
@@ -74,18 +79,15 @@ impl Bench {
         })
     }
 
-    fn happen(&mut self, line: &str) -> Vec<String> {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let event = match words[0] {
-            "restart" => {
-                self.bridge = Bridge::restore(self.saved.clone());
-                return Vec::new();
-            }
+    fn event(&mut self, words: &[&str]) -> Event {
+        match words[0] {
             "hello" => {
                 let profile =
                     Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() };
                 let (id, key) = (device(words[1]), words.get(3).unwrap_or(&words[1]).as_bytes().to_vec());
-                Event::HelloReceived { device: id, boot: 1, seq: words[2].parse().unwrap(), key, profile }
+                let (boot, seq) = words[2].split_once('.').unwrap_or(("1", words[2]));
+                let (boot, seq) = (boot.parse().unwrap(), seq.parse().unwrap());
+                Event::HelloReceived { device: id, boot, seq, key, nonce: format!("of {}", words[1]), profile }
             }
             "approve" => Event::DeviceApproved { device: device(words[1]) },
             "reject" => Event::DeviceRejected { device: device(words[1]) },
@@ -102,7 +104,29 @@ impl Bench {
                 Event::DeadlineReached
             }
             other => panic!("no event is called {other}"),
+        }
+    }
+
+    fn happen(&mut self, line: &str) -> Vec<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if words[0] == "restart" {
+            self.bridge = Bridge::restore(FLEET.parse().unwrap(), self.saved.clone()).unwrap();
+            return Vec::new();
+        }
+        let event = self.event(&words);
+        let committed = self.step(event);
+        let answer = match committed.answer {
+            Ok(Answer::Done | Answer::Known { .. } | Answer::Taken { .. }) => None,
+            Ok(Answer::Started { rollout }) => Some(format!("started {rollout}")),
+            Err(Rejection::Conflict(_)) => Some("conflict".into()),
+            Err(Rejection::NotFound(_)) => Some("not found".into()),
+            Err(Rejection::Invalid(_)) => Some("invalid".into()),
+            Err(Rejection::Refused(refusal)) => Some(refusal.code.to_string()),
         };
+        committed.effects.iter().filter_map(|e| self.say(e)).chain(answer).collect()
+    }
+
+    fn step(&mut self, event: Event) -> Committed {
         let step = self.bridge.step(Now { unix: self.unix }, event);
         let saved = &mut self.saved;
         let committed = step.commit(|records| {
@@ -110,21 +134,16 @@ impl Bench {
             Ok::<_, Infallible>(())
         });
         let Ok(committed) = committed;
-        let again = Bridge::restore(self.saved.clone());
+        let again = Bridge::restore(FLEET.parse().unwrap(), self.saved.clone()).unwrap();
         assert_eq!(again.rollouts(), self.bridge.rollouts(), "what the core holds is what was saved");
         assert_eq!(again.devices(), self.bridge.devices(), "what the core holds is what was saved");
-        let answer = match committed.answer {
-            Ok(Answer::Done | Answer::Known { .. }) => None,
-            Ok(Answer::Started { rollout }) => Some(format!("started {rollout}")),
-            Err(Rejection::Conflict(_)) => Some("conflict".into()),
-            Err(Rejection::NotFound(_)) => Some("not found".into()),
-            Err(Rejection::Invalid(_)) => Some("invalid".into()),
-        };
-        committed.effects.iter().map(|e| self.say(e)).chain(answer).collect()
+        assert!(again.documents().eq(self.bridge.documents()), "what the core holds is what was saved");
+        committed
     }
 
-    fn say(&self, effect: &Effect) -> String {
-        match effect {
+    /// Documents and beacons are left out; they have tests of their own.
+    fn say(&self, effect: &Effect) -> Option<String> {
+        Some(match effect {
             Effect::PublishAssignment(draft) => {
                 let intent = |i: Intent| match i {
                     Intent::Install => "install",
@@ -140,7 +159,8 @@ impl Bench {
             Effect::PublishBundle { bundle } => format!("publish {}", self.release(*bundle)),
             Effect::PublishParts { bundle, .. } => format!("parts of {}", self.release(*bundle)),
             Effect::ClearChunks { bundle } => format!("clear {}", self.release(*bundle)),
-        }
+            Effect::PublishDocument(_) | Effect::PublishBeacon(_) | Effect::Adopt { .. } => return None,
+        })
     }
 
     fn phase(&self, rollout: u64) -> String {
@@ -345,4 +365,132 @@ fn only_a_device_that_should_run_it_is_helped() {
         ("need b 1", ""),
         ("need x 1", ""),
     ]);
+}
+
+/// A report of device `a` that names the beacon `seq`.
+fn report(boot: u64, seq: u64, beacon: Option<u64>) -> Event {
+    let generation = |seq| Generation { role_epoch: 1, seq };
+    Event::ReportReceived(Box::new(Report {
+        spec: SPEC,
+        fleet: FLEET.parse().unwrap(),
+        device_id: device("a"),
+        boot,
+        seq,
+        generation: Some(generation(1)),
+        nonce: "of a".into(),
+        root_version: 1,
+        revocation: None,
+        beacon: beacon.map(generation),
+        clock: ClockState::Fresh,
+        streams: Vec::new(),
+        last_refusals: Vec::new(),
+        profile: Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() },
+    }))
+}
+
+/// The numbers of the beacons that answered a device, and of those for everybody.
+fn beacons(effects: &[Effect]) -> (Vec<u64>, Vec<u64>) {
+    let (mut answers, mut all) = (Vec::new(), Vec::new());
+    for effect in effects {
+        if let Effect::PublishBeacon(draft) = effect {
+            assert_eq!(draft.to.is_some(), draft.nonce.is_some());
+            if draft.to.is_some() { &mut answers } else { &mut all }.push(draft.seq);
+        }
+    }
+    (answers, all)
+}
+
+#[test]
+fn a_hello_is_answered_with_its_nonce_and_numbers_never_repeat() {
+    let mut bench = fleet(&[]);
+    let greet = |bench: &mut Bench, line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let event = bench.event(&words);
+        beacons(&bench.step(event).effects).0
+    };
+    let first = greet(&mut bench, "hello a 2");
+    assert_eq!(first.len(), 1);
+    // Anybody can repeat a hello: not each one is answered.
+    assert!(greet(&mut bench, "hello a 3").is_empty());
+    bench.unix += 1_000;
+    let second = greet(&mut bench, "hello a 3");
+    assert!(second > first);
+    bench.happen("restart");
+    bench.unix += 1_000;
+    assert!(greet(&mut bench, "hello a 4") > second, "over a restart too");
+}
+
+#[test]
+fn everybody_is_told_the_time_every_hour() {
+    let mut bench = fleet(&[("connect remembered", "a 1: nothing, b 1: nothing, c 1: nothing")]);
+    assert_eq!(bench.bridge.deadline(), Some(bench.unix + 3_600_000));
+    bench.unix += 3_600_000;
+    let told = beacons(&bench.step(Event::DeadlineReached).effects);
+    assert_eq!((told.0.len(), told.1.len()), (0, 1));
+    assert_eq!(bench.bridge.deadline(), Some(bench.unix + 3_600_000));
+}
+
+#[test]
+fn a_root_is_believed_published_and_named_by_what_land_signs() {
+    let mut bench = fleet(&[]);
+    let second = bench.signer.root_after(bench.signer.root_bytes(), |_| ());
+    let third = bench.signer.root_after(&second, |_| ());
+    let push = |bytes: &[u8]| Event::DocumentPushed { kind: DocumentKind::Root, bytes: bytes.to_vec() };
+    let gap = bench.step(push(&third)).answer.unwrap_err();
+    assert!(matches!(gap, Rejection::Refused(r) if r.code == trust::Code::RootGap));
+    let taken = bench.step(push(&second));
+    assert_eq!(taken.answer, Ok(Answer::Taken { kind: DocumentKind::Root, number: 2, new: true }));
+    let said: Vec<String> = taken.effects.iter().filter_map(|e| bench.say(e)).collect();
+    assert_eq!(said, ["a 2: nothing", "b 2: nothing", "c 2: nothing"], "each generation is signed alike, so a new one");
+    let names = |e: &Effect| matches!(e, Effect::PublishAssignment(draft) if draft.numbers.root == 2);
+    assert_eq!(taken.effects.iter().filter(|e| names(e)).count(), 3);
+    let again = bench.step(push(&second));
+    assert_eq!(again.answer, Ok(Answer::Taken { kind: DocumentKind::Root, number: 2, new: false }));
+    assert!(again.effects.is_empty());
+    bench.happen("restart");
+    let roots = |effects: &[Effect]| {
+        effects.iter().filter(|e| matches!(e, Effect::PublishDocument(d) if d.document == DocumentKind::Root)).count()
+    };
+    assert_eq!(roots(&bench.step(Event::BrokerConnected { remembered: true }).effects), 2, "the whole chain");
+    bench.step(push(&third)).answer.unwrap();
+}
+
+#[test]
+fn a_revoked_release_is_not_rolled_out() {
+    let mut bench = fleet(&[]);
+    let bundle = bench.bundles[0].digest;
+    let bytes = bench.signer.revocation(3, |revocation| {
+        revocation.bundles = vec![RevokedBundle {
+            bundle: WhichBundle::StatementSha256(bundle),
+            severity: Severity::NoNew,
+            reason: "wrong labels".into(),
+        }];
+    });
+    bench.step(Event::DocumentPushed { kind: DocumentKind::Revocation, bytes }).answer.unwrap();
+    assert_eq!(bench.happen("start 1 0 60 100%"), ["conflict"]);
+    assert_eq!(bench.happen("start 2 0 60 100%").last().unwrap(), "started 1");
+    let older = bench.signer.revocation(2, |_| ());
+    let refused = bench.step(Event::DocumentPushed { kind: DocumentKind::Revocation, bytes: older }).answer;
+    assert!(matches!(refused, Err(Rejection::Refused(r)) if r.code == trust::Code::RollbackRev));
+}
+
+#[test]
+fn t79_a_device_whose_disk_was_put_back_is_heard_and_alarmed_but_a_replay_is_not() {
+    let mut bench = fleet(&[("hello a 7.1", "a 1: nothing")]);
+    bench.step(report(7, 2, None));
+    let heard = |bench: &Bench| bench.bridge.devices()[&device("a")].report.as_ref().map(|r| (r.boot, r.seq));
+    assert_eq!(heard(&bench), Some((7, 2)));
+    bench.unix += 1_000;
+    // An old hello, and an old report after it: the broker may have recorded both.
+    let event = bench.event(&["hello", "a", "3.1"]);
+    let answer = beacons(&bench.step(event).effects).0[0];
+    bench.step(report(3, 2, Some(1)));
+    assert_eq!(heard(&bench), Some((7, 2)), "recorded long ago");
+    assert_eq!(bench.bridge.devices()[&device("a")].alarm, None);
+    // A report that names the beacon of this moment was made by who is there now.
+    bench.step(report(3, 3, Some(answer)));
+    assert_eq!(heard(&bench), Some((3, 3)));
+    let alarm = bench.bridge.devices()[&device("a")].alarm.clone().unwrap();
+    assert!(alarm.what.contains("boot 3 after 7"), "{}", alarm.what);
+    assert_eq!(bench.happen("hello a 3.4"), ["a 1: nothing"], "it is heard as any device");
 }

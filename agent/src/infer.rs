@@ -146,8 +146,7 @@ fn believed(root: &Path, dir: &Path) -> anyhow::Result<Manifest> {
             .because(why)
             .remedy("get the bundle again from its publisher, or the root of the fleet that it is for")
     };
-    let (_, manifest) = store::bundle(&root, dir, None).map_err(refused)?;
-    Ok((*manifest).clone())
+    Ok((*store::bundle(&root, dir).map_err(refused)?).clone())
 }
 
 /// The root that a person points to, for the fleet that it names itself.

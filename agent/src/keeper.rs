@@ -5,7 +5,7 @@
 
 use crate::fetch::{Action, Fetcher};
 use crate::store::{self, Bundles};
-use agent_core::{Event, Millis};
+use agent_core::{Event, Found, Millis};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
-use trust::{Code, Digest, Root, Verified};
+use trust::{Code, Digest, Trust};
 
 /// Between two looks at what is late.
 const TICK: Duration = Duration::from_millis(500);
@@ -35,8 +35,10 @@ pub(crate) enum Errand {
     StopFetching(Digest),
     /// Stop getting anything: the core is another one.
     StopAll,
-    /// Check it, and give it its place.
-    Verify(Digest),
+    /// Read it, and give it its place.
+    Examine(Digest),
+    /// Envelopes are checked against this from now on.
+    Believe(Arc<Trust>),
     /// Take it out of use: it is damaged. What is whole in it need not come again if it is fetched;
     /// if it is not, it goes when the rest goes that nobody needs.
     SetAside(Digest),
@@ -81,15 +83,15 @@ impl Keeper {
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn start(
-        root: Arc<Verified<Root>>,
+        trust: Arc<Trust>,
         bundles: Bundles,
         window: usize,
         words: UnboundedSender<Word>,
     ) -> io::Result<Self> {
         let (errands, inbox) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let fetcher = Fetcher::new(root.clone(), bundles.clone(), window);
-        let desk = Desk { root, bundles, fetcher, words, waiting: waiting.clone(), started: Instant::now() };
+        let fetcher = Fetcher::new(trust.clone(), bundles.clone(), window);
+        let desk = Desk { trust, bundles, fetcher, words, waiting: waiting.clone(), started: Instant::now() };
         let span = tracing::Span::current();
         thread::Builder::new().name("petrel-keeper".into()).spawn(move || span.in_scope(|| desk.work(&inbox)))?;
         Ok(Self { errands, waiting })
@@ -113,7 +115,7 @@ impl Keeper {
 }
 
 struct Desk {
-    root: Arc<Verified<Root>>,
+    trust: Arc<Trust>,
     bundles: Bundles,
     fetcher: Fetcher,
     words: UnboundedSender<Word>,
@@ -172,9 +174,13 @@ impl Desk {
             Errand::Fetch { bundle, total_size } => self.fetcher.start(now, bundle, total_size),
             Errand::StopFetching(bundle) => self.fetcher.stop(bundle),
             Errand::StopAll => self.fetcher.stop_all(),
-            Errand::Verify(bundle) => {
-                let event = self.verify(bundle);
+            Errand::Examine(bundle) => {
+                let event = self.examine(bundle);
                 self.say(Word::Event(event));
+            }
+            Errand::Believe(trust) => {
+                self.fetcher.believe(trust.clone());
+                self.trust = trust;
             }
             Errand::SetAside(bundle) => {
                 self.fetcher.stop(bundle);
@@ -202,15 +208,20 @@ impl Desk {
 
     /// A bundle that was whole once and is damaged now is mended: it goes back among those that
     /// arrive, and the core lets it be fetched again.
-    fn verify(&self, bundle: Digest) -> Event {
+    fn examine(&self, bundle: Digest) -> Event {
         let whole = self.bundles.has(bundle);
         let dir = if whole { self.bundles.complete(bundle) } else { self.bundles.incoming(bundle) };
         let failed = |why: &dyn std::error::Error| {
             tracing::error!(bundle = %bundle.short(), "the bundle cannot be checked: {}", crate::fault::told(why));
             Event::Stumbled { bundle }
         };
-        let manifest = match store::bundle(&self.root, &dir, Some(bundle)) {
-            Ok((_, manifest)) => manifest,
+        // An envelope whose signatures hold no more although they did is damaged too.
+        let known = store::known(&dir, bundle).and_then(|known| match self.trust.verify_statement(&known.envelope) {
+            Err(refusal) if is_damage(refusal.code) => Err(refusal.into()),
+            Ok(_) | Err(_) => Ok(known),
+        });
+        let known = match known {
+            Ok(known) => known,
             Err(store::Fault::Refused(refusal)) if whole && is_damage(refusal.code) => {
                 tracing::warn!(bundle = %bundle.short(), "the bundle is damaged and will be mended: {refusal}");
                 return match self.bundles.demote(bundle) {
@@ -221,13 +232,18 @@ impl Desk {
             Err(store::Fault::Refused(refusal)) => return Event::BundleRefused { bundle, refusal },
             Err(fault) => return failed(&fault),
         };
-        match if whole { Ok(()) } else { self.bundles.promote(bundle) } {
-            Ok(()) => Event::BundleVerified { bundle, manifest: Box::new(manifest) },
+        let placed = if whole { Ok(()) } else { self.bundles.promote(bundle) };
+        match placed.and_then(|()| self.bundles.free()) {
+            Ok(free) => {
+                let taken = known.files.iter().map(|file| file.size.get()).fold(free, u64::saturating_add);
+                let store::Known { envelope, manifest, files, .. } = known;
+                Event::BundleExamined { bundle, found: Box::new(Found { envelope, manifest, files, room: taken }) }
+            }
             Err(error) => failed(&error),
         }
     }
 }
 
 fn is_damage(code: Code) -> bool {
-    matches!(code, Code::Digest | Code::Size | Code::Missing)
+    matches!(code, Code::Digest | Code::Missing | Code::Mismatch | Code::Parse | Code::Sig | Code::Size)
 }

@@ -16,6 +16,12 @@ use trust::{DeviceKey, Envelope, PayloadKind, Signature, pae};
 
 const MAX_KEY_BYTES: u64 = 4096;
 
+/// 16 random bytes in hex, for the hellos of one boot; `None` when the system gives none.
+pub(crate) fn nonce() -> Option<String> {
+    let drawn: ring::rand::Random<[u8; 16]> = ring::rand::generate(&SystemRandom::new()).ok()?;
+    Some(drawn.expose().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// The device's secret key.
 pub(crate) struct Signer {
     pair: EcdsaKeyPair,

@@ -4,9 +4,9 @@
 
 use crate::config::Config;
 use crate::fault::Fault;
-use agent_core::{Agent, StreamLedger};
+use agent_core::{Agent, Phase, StreamLedger};
 use comfy_table::{Table, presets};
-use protocol::{Generation, RefusalReport, StreamName};
+use protocol::{ClockState, Generation, RefusalReport, StreamName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +42,10 @@ pub(crate) struct Status {
     pub(crate) key_id: String,
     /// The root of trust in use.
     pub(crate) root_version: u64,
+    /// The newest revocation.
+    pub(crate) revocation: Option<Generation>,
+    /// How well the time is known.
+    pub(crate) clock: ClockState,
     /// The last assignment.
     pub(crate) generation: Option<Generation>,
     /// The local API.
@@ -61,6 +65,10 @@ pub(crate) struct StreamStatus {
     pub(crate) stream: StreamName,
     /// Where it is on its way.
     pub(crate) phase: String,
+    /// The code of what keeps the wanted release waiting.
+    pub(crate) held: Option<String>,
+    /// The active release was taken away and does not answer.
+    pub(crate) silenced: bool,
     /// What land wants.
     pub(crate) wanted: Option<u64>,
     /// What is confirmed.
@@ -98,11 +106,17 @@ impl StreamStatus {
         ledger: &StreamLedger,
         serving: &BTreeMap<StreamName, (u64, Option<u64>)>,
     ) -> Self {
+        let phase = core.phases().get(stream);
         let (main, fallback) = serving.get(stream).map_or((None, None), |(main, fallback)| (Some(*main), *fallback));
         Self {
             stream: stream.clone(),
-            phase: core.phases().get(stream).map_or("settled", |phase| phase.name()).to_owned(),
-            wanted: ledger.wanted.as_ref().map(|w| w.target.release),
+            phase: phase.map_or("settled", Phase::name).to_owned(),
+            held: match phase {
+                Some(Phase::Held { refusal, .. }) => Some(refusal.code.to_string()),
+                Some(_) | None => None,
+            },
+            silenced: ledger.silenced,
+            wanted: ledger.wanted.as_ref().map(|w| w.order.release.get()),
             active: ledger.active.map(|i| i.release),
             previous: ledger.previous.map(|i| i.release),
             trial: ledger.trial.map(|t| t.candidate.release),
@@ -116,7 +130,7 @@ impl StreamStatus {
 
     /// Whether some release of it should answer.
     pub(crate) fn should_serve(&self) -> bool {
-        self.active.is_some() || self.trial.is_some()
+        self.active.is_some() && !self.silenced || self.trial.is_some()
     }
 }
 

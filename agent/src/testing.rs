@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trust::{
     Budget, Digest, Envelope, FileRole, GoldenTerms, Key, ListedFile, Manifest, PayloadKind, Policy, Refusal, Resource,
-    Role, RoleKeys, Root, Runtime, Scheme, Scope, Signature, Statement, Time, U53, Verified,
+    Role, RoleKeys, Root, Runtime, Scheme, Scope, Signature, Statement, Time, Trust, U53,
 };
 
 pub(crate) const FLEET: &str = "harbour";
 
 /// A signed bundle in a folder of its own.
 pub(crate) struct Fixture {
-    pub(crate) root: Arc<Verified<Root>>,
+    pub(crate) trust: Arc<Trust>,
     pub(crate) digest: Digest,
     pub(crate) envelope: Vec<u8>,
     pub(crate) total_size: u64,
@@ -64,8 +64,14 @@ pub(crate) fn root_bytes() -> Vec<u8> {
     sign(PayloadKind::Root, serde_json::to_vec(&root).unwrap())
 }
 
-pub(crate) fn root() -> Arc<Verified<Root>> {
-    Arc::new(trust::verify_root(FLEET, &root_bytes()).unwrap())
+pub(crate) fn device() -> trust::Device {
+    let built = Time::from_unix(0).unwrap();
+    trust::Device { id: "crane".into(), class: "generic".into(), certificate: None, built }
+}
+
+/// What a device believes before it heard anything.
+pub(crate) fn trust() -> Trust {
+    Trust::first(device(), FLEET, &root_bytes()).unwrap()
 }
 
 /// The code of a refusal, however it is wrapped.
@@ -167,9 +173,9 @@ impl Fixture {
         };
         let envelope = sign(PayloadKind::Bundle, Statement::payload("digits", names.iter().map(resource).collect()));
         fs::write(dir.path().join(crate::store::ENVELOPE), &envelope).unwrap();
-        let root = root();
-        let statement = trust::verify_statement(&root, &envelope).unwrap();
-        Self { root, digest: statement.digest(), envelope, total_size: statement.total_size(), dir }
+        let trust = Arc::new(trust());
+        let statement = trust.verify_statement(&envelope).unwrap();
+        Self { trust, digest: statement.digest(), envelope, total_size: statement.total_size(), dir }
     }
 
     /// The folder.
@@ -179,7 +185,7 @@ impl Fixture {
 
     /// Every chunk of every signed file, by its digest.
     pub(crate) fn chunks(&self) -> BTreeMap<Digest, Vec<u8>> {
-        let statement = trust::verify_statement(&self.root, &self.envelope).unwrap();
+        let statement = self.trust.verify_statement(&self.envelope).unwrap();
         let mut chunks = BTreeMap::new();
         for resource in statement.resources() {
             let content = fs::read(self.dir().join(&resource.name)).unwrap();

@@ -14,7 +14,10 @@ mod keyfile;
 mod service;
 
 use clap::{Parser, Subcommand};
-use cli::{Out, audit, bridge, devices, inspect, keys, login, pack, push, revoke, rollout, root, sign, status, verify};
+use cli::{
+    Out, audit, breakglass, bridge, devices, inspect, keys, login, pack, publish, push, revoke, rollout, root, sign,
+    status, verify,
+};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
 
@@ -34,11 +37,13 @@ enum Command {
     Keys(keys::Args),
     Root(root::Args),
     Revoke(Box<revoke::Args>),
+    Breakglass(breakglass::Args),
     Pack(Box<pack::Args>),
     Sign(sign::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Login(login::Args),
+    Publish(publish::Args),
     Push(push::Args),
     Bridge(bridge::Args),
     Devices(devices::Args),
@@ -54,11 +59,13 @@ impl Command {
             Command::Keys(args) => args.run(out),
             Command::Root(args) => args.run(out),
             Command::Revoke(args) => args.run(out),
+            Command::Breakglass(args) => args.run(out),
             Command::Pack(args) => args.run(out),
             Command::Sign(args) => args.run(out),
             Command::Verify(args) => args.run(out),
             Command::Inspect(args) => args.run(out),
             Command::Login(args) => args.run(out),
+            Command::Publish(args) => args.run(out),
             Command::Push(args) => args.run(out),
             Command::Bridge(args) => args.run(out),
             Command::Devices(args) => args.run(out),

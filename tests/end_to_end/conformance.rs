@@ -2,7 +2,7 @@
 //! `petrel bridge`, or any other with TLS that `PETREL_TEST_BROKER` and `PETREL_TEST_CA` name.
 
 use crate::fleet::Fleet;
-use protocol::{BridgeTopic, DeviceId, DeviceTopic, FleetId, Topics};
+use protocol::{BridgeTopic, DeviceId, DeviceTopic, DocumentKind, FleetId, Topics};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -104,9 +104,9 @@ impl Real {
     fn heard(&self, publish: &Publish) -> Heard {
         let topic = String::from_utf8(publish.topic.to_vec()).unwrap();
         let down = (0..2).find_map(|number| match self.topics.read_down(&device(number), &topic)? {
-            DeviceTopic::Assignment => Some(Place::Assignment(number)),
+            DeviceTopic::Document(DocumentKind::Assignment) => Some(Place::Assignment(number)),
             DeviceTopic::Chunk(digest) => Some(Place::Chunk(digest)),
-            DeviceTopic::Envelope(_) | DeviceTopic::Offer(_) => None,
+            DeviceTopic::Document(_) | DeviceTopic::Envelope(_) | DeviceTopic::Offer(_) => None,
         });
         let up = || match self.topics.read_up(&topic)? {
             BridgeTopic::Presence(id) => Some(Place::Presence(number(&id))),

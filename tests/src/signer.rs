@@ -3,24 +3,29 @@
 //! Everything here is real and is believed by `trust` itself; only the keys are made from a number, so
 //! that the same world signs the same bytes.
 
+use agent_core::{Found, Ledger};
+use bridge_core::{AssignmentDraft, BeaconDraft, Numbers};
 use ed25519_dalek::{Signer as _, SigningKey};
 use protocol::{DeviceId, StreamName};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{
-    Assignment, Budget, Digest, Envelope, FileRole, GoldenTerms, Intent, Key, ListedFile, Manifest, PayloadKind,
-    Policy, Refusal, Resource, Role, RoleKeys, Root, Runtime, Scheme, Scope, Signature, Statement, StreamAssignment,
-    Time, Trial, U53, Verified, key_id, pae,
+    Assignment, Beacon, Budget, Digest, Envelope, FileRole, GoldenTerms, Intent, Key, ListedFile, Manifest,
+    PayloadKind, Policy, Resource, Revocation, Role, RoleKeys, Root, Runtime, Scheme, Scope, Signature, Statement,
+    StreamAssignment, Time, Trial, Trust, U53, Verified, key_id, pae,
 };
 
 /// The fleet of every test.
 pub const FLEET: &str = "world";
 
+/// What the first root says.
+pub const FIRST: Numbers = Numbers { root: 1, revocation: 0, director: 1, beacon: 1 };
+
 /// The keys of the fleet.
 #[derive(Debug)]
 pub struct Signer {
-    director: SigningKey,
-    publisher: SigningKey,
+    keys: BTreeMap<Role, SigningKey>,
     root: Verified<Root>,
+    root_bytes: Vec<u8>,
 }
 
 /// A bundle as its publisher made it.
@@ -95,10 +100,25 @@ impl Signer {
             clock_reset: None,
         };
         let payload = serde_json::to_vec(&root).expect("plain data");
-        let bytes = envelope(PayloadKind::Root, payload, &keys[&Role::Root]);
-        let root = trust::verify_root(FLEET, &bytes).expect("the root of the tests holds");
-        let key = |role: Role| keys[&role].clone();
-        Self { director: key(Role::Director), publisher: key(Role::Publisher), root }
+        let root_bytes = envelope(PayloadKind::Root, payload, &keys[&Role::Root]);
+        let root = trust::verify_root(FLEET, &root_bytes).expect("the root of the tests holds");
+        Self { keys, root, root_bytes }
+    }
+
+    /// What a device believes before it heard anything.
+    ///
+    /// # Panics
+    /// When `trust` refuses the root.
+    pub fn trust(&self, device: &DeviceId, ledger: &Ledger, documents: &BTreeMap<Digest, Vec<u8>>) -> Trust {
+        let device =
+            trust::Device { id: device.to_string(), class: "generic".into(), certificate: None, built: moment(0) };
+        let Some(counters) = &ledger.trust else {
+            return Trust::first(device, FLEET, &self.root_bytes).expect("the root of the tests holds");
+        };
+        let root = documents.get(&counters.root_digest()).unwrap_or(&self.root_bytes);
+        let revocation = counters.revocation_digest().and_then(|digest| documents.get(&digest));
+        Trust::open(device, FLEET, counters.clone(), root, revocation.map(Vec::as_slice))
+            .expect("what was believed is on the disk")
     }
 
     /// The root of trust.
@@ -106,34 +126,96 @@ impl Signer {
         &self.root
     }
 
-    /// An assignment for `device`, signed by the director.
+    /// The signed root.
+    pub fn root_bytes(&self) -> &[u8] {
+        &self.root_bytes
+    }
+
+    /// The root after `last`, signed by the old and the new, after `edit`.
+    ///
+    /// # Panics
+    /// When `last` is no root.
+    pub fn root_after(&self, last: &[u8], edit: impl FnOnce(&mut Root)) -> Vec<u8> {
+        let last = Envelope::parse(PayloadKind::Root, last, trust::MAX_ROOT_BYTES).expect("an envelope").payload;
+        let mut root: Root = serde_json::from_slice(&last).expect("a root");
+        root.version = number(root.version.get() + 1);
+        root.prev_sha256 = Some(Digest::of(&last));
+        edit(&mut root);
+        let payload = serde_json::to_vec(&root).expect("plain data");
+        envelope(PayloadKind::Root, payload, &self.keys[&Role::Root])
+    }
+
+    /// A revocation of that version, after `edit`.
+    pub fn revocation(&self, version: u64, edit: impl FnOnce(&mut Revocation)) -> Vec<u8> {
+        let mut revocation = Revocation {
+            spec: number(1),
+            fleet: FLEET.into(),
+            issued: moment(1_700_000_000),
+            role_epoch: number(1),
+            version: number(version),
+            keys: Vec::new(),
+            bundles: Vec::new(),
+            devices: Vec::new(),
+            floors: BTreeMap::new(),
+        };
+        edit(&mut revocation);
+        let payload = serde_json::to_vec(&revocation).expect("plain data");
+        envelope(PayloadKind::Revocation, payload, &self.keys[&Role::Revocation])
+    }
+
+    /// A beacon as land drafted it, at a moment.
+    pub fn beacon(&self, draft: &BeaconDraft, unix: u64) -> Vec<u8> {
+        let now = moment(i64::try_from(unix).expect("a moment of the tests"));
+        let beacon = Beacon {
+            spec: number(1),
+            fleet: FLEET.into(),
+            issued: now,
+            role_epoch: number(draft.numbers.beacon),
+            seq: number(draft.seq),
+            now,
+            nonce: draft.nonce.clone(),
+            root_version: number(draft.numbers.root),
+            revocation_version: number(draft.numbers.revocation),
+        };
+        let payload = serde_json::to_vec(&beacon).expect("plain data");
+        envelope(PayloadKind::Beacon, payload, &self.keys[&Role::Beacon])
+    }
+
+    /// An assignment as land drafted it.
+    pub fn drafted(&self, draft: &AssignmentDraft) -> Vec<u8> {
+        self.signed_assignment(&draft.device, draft.seq, draft.numbers, draft.issued / 1_000, &draft.streams)
+    }
+
+    /// An assignment for `device` under the first root, signed by the director.
     ///
     /// # Panics
     /// When a number is above 2^53 - 1.
     pub fn assignment(&self, device: &DeviceId, seq: u64, streams: &[StreamAssignment]) -> Vec<u8> {
+        self.signed_assignment(device, seq, FIRST, 1_700_000_000, streams)
+    }
+
+    fn signed_assignment(
+        &self,
+        device: &DeviceId,
+        seq: u64,
+        numbers: Numbers,
+        issued: u64,
+        streams: &[StreamAssignment],
+    ) -> Vec<u8> {
         let assignment = Assignment {
             spec: number(1),
             fleet: FLEET.into(),
-            issued: moment(1_700_000_000),
+            issued: moment(i64::try_from(issued).expect("a moment of the tests")),
             device_id: device.to_string(),
-            role_epoch: number(1),
+            role_epoch: number(numbers.director),
             seq: number(seq),
-            root_version: number(1),
-            min_revocation: number(0),
+            root_version: number(numbers.root),
+            min_revocation: number(numbers.revocation),
             expires: moment(4_000_000_000),
             streams: streams.to_vec(),
         };
         let payload = serde_json::to_vec(&assignment).expect("plain data");
-        envelope(PayloadKind::Assignment, payload, &self.director)
-    }
-
-    /// The assignment as a device believes it.
-    ///
-    /// # Panics
-    /// When `trust` refuses it.
-    pub fn assigned(&self, device: &DeviceId, seq: u64, streams: &[StreamAssignment]) -> Verified<Assignment> {
-        let bytes = self.assignment(device, seq, streams);
-        trust::verify_assignment(&self.root, device.as_str(), &bytes).expect("the tests' assignments hold")
+        envelope(PayloadKind::Assignment, payload, &self.keys[&Role::Director])
     }
 
     /// A bundle of `stream`, signed by the publisher; `edit` changes its manifest before it is signed.
@@ -161,7 +243,7 @@ impl Signer {
             version,
             release,
             digest: Digest::of(&payload),
-            envelope: envelope(PayloadKind::Bundle, payload, &self.publisher),
+            envelope: envelope(PayloadKind::Bundle, payload, &self.keys[&Role::Publisher]),
             total_size: files.values().map(|f| f.len() as u64).sum(),
             files,
         }
@@ -177,14 +259,14 @@ pub fn resources(files: &BTreeMap<String, Vec<u8>>) -> Vec<Resource> {
 }
 
 impl Bundle {
-    /// What a device makes of it when it has all of it.
-    ///
-    /// # Errors
-    /// The refusal of `trust`.
-    pub fn verify(&self, root: &Verified<Root>) -> Result<Verified<Manifest>, Refusal> {
-        let statement = trust::verify_statement(root, &self.envelope)?;
-        statement.check_files(&resources(&self.files))?;
-        trust::verify_manifest(root, &statement, &self.files["manifest.json"])
+    /// What a device finds of it on its disk when it has all of it.
+    pub fn found(&self) -> Box<Found> {
+        Box::new(Found {
+            envelope: self.envelope.clone(),
+            manifest: self.files["manifest.json"].clone(),
+            files: resources(&self.files),
+            room: 1 << 30,
+        })
     }
 
     /// The order to run it, by `rollout`.

@@ -19,8 +19,8 @@ pub enum Effect {
         /// The bundle.
         bundle: Digest,
     },
-    /// Check signatures and every byte of the bundle on disk; ends in `BundleVerified` or `BundleRefused`.
-    Verify {
+    /// Read every byte of the bundle on disk; ends in `BundleExamined` or `BundleRefused`.
+    Examine {
         /// The bundle.
         bundle: Digest,
     },
@@ -54,12 +54,19 @@ pub enum Effect {
         /// What must stay.
         bundles: BTreeSet<Digest>,
     },
+    /// Listen for the root of this version, and no more for the one before it.
+    AwaitRoot {
+        /// The version after the one in use.
+        version: u64,
+    },
     /// Tell land who is here.
     SayHello {
         /// Boot counter.
         boot: u64,
         /// Grows within a boot.
         seq: u64,
+        /// What a fresh answer must hold.
+        nonce: String,
         /// What the agent runs on.
         profile: Profile,
     },

@@ -1,7 +1,20 @@
 //! What the hands tell the core: always something that happened.
 
-use protocol::StreamName;
-use trust::{Assignment, Digest, Manifest, Refusal, Verified};
+use protocol::{DocumentKind, StreamName};
+use trust::{Digest, Refusal, Resource};
+
+/// A bundle as it lies on the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// `bundle.dsse.json`.
+    pub envelope: Vec<u8>,
+    /// `manifest.json`.
+    pub manifest: Vec<u8>,
+    /// Every file but those that hold signatures, as it is there.
+    pub files: Vec<Resource>,
+    /// Bytes that the bundle takes and those that are free besides.
+    pub room: u64,
+}
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -10,21 +23,26 @@ pub enum Event {
     Connected,
     /// The connection is gone.
     Disconnected,
-    /// An assignment arrived and its signature, fleet and device were checked.
-    AssignmentArrived(Verified<Assignment>),
-    /// A document was refused at the door.
+    /// A document arrived. Whether it is believed is decided here.
+    DocumentArrived {
+        /// What its topic says that it is.
+        kind: DocumentKind,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+    /// Something that arrived was refused at the door.
     DocumentRefused(Refusal),
     /// Every chunk of a bundle is on disk.
     BundleStored {
         /// The bundle.
         bundle: Digest,
     },
-    /// The bundle on disk is complete and is exactly what its publishers signed.
-    BundleVerified {
+    /// Every byte of the bundle on disk was read. Whether it may be installed is decided here.
+    BundleExamined {
         /// The bundle.
         bundle: Digest,
-        /// Its manifest: only the verifier can make one.
-        manifest: Box<Verified<Manifest>>,
+        /// What lies there.
+        found: Box<Found>,
     },
     /// The bundle cannot be had or is not what was signed.
     BundleRefused {

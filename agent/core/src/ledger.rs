@@ -1,9 +1,29 @@
 //! What a device must remember over a power cut: small, written whole, only when it changed.
 
-use protocol::{Generation, StreamName, Verdict};
+use protocol::{DocumentKind, Generation, StreamName, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use trust::{Digest, Intent, Trial};
+use trust::{Counters, Digest, Held, StreamAssignment, U53};
+
+/// What is saved before the effects of a step leave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Memory {
+    /// Documents that the ledger names by their digests: on the disk before it.
+    pub documents: Vec<Document>,
+    /// The ledger.
+    pub ledger: Ledger,
+}
+
+/// A document that was believed, to be read again after a start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// Its kind: a root or a revocation.
+    pub kind: DocumentKind,
+    /// The digest of what was signed, as the counters know it.
+    pub digest: Digest,
+    /// The signed envelope.
+    pub bytes: Vec<u8>,
+}
 
 /// The memory of a device.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,10 +31,12 @@ use trust::{Digest, Intent, Trial};
 pub struct Ledger {
     /// How often the agent was started.
     pub boot: u64,
-    /// The last assignment that was accepted.
-    pub generation: Option<Generation>,
-    /// The streams that were ever assigned; of a retired one its floor is all that is left.
+    /// What was believed, so that no old document is believed again; nothing before the first start.
+    pub trust: Option<Counters>,
+    /// The streams that are assigned.
     pub streams: BTreeMap<StreamName, StreamLedger>,
+    /// Who signed the bundles that run or stand behind one: a publisher may be revoked later.
+    pub signers: BTreeMap<Digest, Vec<String>>,
     /// The number of verdicts given.
     pub verdicts_given: u64,
     /// Verdicts that the broker does not have yet.
@@ -38,8 +60,9 @@ pub struct StreamLedger {
     pub previous: Option<Installed>,
     /// The release on trial.
     pub trial: Option<TrialLedger>,
-    /// The lowest release that may be installed.
-    pub floor: u64,
+    /// The active release was taken away and nothing took its place: it does not answer. Remembered, so that
+    /// a revocation that is lost on the disk gives nothing back.
+    pub silenced: bool,
 }
 
 /// What land wants of a stream.
@@ -48,16 +71,8 @@ pub struct StreamLedger {
 pub struct Wanted {
     /// The latest assignment that said so.
     pub generation: Generation,
-    /// What is meant by it.
-    pub intent: Intent,
-    /// The bundle and its release.
-    pub target: Installed,
-    /// Its size in bytes.
-    pub total_size: u64,
-    /// The rollout that it belongs to.
-    pub rollout: u64,
-    /// How it proves itself.
-    pub trial: Trial,
+    /// What it says.
+    pub order: StreamAssignment,
 }
 
 /// A bundle on disk, or one that should be.
@@ -77,29 +92,33 @@ pub struct TrialLedger {
     /// What is on trial.
     pub candidate: Installed,
     /// The floor that its manifest asks for, once it is confirmed.
-    pub security_floor: u64,
+    pub security_floor: U53,
     /// Starts of the agent that found it on trial.
     pub boots: u64,
 }
 
-impl StreamLedger {
-    /// What should answer now, and what answers when that fails.
-    pub fn serving(&self) -> Option<(Installed, Option<Installed>)> {
-        match (self.trial, self.active) {
-            (Some(trial), active) => Some((trial.candidate, active)),
-            (None, Some(active)) => Some((active, None)),
-            (None, None) => None,
-        }
+impl Wanted {
+    /// The bundle and its release.
+    pub fn target(&self) -> Installed {
+        Installed { release: self.order.release.get(), bundle: self.order.statement_sha256 }
     }
+}
 
+impl StreamLedger {
     /// The bundles that must stay on disk.
     pub(crate) fn pinned(&self) -> impl Iterator<Item = Digest> {
-        let wanted = self.wanted.as_ref().filter(|_| !self.settled).map(|w| w.target);
+        let wanted = self.wanted.as_ref().filter(|_| !self.settled).map(Wanted::target);
         [self.active, self.previous, self.trial.map(|t| t.candidate), wanted].into_iter().flatten().map(|i| i.bundle)
     }
 }
 
 impl Ledger {
+    /// A bundle of `stream` with those who signed it, as `trust` asks for it.
+    pub(crate) fn held<'a>(&'a self, stream: &'a StreamName, installed: Installed) -> Held<'a> {
+        let signers = self.signers.get(&installed.bundle).map_or(&[][..], Vec::as_slice);
+        Held { statement: installed.bundle, stream: stream.as_str(), release: installed.release, signers }
+    }
+
     /// The bundles that must stay on disk.
     pub(crate) fn pinned(&self) -> BTreeSet<Digest> {
         self.streams.values().flat_map(StreamLedger::pinned).collect()

@@ -1,21 +1,24 @@
 //! The decisions of a device: what to fetch, when to believe it, what serves and what is taken back.
 //!
 //! One door in, `step(now, event)`; one door out, [`Step::commit`], which hands out the effects only
-//! after the ledger is saved; one `deadline`. There is no IO here, no clock, no async, no randomness,
+//! after its memory is saved; one `deadline`. There is no IO here, no clock, no async, no randomness,
 //! no inference. Bulk bytes and single requests never pass through: the hands stream chunks to disk
 //! and count answers, and tell the core what came of it.
 
-mod admission;
 mod agent;
+mod belief;
 mod effect;
 mod event;
 mod ledger;
 mod life;
+mod pace;
 mod step;
+mod streams;
+mod word;
 
 pub use agent::Agent;
 pub use effect::Effect;
-pub use event::Event;
-pub use ledger::{Installed, Ledger, StreamLedger, TrialLedger, Wanted};
-pub use life::Phase;
+pub use event::{Event, Found};
+pub use ledger::{Document, Installed, Ledger, Memory, StreamLedger, TrialLedger, Wanted};
+pub use life::{Phase, Signed};
 pub use step::{Millis, Now, Step};

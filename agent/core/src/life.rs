@@ -5,8 +5,8 @@
 //! once, and checked again before it is believed.
 
 use crate::step::Millis;
-use crate::{Event, Installed};
-use trust::{Digest, Manifest, Refusal, Verified};
+use crate::{Event, Found, Installed};
+use trust::{Digest, Manifest, Refusal, Statement, Verified};
 
 /// The first pause after an operating failure; it doubles.
 const FIRST_PAUSE: Millis = 5_000;
@@ -35,7 +35,16 @@ pub enum Phase {
         /// When to go on.
         until: Millis,
     },
-    /// Signatures and bytes are checked.
+    /// Something keeps the release from being installed, and may pass: a newer document, or at `until` time.
+    Held {
+        /// The bundle.
+        target: Installed,
+        /// What it is.
+        refusal: Refusal,
+        /// When to ask again without any news.
+        until: Option<Millis>,
+    },
+    /// Every byte on the disk is read.
     Verifying {
         /// The bundle.
         target: Installed,
@@ -48,8 +57,8 @@ pub enum Phase {
         target: Installed,
         /// Operating failures so far.
         failures: u32,
-        /// What its manifest promises.
-        manifest: Box<Verified<Manifest>>,
+        /// What was signed, and by whom.
+        signed: Box<Signed>,
     },
     /// The ledger says `trial`; the hands load it.
     Starting {
@@ -69,6 +78,15 @@ pub enum Phase {
     },
 }
 
+/// A bundle that was judged fit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signed {
+    /// What its publishers signed.
+    pub statement: Verified<Statement>,
+    /// What its manifest promises.
+    pub manifest: Verified<Manifest>,
+}
+
 /// What an event makes of a phase.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Turn {
@@ -76,10 +94,10 @@ pub(crate) enum Turn {
     Stay,
     /// All is on disk.
     Stored,
-    /// It is what was signed.
-    Verified(Box<Verified<Manifest>>),
+    /// It was read.
+    Examined(Box<Found>),
     /// It runs here.
-    Passed(Box<Verified<Manifest>>),
+    Passed(Box<Signed>),
     /// It serves.
     Began,
     /// It was counted; the trial's terms decide.
@@ -97,6 +115,7 @@ impl Phase {
             Phase::Settled => None,
             Phase::Fetching { target, .. }
             | Phase::Pausing { target, .. }
+            | Phase::Held { target, .. }
             | Phase::Verifying { target, .. }
             | Phase::Probing { target, .. }
             | Phase::Starting { target }
@@ -111,6 +130,7 @@ impl Phase {
             Phase::Settled
             | Phase::Fetching { .. }
             | Phase::Pausing { .. }
+            | Phase::Held { .. }
             | Phase::Verifying { .. }
             | Phase::Probing { .. } => false,
         }
@@ -122,6 +142,7 @@ impl Phase {
             Phase::Settled => "settled",
             Phase::Fetching { .. } => "fetching",
             Phase::Pausing { .. } => "pausing",
+            Phase::Held { .. } => "held",
             Phase::Verifying { .. } => "verifying",
             Phase::Probing { .. } => "probing",
             Phase::Starting { .. } => "starting",
@@ -133,6 +154,7 @@ impl Phase {
     pub(crate) fn deadline(&self) -> Option<Millis> {
         match self {
             Phase::Pausing { until, .. } | Phase::OnTrial { until, .. } => Some(*until),
+            Phase::Held { until, .. } => *until,
             Phase::Settled
             | Phase::Fetching { .. }
             | Phase::Verifying { .. }
@@ -148,7 +170,7 @@ impl Phase {
             | Phase::Verifying { target, failures }
             | Phase::Probing { target, failures, .. }
             | Phase::Pausing { target, failures, .. } => (*target, *failures),
-            Phase::Starting { target } | Phase::OnTrial { target, .. } => (*target, 0),
+            Phase::Held { target, .. } | Phase::Starting { target } | Phase::OnTrial { target, .. } => (*target, 0),
             Phase::Settled => return Phase::Settled,
         };
         let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
@@ -161,11 +183,11 @@ impl Phase {
         let about = |target: &Installed, bundle: &Digest| target.bundle == *bundle;
         match (self, event) {
             (Phase::Fetching { target, .. }, Event::BundleStored { bundle }) if about(target, &bundle) => Turn::Stored,
-            (Phase::Verifying { target, .. }, Event::BundleVerified { bundle, manifest }) if about(target, &bundle) => {
-                Turn::Verified(manifest)
+            (Phase::Verifying { target, .. }, Event::BundleExamined { bundle, found }) if about(target, &bundle) => {
+                Turn::Examined(found)
             }
-            (Phase::Probing { target, manifest, .. }, Event::ProbePassed { bundle }) if about(target, &bundle) => {
-                Turn::Passed(manifest.clone())
+            (Phase::Probing { target, signed, .. }, Event::ProbePassed { bundle }) if about(target, &bundle) => {
+                Turn::Passed(signed.clone())
             }
             (
                 Phase::Fetching { target, .. } | Phase::Verifying { target, .. },
@@ -193,16 +215,17 @@ impl Phase {
                 Phase::Settled
                 | Phase::Fetching { .. }
                 | Phase::Pausing { .. }
+                | Phase::Held { .. }
                 | Phase::Verifying { .. }
                 | Phase::Probing { .. }
                 | Phase::Starting { .. }
                 | Phase::OnTrial { .. },
                 Event::Connected
                 | Event::Disconnected
-                | Event::AssignmentArrived(_)
+                | Event::DocumentArrived { .. }
                 | Event::DocumentRefused(_)
                 | Event::BundleStored { .. }
-                | Event::BundleVerified { .. }
+                | Event::BundleExamined { .. }
                 | Event::BundleRefused { .. }
                 | Event::ProbePassed { .. }
                 | Event::ProbeFailed { .. }

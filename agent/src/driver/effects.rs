@@ -28,15 +28,23 @@ impl Driver {
                 self.progress.remove(&bundle);
                 self.keeper.ask(Errand::StopFetching(bundle));
             }
-            Effect::Verify { bundle } => self.keeper.ask(Errand::Verify(bundle)),
+            Effect::Examine { bundle } => self.keeper.ask(Errand::Examine(bundle)),
             Effect::Discard { bundle } => self.keeper.ask(Errand::SetAside(bundle)),
             Effect::Keep { bundles } => self.keeper.ask(Errand::Keep(bundles)),
             Effect::Probe { bundle } => self.loader.ask(Task::Probe(bundle)),
             Effect::Serve { stream, bundle, fallback } => self.loader.ask(Task::Serve { stream, bundle, fallback }),
             Effect::StopServing { stream } => self.loader.ask(Task::Stop(stream)),
-            Effect::SayHello { boot, seq, profile } => {
+            Effect::AwaitRoot { version } => {
+                let topics = [version, version.saturating_sub(1)].map(|version| self.topics.root(version));
+                if let Some(link) = &mut self.link {
+                    let [next, last] = topics;
+                    link.subscribe([next]);
+                    link.unsubscribe(last);
+                }
+            }
+            Effect::SayHello { boot, seq, nonce, profile } => {
                 let key = self.signer.public().spki().to_vec();
-                let hello = Hello { device: self.config.device.clone(), boot, seq, key, profile };
+                let hello = Hello { device: self.config.device.clone(), boot, seq, key, nonce, profile };
                 let topic = BridgeTopic::Hello(self.config.device.clone());
                 self.say_frame(Kind::Hello, &topic, &hello, Some(PASSING_EXPIRY_S));
             }
@@ -84,10 +92,10 @@ impl Driver {
     pub(super) fn greet(&mut self) {
         let boot = self.core.as_ref().map_or(0, |core| core.ledger().boot);
         let birth = self.presence_message(boot, true);
-        let down = self.topics.down_filter(&self.config.device);
+        let filters = [self.topics.down_filter(&self.config.device), self.topics.all_filter()];
         let Some(link) = &mut self.link else { return };
         link.publish(birth);
-        link.subscribe([down]);
+        link.subscribe(filters);
     }
 
     pub(super) fn presence(&self, boot: u64, online: bool) -> Vec<u8> {

@@ -11,20 +11,20 @@ pub(crate) use start::run;
 
 use crate::config::Config;
 use crate::keeper::{Arrival, Errand, Keeper, Word};
-use crate::key::Signer;
+use crate::key::{self, Signer};
 use crate::mqtt::{self, Heard, Link};
 use crate::status::{Progress, Status, StreamStatus};
-use crate::store::LedgerStore;
+use crate::store::Store;
 use crate::telemetry::{Gauge, Speaker};
 use crate::worker::{Loader, Worker};
 use agent_core::{Agent, Event, Millis, Now};
-use protocol::{BridgeTopic, DeviceTopic, Kind, Profile, StreamName, Topics};
+use protocol::{BridgeTopic, DeviceTopic, Generation, Kind, Profile, StreamName, Topics};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Interval, sleep_until};
-use trust::{Code, Digest, Refusal, Root, Verified};
+use trust::{Code, Digest, Refusal};
 
 /// What requests did is told to the core this often, while there are any.
 const OBSERVATION_PAUSE: Duration = Duration::from_millis(200);
@@ -39,13 +39,16 @@ const LAST_WORD_PATIENCE: Duration = Duration::from_secs(2);
 /// Everything that one device's agent holds.
 pub(crate) struct Driver {
     config: Config,
-    root: Arc<Verified<Root>>,
+    /// The root that the device was given at first.
+    root: Vec<u8>,
     signer: Signer,
     topics: Topics,
     profile: Profile,
     tls: Arc<rustls::ClientConfig>,
     started: Instant,
-    store: Option<LedgerStore>,
+    /// When the core was restored.
+    awake: Instant,
+    store: Option<Store>,
     /// Absent after the disk refused the ledger, until it takes it again.
     core: Option<Agent>,
     retry: Option<(Instant, Duration)>,
@@ -85,7 +88,7 @@ impl Driver {
     /// Waits for the one thing that happens next, and deals with it. May be dropped while it waits.
     async fn turn(&mut self, telemetry: &mut Interval) {
         let deadline = self.core.as_ref().and_then(Agent::deadline);
-        let deadline = deadline.map(|at| self.started + Duration::from_millis(at));
+        let deadline = deadline.map(|at| self.awake + Duration::from_millis(at));
         tokio::select! {
             heard = next(&mut self.link) => self.hear(heard),
             Some(word) = self.words.recv() => self.take(word),
@@ -106,33 +109,58 @@ impl Driver {
         let (Some(core), Some(store)) = (&mut self.core, &mut self.store) else { return };
         tracing::debug!(?event, "step");
         let step = core.step(now, event);
-        match step.commit(|ledger| store.save(ledger)) {
-            Ok(effects) => effects.into_iter().for_each(|effect| self.carry_out(effect)),
+        let mut learned = false;
+        let committed = step.commit(|memory| {
+            learned = !memory.documents.is_empty();
+            store.save(memory)
+        });
+        match committed {
+            Ok(effects) => {
+                if learned {
+                    self.keeper.ask(Errand::Believe(Arc::new(core.trust().clone())));
+                }
+                effects.into_iter().for_each(|effect| self.carry_out(effect));
+            }
             Err(error) => self.lose_core(&error),
         }
     }
 
-    /// Begins from the ledger on the disk: at the start, and after the disk refused to take one.
+    /// Begins from the memory on the disk: at the start, and after the disk refused to take it.
     fn restore(&mut self) {
-        let (mut store, ledger) = match LedgerStore::open(&self.config.state) {
+        let (mut store, ledger) = match Store::open(&self.config.state) {
             Ok(opened) => opened,
             Err(error) => return self.lose_core(&error),
         };
+        let trust = match store.recall(&self.device(), self.config.fleet.as_str(), &self.root, &ledger) {
+            Ok(trust) => trust,
+            // The root was read and believed when the agent started.
+            Err(refusal) => return self.lose_core(&std::io::Error::other(refusal)),
+        };
+        let Some(nonce) = key::nonce() else {
+            return self.lose_core(&std::io::Error::other("the system gives no random numbers"));
+        };
         let (fleet, device) = (self.config.fleet.clone(), self.config.device.clone());
-        let (core, step) = Agent::restore(fleet, device, self.profile.clone(), self.root.version.get(), ledger);
-        let saved = step.commit(|ledger| store.save(ledger));
+        self.awake = Instant::now();
+        let (core, step) = Agent::restore(fleet, device, self.profile.clone(), nonce, trust, ledger);
+        let saved = step.commit(|memory| store.save(memory));
         self.store = Some(store);
         match saved {
             Ok(effects) => {
-                let boot = core.ledger().boot;
+                let (boot, root) = (core.ledger().boot, core.trust().root().version.get());
+                self.keeper.ask(Errand::Believe(Arc::new(core.trust().clone())));
                 self.core = Some(core);
                 self.retry = None;
-                tracing::info!(boot, root = self.root.version.get(), "the agent is awake");
+                tracing::info!(boot, root, "the agent is awake");
                 effects.into_iter().for_each(|effect| self.carry_out(effect));
                 self.link = Some(Link::start(self.link_settings(boot)));
             }
             Err(error) => self.lose_core(&error),
         }
+    }
+
+    fn device(&self) -> trust::Device {
+        let (id, class) = (self.config.device.to_string(), self.config.board.clone());
+        trust::Device { id, class, certificate: None, built: start::built() }
     }
 
     /// Nothing is decided or said until the ledger can be saved again; models go on answering.
@@ -198,21 +226,20 @@ impl Driver {
             return;
         }
         match self.topics.read_down(&self.config.device, topic) {
-            Some(DeviceTopic::Assignment) => {
-                self.step(match trust::verify_assignment(&self.root, self.config.device.as_str(), &payload) {
-                    Ok(assignment) => {
-                        tracing::info!(seq = assignment.seq.get(), "an assignment arrived");
-                        Event::AssignmentArrived(assignment)
-                    }
-                    Err(refusal) => refused(refusal),
-                });
+            Some(DeviceTopic::Document(kind)) => {
+                tracing::debug!(?kind, bytes = payload.len(), "a document arrived");
+                self.step(Event::DocumentArrived { kind, bytes: payload });
             }
             Some(DeviceTopic::Envelope(bundle)) => self.keeper.hand(Arrival::Envelope(Digest(bundle), payload)),
             Some(DeviceTopic::Offer(bundle)) => self.keeper.hand(Arrival::Offer(Digest(bundle), payload)),
             Some(DeviceTopic::Chunk(chunk)) => self.keeper.hand(Arrival::Chunk(Digest(chunk), payload)),
             None => {
                 let topic: String = topic.chars().take(200).collect();
-                self.step(refused(Refusal::new(Code::Type, format!("nothing is expected on `{topic}`"))));
+                tracing::warn!(topic, "nothing is expected there");
+                self.step(Event::DocumentRefused(Refusal::new(
+                    Code::Type,
+                    format!("nothing is expected on `{topic}`"),
+                )));
             }
         }
     }
@@ -282,7 +309,12 @@ impl Driver {
         let Some(core) = &self.core else { return status };
         let (ledger, serving) = (core.ledger(), self.worker.serving());
         status.boot = ledger.boot;
-        status.generation = ledger.generation;
+        let (counters, root) = (core.trust().counters(), core.trust().root());
+        let numbers = |g: trust::Generation| Generation { role_epoch: g.role_epoch.get(), seq: g.seq.get() };
+        status.root_version = root.version.get();
+        status.revocation = counters.revocation().map(numbers);
+        status.clock = core.clock();
+        status.generation = counters.assignment().map(numbers);
         status.outbox = ledger.outbox.len();
         status.refusals = core.refusals().cloned().collect();
         let stream = |(name, stream): (&StreamName, &agent_core::StreamLedger)| {
@@ -296,7 +328,7 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        let mono = Millis::try_from(self.started.elapsed().as_millis()).unwrap_or(Millis::MAX);
+        let mono = Millis::try_from(self.awake.elapsed().as_millis()).unwrap_or(Millis::MAX);
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).ok().and_then(|d| u64::try_from(d.as_millis()).ok());
         Now { mono, wall: wall.filter(|ms| *ms >= EARLIEST_WALL_MS) }
     }
@@ -314,11 +346,6 @@ impl Driver {
             link.end(last, LAST_WORD_PATIENCE).await;
         }
     }
-}
-
-fn refused(refusal: Refusal) -> Event {
-    tracing::warn!(code = refusal.code.as_str(), "a document is refused: {}", refusal.detail);
-    Event::DocumentRefused(refusal)
 }
 
 async fn next(link: &mut Option<Link>) -> Heard {

@@ -11,7 +11,7 @@ use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{Bundles, Lock};
 use crate::telemetry::{self, Gauge};
 use crate::worker::{Loader, Pool, Worker};
-use protocol::{Profile, Topics};
+use protocol::{ClockState, Profile, Topics};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read;
@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
-use trust::{MAX_ROOT_BYTES, Root, Verified};
+use trust::{MAX_ROOT_BYTES, Time, Trust};
 
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -36,7 +36,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let span = tracing::info_span!("agent", device = config.device.as_str());
     let _entered = span.clone().entered();
     let _lock = Lock::take(&config.state)?;
-    let root = Arc::new(read_root(&config)?);
+    let root = read_root(&config)?;
     let signer = Signer::open(&config.state)?;
     let tls = mqtt::tls(&config.ca)?;
     let bundles = Bundles::open(&config.state).map_err(|why| unusable(&config.state, why))?;
@@ -46,7 +46,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
 
 async fn work(
     config: Config,
-    root: Arc<Verified<Root>>,
+    root: Vec<u8>,
     signer: Signer,
     tls: Arc<rustls::ClientConfig>,
     bundles: Bundles,
@@ -66,7 +66,7 @@ async fn work(
     tracing::info!(%listen, "the local API listens");
 
     let worker = Arc::new(Worker::default());
-    let (status, statuses) = watch::channel(Arc::new(first_status(&config, &root, &signer, listen)));
+    let (status, statuses) = watch::channel(Arc::new(first_status(&config, &signer, listen)));
     let api = Api { worker: worker.clone(), pool: Pool::start()?, status: statuses };
     let (stop_serving, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, api, async { drop(stopped.await) }));
@@ -88,7 +88,7 @@ async fn work(
 
 fn assemble(
     config: Config,
-    root: Arc<Verified<Root>>,
+    root: Vec<u8>,
     signer: Signer,
     tls: Arc<rustls::ClientConfig>,
     bundles: Bundles,
@@ -97,8 +97,11 @@ fn assemble(
 ) -> anyhow::Result<Driver> {
     let (say_word, words) = mpsc::unbounded_channel();
     let (say_event, events) = mpsc::unbounded_channel();
-    let keeper = Keeper::start(root.clone(), bundles.clone(), config.window, say_word)?;
-    let loader = Loader::start(root.clone(), bundles, worker.clone(), say_event)?;
+    let device =
+        trust::Device { id: config.device.to_string(), class: config.board.clone(), certificate: None, built: built() };
+    let believed = Arc::new(Trust::first(device, config.fleet.as_str(), &root)?);
+    let keeper = Keeper::start(believed, bundles.clone(), config.window, say_word)?;
+    let loader = Loader::start(bundles, worker.clone(), say_event)?;
     Ok(Driver {
         topics: Topics::new(&config.fleet),
         profile: Profile {
@@ -114,6 +117,7 @@ fn assemble(
         signer,
         tls,
         started: Instant::now(),
+        awake: Instant::now(),
         store: None,
         core: None,
         retry: None,
@@ -132,7 +136,7 @@ fn assemble(
     })
 }
 
-fn first_status(config: &Config, root: &Verified<Root>, signer: &Signer, listen: SocketAddr) -> Status {
+fn first_status(config: &Config, signer: &Signer, listen: SocketAddr) -> Status {
     Status {
         device: config.device.to_string(),
         fleet: config.fleet.to_string(),
@@ -143,7 +147,9 @@ fn first_status(config: &Config, root: &Verified<Root>, signer: &Signer, listen:
         broker: format!("{}:{}", config.broker.host, config.broker.port),
         connected: false,
         key_id: signer.public().id().to_string(),
-        root_version: root.version.get(),
+        root_version: 0,
+        revocation: None,
+        clock: ClockState::Unset,
         generation: None,
         listen,
         outbox: 0,
@@ -152,7 +158,8 @@ fn first_status(config: &Config, root: &Verified<Root>, signer: &Signer, listen:
     }
 }
 
-fn read_root(config: &Config) -> Result<Verified<Root>, Fault> {
+/// The root that the device was given, believed.
+fn read_root(config: &Config) -> Result<Vec<u8>, Fault> {
     let path = &config.root;
     let mut bytes = Vec::new();
     File::open(path).and_then(|f| f.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes)).map_err(|why| {
@@ -160,11 +167,18 @@ fn read_root(config: &Config) -> Result<Verified<Root>, Fault> {
             .because(why)
             .remedy("set the key `root` to the fleet's root.json")
     })?;
-    trust::verify_root(config.fleet.as_str(), &bytes).map_err(|refusal| {
-        Fault::new(format!("the root of trust {} is refused", path.display()))
+    match trust::verify_root(config.fleet.as_str(), &bytes) {
+        Ok(_) => Ok(bytes),
+        Err(refusal) => Err(Fault::new(format!("the root of trust {} is refused", path.display()))
             .because(refusal)
-            .remedy("give the root.json of this fleet, from a source that you trust")
-    })
+            .remedy("give the root.json of this fleet, from a source that you trust")),
+    }
+}
+
+/// No agent of this version was built before this moment, so it is not earlier than that. A fixed moment,
+/// since the same source gives the same binary.
+pub(super) fn built() -> Time {
+    Time::clamped(1_795_824_000)
 }
 
 fn unusable(state: &Path, why: std::io::Error) -> Fault {

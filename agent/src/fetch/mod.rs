@@ -13,7 +13,7 @@ use goal::{Goal, Taken};
 use pull::{Pull, Setback};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use trust::{Code, Digest, Refusal, Root, Verified};
+use trust::{Code, Digest, Refusal, Trust};
 
 /// Progress is told this often at most.
 const PROGRESS_PAUSE: Millis = 1_000;
@@ -60,7 +60,7 @@ pub(crate) enum Action {
 /// All bundles on their way.
 #[derive(Debug)]
 pub(crate) struct Fetcher {
-    root: Arc<Verified<Root>>,
+    trust: Arc<Trust>,
     bundles: Bundles,
     window: usize,
     online: bool,
@@ -80,9 +80,14 @@ struct Underway {
 
 impl Fetcher {
     /// Nothing on its way; `window` chunks at a time, of all bundles together.
-    pub(crate) fn new(root: Arc<Verified<Root>>, bundles: Bundles, window: usize) -> Self {
+    pub(crate) fn new(trust: Arc<Trust>, bundles: Bundles, window: usize) -> Self {
         let (pulls, actions) = (BTreeMap::new(), Vec::new());
-        Self { root, bundles, window, online: false, pulls, foreign: 0, actions }
+        Self { trust, bundles, window, online: false, pulls, foreign: 0, actions }
+    }
+
+    /// Envelopes are checked against this from now on.
+    pub(crate) fn believe(&mut self, trust: Arc<Trust>) {
+        self.trust = trust;
     }
 
     /// What is to be done since the last call.
@@ -103,7 +108,7 @@ impl Fetcher {
         }
         let pull = self
             .check_room(bundle, total_size)
-            .and_then(|()| Pull::start(&self.root, self.bundles.incoming(bundle), bundle, total_size, now));
+            .and_then(|()| Pull::start(&self.trust, self.bundles.incoming(bundle), bundle, total_size, now));
         match pull {
             Ok(pull) => {
                 self.pulls.insert(bundle, Underway { pull, total_size, subscribed: false, told: None });
@@ -169,7 +174,7 @@ impl Fetcher {
     /// A bundle's envelope arrived.
     pub(crate) fn envelope(&mut self, now: Millis, bundle: Digest, bytes: &[u8]) {
         let Some(underway) = self.pulls.get_mut(&bundle) else { return };
-        match underway.pull.take_envelope(&self.root, bytes) {
+        match underway.pull.take_envelope(&self.trust, bytes) {
             Ok(Some(doubt)) => self.actions.push(Action::Doubted(doubt)),
             taken => self.settle(now, bundle, taken.map(drop)),
         }

@@ -10,7 +10,7 @@ use protocol::{MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
 use std::fs;
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
-use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Root, Statement, Verified};
+use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Statement, Trust, Verified};
 
 /// The signed file that lists the chunk digests of all the others.
 const INDEX: &str = "chunks.bin";
@@ -48,7 +48,7 @@ impl Pull {
     /// # Errors
     /// See [`Setback`].
     pub(crate) fn start(
-        root: &Verified<Root>,
+        trust: &Trust,
         dir: PathBuf,
         bundle: Digest,
         total_size: u64,
@@ -67,7 +67,7 @@ impl Pull {
             content: None,
         };
         let left = read_up_to(&pull.dir.join(ENVELOPE), MAX_DOCUMENT_BYTES as u64)?;
-        pull.statement = left.and_then(|bytes| store::statement(root, &bytes, bundle).ok());
+        pull.statement = left.and_then(|bytes| store::statement(trust, &bytes, bundle).ok());
         pull.advance()?;
         Ok(pull)
     }
@@ -112,11 +112,11 @@ impl Pull {
     ///
     /// # Errors
     /// A refusal when the signed bundle is not of the size that was assigned, or what the system said.
-    pub(crate) fn take_envelope(&mut self, root: &Verified<Root>, bytes: &[u8]) -> Result<Option<Refusal>, Setback> {
+    pub(crate) fn take_envelope(&mut self, trust: &Trust, bytes: &[u8]) -> Result<Option<Refusal>, Setback> {
         if self.statement.is_some() {
             return Ok(None);
         }
-        let statement = match store::statement(root, bytes, self.bundle) {
+        let statement = match store::statement(trust, bytes, self.bundle) {
             Ok(statement) => statement,
             Err(doubt) => return Ok(Some(doubt)),
         };

@@ -38,7 +38,7 @@ async fn served(main: Option<&Fixture>, fallback: Option<&Fixture>) -> Served {
     if let Some(main) = main {
         [Some(main), fallback].into_iter().flatten().for_each(|f| f.install(&bundles));
         let (say, mut events) = mpsc::unbounded_channel();
-        let loader = Loader::start(main.root.clone(), bundles, worker.clone(), say).unwrap();
+        let loader = Loader::start(bundles, worker.clone(), say).unwrap();
         let stream: StreamName = "digits".parse().unwrap();
         loader.ask(Task::Serve { stream, bundle: main.digest, fallback: fallback.map(|f| f.digest) });
         assert!(matches!(events.recv().await, Some(agent_core::Event::Served { .. })));

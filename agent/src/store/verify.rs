@@ -1,18 +1,20 @@
 //! Whether a folder on disk is a bundle that may be believed.
 //!
-//! Decides the order of the checks: signatures first, then every byte, then the manifest. What a
-//! signature is worth is decided by `trust`; what follows from a refusal, by the core.
+//! Decides the order of the checks: the envelope first, then every byte, then the manifest. What a
+//! signature is worth is decided by `trust`; whether a bundle may be installed, by the core.
 
 use sha2::{Digest as _, Sha256};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 use trust::{
-    Code, Digest, MAX_DOCUMENT_BYTES, Manifest, Refusal, Resource, Root, SIGNED_OUTSIDE, Statement, U53, Verified,
+    Code, Digest, MAX_DOCUMENT_BYTES, Manifest, Refusal, Resource, Root, SIGNED_OUTSIDE, Statement, Trust, U53,
+    Verified,
 };
 
 /// The signed envelope in a bundle's folder.
 pub(crate) const ENVELOPE: &str = SIGNED_OUTSIDE[0];
+const MANIFEST: &str = "manifest.json";
 /// More files than any bundle has.
 const MAX_FILES: usize = 2048;
 /// Deeper than any path of a bundle.
@@ -38,43 +40,62 @@ fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Fault {
     move |source| Fault::Io { path: path.display().to_string(), source }
 }
 
-/// Believes the folder `dir`: enough publishers signed it, every file is what they signed, there is
-/// no other file, and its manifest is in their scope. With `expected` it must be that very bundle.
+/// Believes the folder `dir`: enough publishers of `root` signed it, every file is what they signed, there is
+/// no other file, and its manifest is in their scope.
 ///
 /// # Errors
 /// A refusal, or what the system said.
-pub(crate) fn bundle(
-    root: &Verified<Root>,
-    dir: &Path,
-    expected: Option<Digest>,
-) -> Result<(Verified<Statement>, Verified<Manifest>), Fault> {
+pub(crate) fn bundle(root: &Verified<Root>, dir: &Path) -> Result<Verified<Manifest>, Fault> {
+    let statement = trust::verify_statement(root, &small(&dir.join(ENVELOPE))?)?;
+    statement.check_files(&files(dir, &statement)?)?;
+    Ok(trust::verify_manifest(root, &statement, &small(&dir.join(MANIFEST))?)?)
+}
+
+/// A bundle that is known by its digest, as it lies on the disk.
+#[derive(Debug)]
+pub(crate) struct Known {
+    /// `bundle.dsse.json`.
+    pub(crate) envelope: Vec<u8>,
+    /// `manifest.json`.
+    pub(crate) manifest: Vec<u8>,
+    /// Every signed file.
+    pub(crate) files: Vec<Resource>,
+    /// What the manifest says.
+    pub(crate) read: Verified<Manifest>,
+}
+
+/// Reads every byte of the bundle `bundle` in `dir`: it is that very one, whole, with no other file. Who
+/// signed it, and whether that counts, is not asked here.
+///
+/// # Errors
+/// A refusal, or what the system said.
+pub(crate) fn known(dir: &Path, bundle: Digest) -> Result<Known, Fault> {
     let envelope = small(&dir.join(ENVELOPE))?;
-    let statement = match expected {
-        Some(digest) => statement(root, &envelope, digest)?,
-        None => trust::verify_statement(root, &envelope)?,
-    };
-    let mut found = Vec::new();
-    list(dir, "", &statement, 0, &mut found)?;
-    statement.check_files(&found)?;
-    let manifest = trust::verify_manifest(root, &statement, &small(&dir.join("manifest.json"))?)?;
-    Ok((statement, manifest))
+    let statement = trust::known_statement(bundle, &envelope)?;
+    let files = files(dir, &statement)?;
+    statement.check_files(&files)?;
+    let manifest = small(&dir.join(MANIFEST))?;
+    let read = trust::known_manifest(&statement, &manifest)?;
+    Ok(Known { envelope, manifest, files, read })
 }
 
 /// Believes an envelope when it is the one of the bundle `expected`.
 ///
 /// # Errors
 /// The refusal.
-pub(crate) fn statement(
-    root: &Verified<Root>,
-    envelope: &[u8],
-    expected: Digest,
-) -> Result<Verified<Statement>, Refusal> {
-    let statement = trust::verify_statement(root, envelope)?;
+pub(crate) fn statement(trust: &Trust, envelope: &[u8], expected: Digest) -> Result<Verified<Statement>, Refusal> {
+    let statement = trust.verify_statement(envelope)?;
     if statement.digest() == expected {
         return Ok(statement);
     }
     let detail = format!("the envelope is of bundle {}, asked was {}", statement.digest().short(), expected.short());
     Err(Refusal::new(Code::Mismatch, detail))
+}
+
+fn files(dir: &Path, statement: &Statement) -> Result<Vec<Resource>, Fault> {
+    let mut found = Vec::new();
+    list(dir, "", statement, 0, &mut found)?;
+    Ok(found)
 }
 
 /// A document, with one byte more than is allowed so that its size is refused and not cut.
@@ -142,9 +163,8 @@ mod tests {
     #[test]
     fn a_signed_folder_is_believed() {
         let fixture = Fixture::digits(1);
-        let (statement, manifest) = bundle(&fixture.root, fixture.dir(), Some(fixture.digest)).unwrap();
-        assert_eq!(manifest.stream, "digits");
-        assert_eq!(statement.digest(), fixture.digest);
+        assert_eq!(bundle(fixture.trust.root(), fixture.dir()).unwrap().stream, "digits");
+        assert_eq!(known(fixture.dir(), fixture.digest).unwrap().read.stream, "digits");
     }
 
     #[test]
@@ -166,7 +186,9 @@ mod tests {
         for (expected, damage) in cases {
             let fixture = Fixture::digits(1);
             damage(fixture.dir());
-            let fault = bundle(&fixture.root, fixture.dir(), Some(fixture.digest)).unwrap_err();
+            let fault = bundle(fixture.trust.root(), fixture.dir()).unwrap_err();
+            assert_eq!(code(&fault), expected, "{fault}");
+            let fault = known(fixture.dir(), fixture.digest).unwrap_err();
             assert_eq!(code(&fault), expected, "{fault}");
         }
     }
@@ -174,7 +196,7 @@ mod tests {
     #[test]
     fn another_bundle_than_the_asked_one_is_a_mismatch() {
         let (one, two) = (Fixture::digits(1), Fixture::digits(2));
-        let fault = bundle(&one.root, one.dir(), Some(two.digest)).unwrap_err();
+        let fault = known(one.dir(), two.digest).unwrap_err();
         assert_eq!(code(&fault), "E_MISMATCH");
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use tokio::sync::mpsc::UnboundedSender;
-use trust::{Code, Digest, FileRole, Manifest, Refusal, Root, Verified};
+use trust::{Code, Digest, FileRole, Manifest, Refusal, Verified};
 
 /// Something for the loader to do; its outcome is an [`Event`].
 #[derive(Debug)]
@@ -47,14 +47,9 @@ impl Loader {
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn start(
-        root: Arc<Verified<Root>>,
-        bundles: Bundles,
-        worker: Arc<Worker>,
-        events: UnboundedSender<Event>,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(bundles: Bundles, worker: Arc<Worker>, events: UnboundedSender<Event>) -> io::Result<Self> {
         let (tasks, inbox) = channel();
-        let bench = Bench { root, bundles, worker };
+        let bench = Bench { bundles, worker };
         let span = tracing::Span::current();
         let work = move || span.in_scope(|| bench.work(&inbox, &events));
         thread::Builder::new().name("petrel-loader".into()).spawn(work)?;
@@ -70,7 +65,6 @@ impl Loader {
 }
 
 pub(super) struct Bench {
-    pub(super) root: Arc<Verified<Root>>,
     pub(super) bundles: Bundles,
     pub(super) worker: Arc<Worker>,
 }
@@ -175,10 +169,12 @@ impl Bench {
 
     fn open(&self, bundle: Digest) -> Result<(Verified<Manifest>, PathBuf, Pipeline), Obstacle> {
         let dir = self.bundles.complete(bundle);
-        let (_, manifest) = store::bundle(&self.root, &dir, Some(bundle)).map_err(|fault| match fault {
+        // It was believed when it was installed: a publisher who left since then takes nothing away.
+        let known = store::known(&dir, bundle).map_err(|fault| match fault {
             store::Fault::Refused(refusal) => Obstacle::Refused(refusal),
             unreadable @ store::Fault::Io { .. } => Obstacle::Unreadable(told(&unreadable)),
         })?;
+        let manifest = known.read;
         let pipeline = Pipeline::open(&dir, &Limits::default());
         let pipeline = pipeline.map_err(|error| Refusal::new(Code::Model, told(&error)))?;
         let rows = manifest.runtime.batch.and_then(|rows| usize::try_from(rows.get()).ok());

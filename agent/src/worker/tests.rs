@@ -20,7 +20,7 @@ impl Shelf {
         let bundles = Bundles::open(state.path()).unwrap();
         fixtures.iter().for_each(|fixture| fixture.install(&bundles));
         let worker = Arc::new(Worker::default());
-        let bench = Bench { root: fixtures[0].root.clone(), bundles: bundles.clone(), worker };
+        let bench = Bench { bundles: bundles.clone(), worker };
         Self { _state: state, bench, bundles }
     }
 

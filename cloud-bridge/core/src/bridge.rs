@@ -1,13 +1,14 @@
 //! Land as a whole: devices, releases, rollouts, and one `step`.
 
+use crate::documents::{Beacons, Documents};
 use crate::rollout::{Evidence, MAX_WAVES, entry_order};
 use crate::{
     Answer, Desired, Device, DeviceResult, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout,
-    RolloutRequest, Status, Step, Targets, UnixMillis,
+    RolloutRequest, Status, Step, StoredDocument, Targets, UnixMillis,
 };
-use protocol::{DeviceId, MAX_STREAMS, Outcome, Profile, Report, StreamName, Verdict};
+use protocol::{DeviceId, FleetId, MAX_STREAMS, Outcome, Profile, Report, StreamName, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
-use trust::{Digest, Intent, Trial};
+use trust::{Digest, Intent, Refusal, Revocation, Root, Trial, Verified};
 
 /// The most devices that may wait for a person's decision: hello costs an attacker nothing.
 const MAX_PENDING: usize = 1_000;
@@ -15,9 +16,12 @@ const MAX_PENDING: usize = 1_000;
 const CLEARED_AGAIN: usize = 16;
 
 /// The decisions of land.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Bridge {
-    devices: BTreeMap<DeviceId, Device>,
+    pub(crate) fleet: FleetId,
+    pub(crate) documents: Documents,
+    pub(crate) beacons: Beacons,
+    pub(crate) devices: BTreeMap<DeviceId, Device>,
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
     /// Nothing has been said since the start: effects of the last step before it may be lost.
@@ -28,15 +32,33 @@ pub struct Bridge {
     changed_devices: BTreeSet<DeviceId>,
     changed_rollouts: BTreeSet<u64>,
     /// Devices that are told what they should run: once, with what the whole step decided.
-    due: BTreeSet<DeviceId>,
-    records: Vec<Record>,
-    effects: Vec<Effect>,
+    pub(crate) due: BTreeSet<DeviceId>,
+    pub(crate) records: Vec<Record>,
+    pub(crate) effects: Vec<Effect>,
 }
 
 impl Bridge {
     /// Land as it was remembered.
-    pub fn restore(records: impl IntoIterator<Item = Record>) -> Self {
-        let mut bridge = Self { fresh: true, ..Self::default() };
+    ///
+    /// # Errors
+    /// When a document that was kept is not believed any more.
+    pub fn restore(fleet: FleetId, records: impl IntoIterator<Item = Record>) -> Result<Self, Refusal> {
+        let mut bridge = Self {
+            fleet,
+            documents: Documents::default(),
+            beacons: Beacons::default(),
+            devices: BTreeMap::new(),
+            releases: BTreeMap::new(),
+            rollouts: BTreeMap::new(),
+            fresh: true,
+            told: BTreeMap::new(),
+            changed_devices: BTreeSet::new(),
+            changed_rollouts: BTreeSet::new(),
+            due: BTreeSet::new(),
+            records: Vec::new(),
+            effects: Vec::new(),
+        };
+        let mut documents = Vec::new();
         for record in records {
             match record {
                 Record::Device(device) => {
@@ -48,9 +70,23 @@ impl Bridge {
                 Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
                 // The log is the hands' to read.
                 Record::Deed(_) => {}
+                Record::Document(document) => documents.push(*document),
+                Record::Beacons { reserved } => bridge.beacons.restore(reserved),
             }
         }
-        bridge
+        bridge.documents = Documents::restore(bridge.fleet.as_str(), documents)?;
+        bridge.adopt();
+        Ok(bridge)
+    }
+
+    /// The newest root and revocation.
+    pub fn believed(&self) -> (Option<&Verified<Root>>, Option<&Verified<Revocation>>) {
+        (self.documents.root(), self.documents.revocation())
+    }
+
+    /// Every document for everybody.
+    pub fn documents(&self) -> impl Iterator<Item = &StoredDocument> {
+        self.documents.all()
     }
 
     /// Every device.
@@ -70,15 +106,16 @@ impl Bridge {
 
     /// When [`Event::DeadlineReached`] is due.
     pub fn deadline(&self) -> Option<UnixMillis> {
-        self.rollouts.values().filter_map(Rollout::deadline).min()
+        self.rollouts.values().filter_map(Rollout::deadline).chain(self.beacons.due).min()
     }
 
     /// Takes one event and decides.
     pub fn step(&mut self, now: Now, event: Event) -> Step {
         let answer = match event {
-            Event::BrokerConnected { remembered } => self.say_all(remembered),
-            Event::HelloReceived { device, boot, seq, key, profile } => {
-                self.greet(now, device, (boot, seq), key, profile)
+            Event::BrokerConnected { remembered } => self.say_all(now, remembered),
+            Event::DocumentPushed { .. } => self.take_document(now, event),
+            Event::HelloReceived { device, boot, seq, key, nonce, profile } => {
+                self.greet(now, device, (boot, seq), key, nonce, profile)
             }
             Event::ReportReceived(report) => self.take_report(now, *report),
             Event::VerdictReceived(verdict) => self.take_verdict(now, verdict),
@@ -90,10 +127,20 @@ impl Bridge {
             Event::RolloutRequested(request) => self.start(now, &request),
             Event::DeadlineReached => self.reach_deadlines(now),
         };
-        self.finish(answer)
+        self.finish(now, answer)
     }
 
-    fn finish(&mut self, answer: Result<Answer, Rejection>) -> Step {
+    fn finish(&mut self, now: Now, answer: Result<Answer, Rejection>) -> Step {
+        let mut assignments = Vec::new();
+        if let Some(numbers) = self.documents.numbers() {
+            for id in std::mem::take(&mut self.due) {
+                let Some(device) = self.devices.get_mut(&id) else { continue };
+                if device.seal(now, numbers) {
+                    self.changed_devices.insert(id);
+                }
+                assignments.push(Effect::PublishAssignment(device.assignment()));
+            }
+        }
         let mut records = std::mem::take(&mut self.records);
         for id in std::mem::take(&mut self.changed_devices) {
             let Some(device) = self.devices.get(&id) else { continue };
@@ -106,16 +153,15 @@ impl Bridge {
             records.extend(self.rollouts.get(&id).map(|r| Record::Rollout(Box::new(r.clone()))));
         }
         let mut effects = std::mem::take(&mut self.effects);
-        let due = std::mem::take(&mut self.due);
-        effects.extend(
-            due.iter().filter_map(|id| self.devices.get(id)).map(|d| Effect::PublishAssignment(d.assignment())),
-        );
+        effects.extend(assignments);
         Step { records, effects, answer }
     }
 
-    /// After a connection every assignment is said again; bundles only when the broker forgot, or when
-    /// a crash may have come between a rollout's row and what was to be said of it.
-    fn say_all(&mut self, remembered: bool) -> Result<Answer, Rejection> {
+    /// After a connection every document and every assignment is said again: a broker may keep a session and
+    /// lose what it retained. Bundles only when it forgot, since devices ask for what they miss; or when a
+    /// crash may have come between a rollout's row and what was to be said of it.
+    fn say_all(&mut self, now: Now, remembered: bool) -> Result<Answer, Rejection> {
+        self.effects.extend(self.documents.all().cloned().map(Effect::PublishDocument));
         if std::mem::take(&mut self.fresh) || !remembered {
             let live: BTreeSet<Digest> =
                 self.rollouts.values().filter(|r| r.wave().is_some()).map(|r| r.bundle).collect();
@@ -125,8 +171,8 @@ impl Bridge {
             self.effects.extend(over.into_iter().map(|bundle| Effect::ClearChunks { bundle }));
             self.effects.extend(live.iter().map(|bundle| Effect::PublishBundle { bundle: *bundle }));
         }
-        let approved = self.devices.values().filter(|d| d.status == Status::Approved);
-        self.due.extend(approved.map(|d| d.id.clone()));
+        self.beacon(now, None, None);
+        self.everybody_is_due();
         Ok(Answer::Done)
     }
 
@@ -136,6 +182,7 @@ impl Bridge {
         id: DeviceId,
         heard: (u64, u64),
         key: Vec<u8>,
+        nonce: String,
         profile: Profile,
     ) -> Result<Answer, Rejection> {
         if !self.devices.contains_key(&id) {
@@ -149,28 +196,34 @@ impl Bridge {
         if device.key != key {
             return Err(Rejection::Conflict(format!("{id} said hello with another key")));
         }
-        if heard <= device.heard.hello {
-            return Ok(Answer::Done);
+        let approved = device.status == Status::Approved;
+        if heard > device.heard.hello {
+            device.heard.hello = heard;
+            device.profile = profile;
+            device.online = true;
+            device.last_seen = now.unix;
+            if approved {
+                self.due.insert(id.clone());
+            }
+            self.changed_devices.insert(id.clone());
         }
-        device.heard.hello = heard;
-        device.profile = profile;
-        device.online = true;
-        device.last_seen = now.unix;
-        if device.status == Status::Approved {
-            self.due.insert(id.clone());
+        // An old one too: it may come from a device whose memory went back, and only who is there can
+        // name the answer.
+        if approved {
+            self.answer(now, &id, nonce);
         }
-        self.changed_devices.insert(id);
         Ok(Answer::Done)
     }
 
     fn take_report(&mut self, now: Now, report: Report) -> Result<Answer, Rejection> {
+        let answer = self.beacons.answer_to(&report.device_id);
         let Some(device) = self.devices.get_mut(&report.device_id) else { return Ok(Answer::Done) };
-        let heard = (report.boot, report.seq);
-        if heard > device.heard.report {
-            device.heard.report = heard;
-            device.last_seen = now.unix;
+        let new = (report.boot, report.seq) > device.heard.report;
+        // Nobody can have recorded a report that names a beacon of this moment.
+        let present = answer.is_some() && answer == report.beacon.map(|beacon| beacon.seq);
+        if new || present && device.forgot(&report) {
+            device.take_report(now, report);
             self.changed_devices.insert(device.id.clone());
-            device.report = Some(report);
         }
         Ok(Answer::Done)
     }
@@ -245,6 +298,7 @@ impl Bridge {
         let named = |r: &&Release| r.stream == request.stream && r.version == request.version;
         let missing = || Rejection::NotFound(format!("release {}@{}", request.stream, request.version));
         let release = self.releases.values().find(named).ok_or_else(missing)?.clone();
+        self.check_not_revoked(&release)?;
         if request.waves.len() > MAX_WAVES {
             return Err(Rejection::Invalid(format!("a rollout has at most {MAX_WAVES} waves")));
         }
@@ -347,6 +401,9 @@ impl Bridge {
         let overdue: Vec<u64> = self.rollouts.values().filter(due).map(|r| r.id).collect();
         for id in overdue {
             self.judge(now, id, true);
+        }
+        if self.beacons.due.is_some_and(|due| due <= now.unix) {
+            self.beacon(now, None, None);
         }
         Ok(Answer::Done)
     }

@@ -1,11 +1,14 @@
 //! One device as land knows it: who it is, what it should run, what it says it runs.
 
 use crate::audit::Deed;
-use crate::{AssignmentDraft, Release, UnixMillis};
-use protocol::{DeviceId, Profile, Report, StreamName};
+use crate::{AssignmentDraft, Now, Numbers, Release, UnixMillis};
+use protocol::{DeviceId, Profile, Report, StreamName, StreamReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use trust::{Digest, Intent, StreamAssignment, Trial, U53};
+
+/// An assignment is signed anew after 30 days, in milliseconds: it is good for a year.
+const SIGNED_ANEW: UnixMillis = 30 * 24 * 3_600_000;
 
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,10 @@ pub struct Device {
     pub heard: Heard,
     /// The generation of its latest assignment.
     pub generation: u64,
+    /// What its latest assignment was signed with.
+    pub sealed: Sealed,
+    /// What is wrong with its memory, since it was last seen.
+    pub alarm: Option<Alarm>,
     /// What it should run.
     pub desired: BTreeMap<StreamName, Desired>,
     /// What it says it runs.
@@ -40,6 +47,26 @@ pub enum Status {
     Pending,
     /// It belongs to the fleet.
     Approved,
+}
+
+/// What an assignment says besides the streams: the same generation is always signed alike.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed {
+    /// The generation that was signed.
+    pub generation: u64,
+    /// When it was decided.
+    pub issued: UnixMillis,
+    /// The root, the revocation and the epoch of that moment.
+    pub numbers: Numbers,
+}
+
+/// A device says less than it knew before: its disk was lost, or put back from a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// When land saw it.
+    pub at: UnixMillis,
+    /// What went back, in words.
+    pub what: String,
 }
 
 /// The latest messages taken from a device: an older one is never taken after a newer one.
@@ -87,6 +114,8 @@ impl Device {
             last_seen: 0,
             heard: Heard::default(),
             generation: 0,
+            sealed: Sealed::default(),
+            alarm: None,
             desired: BTreeMap::new(),
             report: None,
         }
@@ -115,6 +144,56 @@ impl Device {
         self.desired.remove(stream);
     }
 
+    /// Settles what its assignment says besides the streams: `true` when that changed. What was signed
+    /// long ago, or names what is not the newest any more, becomes a new generation.
+    pub(crate) fn seal(&mut self, now: Now, numbers: Numbers) -> bool {
+        let current = now.unix.saturating_sub(self.sealed.issued) < SIGNED_ANEW && self.sealed.numbers == numbers;
+        if self.sealed.generation == self.generation {
+            if current {
+                return false;
+            }
+            self.generation += 1;
+        }
+        self.sealed = Sealed { generation: self.generation, issued: now.unix, numbers };
+        true
+    }
+
+    /// Takes what it says of itself, and what it says less than before.
+    pub(crate) fn take_report(&mut self, now: Now, report: Report) {
+        if self.forgot(&report) {
+            let last = self.report.as_ref();
+            let what = format!(
+                "its memory went back: boot {} after {}, assignment {} after {}; its disk was lost or put back from a copy",
+                report.boot,
+                self.heard.report.0,
+                report.generation.map_or(0, |g| g.seq),
+                last.and_then(|r| r.generation).map_or(0, |g| g.seq),
+            );
+            self.alarm = Some(Alarm { at: now.unix, what });
+            self.heard.hello = self.heard.hello.min((report.boot, report.seq));
+            // Its verdicts are counted anew.
+            self.desired.values_mut().for_each(|desired| desired.verdict = 0);
+        }
+        self.heard.report = (report.boot, report.seq);
+        self.last_seen = now.unix;
+        self.report = Some(report);
+    }
+
+    /// Whether a report says less than the last one did: of boots, of documents, or of floors.
+    pub(crate) fn forgot(&self, report: &Report) -> bool {
+        let Some(last) = &self.report else { return false };
+        let floor = |report: &Report, stream: &StreamName| {
+            report.streams.iter().find(|row| row.stream == *stream).map(|row| row.floor)
+        };
+        let fell = |row: &StreamReport| floor(report, &row.stream).is_some_and(|now| now < row.floor);
+        report.boot < last.boot
+            || report.root_version < last.root_version
+            || report.generation < last.generation
+            || report.revocation < last.revocation
+            || report.beacon < last.beacon
+            || last.streams.iter().any(fell)
+    }
+
     /// What it should be told.
     ///
     /// # Panics
@@ -133,7 +212,8 @@ impl Device {
             not_before: None,
             deadline: None,
         });
-        AssignmentDraft { device: self.id.clone(), seq: self.generation, streams: streams.collect() }
+        let Sealed { generation, issued, numbers } = self.sealed;
+        AssignmentDraft { device: self.id.clone(), seq: generation, issued, numbers, streams: streams.collect() }
     }
 
     /// What it should be told, as the audit log tells it: whatever the director signs stands there before.

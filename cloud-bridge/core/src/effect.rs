@@ -1,13 +1,25 @@
 //! What the core asks of the hands. Each may be asked again after a restart: doing it twice does no harm.
 
+use crate::{Numbers, StoredDocument, UnixMillis};
 use protocol::DeviceId;
-use trust::{Digest, StreamAssignment};
+use trust::{Digest, Revocation, Root, StreamAssignment, Verified};
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Sign an assignment and publish it, retained.
     PublishAssignment(AssignmentDraft),
+    /// Sign the time and publish it: retained when it is for everybody.
+    PublishBeacon(BeaconDraft),
+    /// Publish a document for everybody, retained.
+    PublishDocument(StoredDocument),
+    /// Sign and verify with these from now on.
+    Adopt {
+        /// The newest root.
+        root: Box<Verified<Root>>,
+        /// The newest revocation.
+        revocation: Option<Box<Verified<Revocation>>>,
+    },
     /// Publish the envelope, the offer and every chunk, retained.
     PublishBundle {
         /// The bundle.
@@ -36,6 +48,23 @@ pub struct AssignmentDraft {
     pub device: DeviceId,
     /// Its generation within the director's epoch.
     pub seq: u64,
+    /// When it was decided.
+    pub issued: UnixMillis,
+    /// What it names besides the streams.
+    pub numbers: Numbers,
     /// All that it should run.
     pub streams: Vec<StreamAssignment>,
+}
+
+/// A beacon before it is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeaconDraft {
+    /// For whom; `None` for everybody.
+    pub to: Option<DeviceId>,
+    /// Its number within the beacon's epoch.
+    pub seq: u64,
+    /// The nonce of the hello that it answers.
+    pub nonce: Option<String>,
+    /// The newest root and revocation.
+    pub numbers: Numbers,
 }

@@ -1,10 +1,10 @@
 //! What the hands tell the core: news of devices, verified, and requests of people, authorised.
 
 use crate::{UnixMillis, WaveSize};
-use protocol::{DeviceId, Profile, Report, StreamName, Verdict};
+use protocol::{DeviceId, DocumentKind, Profile, Report, StreamName, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use trust::{Digest, Trial};
+use trust::{Digest, Refusal, Trial};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -24,8 +24,17 @@ pub enum Event {
         seq: u64,
         /// Its public key, SubjectPublicKeyInfo in DER.
         key: Vec<u8>,
+        /// What a fresh answer must hold.
+        nonce: String,
         /// What it runs on.
         profile: Profile,
+    },
+    /// A person brings a root, a revocation or a breakglass. Whether it is believed is decided here.
+    DocumentPushed {
+        /// What it should be.
+        kind: DocumentKind,
+        /// Its bytes.
+        bytes: Vec<u8>,
     },
     /// A report, verified with its device's key.
     ReportReceived(Box<Report>),
@@ -126,6 +135,9 @@ pub enum Rejection {
     /// It makes no sense.
     #[error("{0}")]
     Invalid(String),
+    /// A document is not believed.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
 }
 
 impl Rejection {
@@ -135,6 +147,7 @@ impl Rejection {
             Rejection::NotFound(_) => "not_found",
             Rejection::Conflict(_) => "conflict",
             Rejection::Invalid(_) => "invalid",
+            Rejection::Refused(refusal) => refusal.code.as_str(),
         }
     }
 }

@@ -2,20 +2,23 @@
 //!
 //! One door in, `step(now, event)`; one door out, [`Step::commit`], which hands out the effects only
 //! after the records are saved; one `deadline`. There is no IO here, no clock, no async, no key:
-//! what devices say has been verified before it becomes an event, and what is assigned is signed by
-//! the hands. The [`audit`] log is beside it: any hand may write in it.
+//! what devices say has been verified before it becomes an event, what is assigned is signed by the
+//! hands, and the documents that people sign are verified by `trust`. The [`audit`] log is beside it:
+//! any hand may write in it.
 
 pub mod audit;
 mod bridge;
 mod device;
+mod documents;
 mod effect;
 mod event;
 mod rollout;
 mod step;
 
 pub use bridge::Bridge;
-pub use device::{Desired, Device, Heard, Status};
-pub use effect::{AssignmentDraft, Effect};
+pub use device::{Alarm, Desired, Device, Heard, Sealed, Status};
+pub use documents::{Numbers, StoredDocument};
+pub use effect::{AssignmentDraft, BeaconDraft, Effect};
 pub use event::{Event, Rejection, Release, RolloutRequest, Targets};
 pub use rollout::{DeviceResult, Phase, Rollout, WaveSize};
 pub use step::{Answer, Committed, Now, Record, Step, UnixMillis};

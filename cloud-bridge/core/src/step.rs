@@ -1,8 +1,8 @@
 //! The door out: answers and effects leave a step only after the records that they rest on are saved.
 
 use crate::audit::Deed;
-use crate::{Device, Effect, Rejection, Release, Rollout};
-use protocol::{DeviceId, StreamName};
+use crate::{Device, Effect, Rejection, Release, Rollout, StoredDocument};
+use protocol::{DeviceId, DocumentKind, StreamName};
 use serde::{Deserialize, Serialize};
 use trust::Digest;
 
@@ -34,6 +34,13 @@ pub enum Record {
     Rollout(Box<Rollout>),
     /// What the bridge itself decided, for the audit log.
     Deed(Box<Deed>),
+    /// A document for everybody.
+    Document(Box<StoredDocument>),
+    /// Numbers of beacons below this may be in use.
+    Beacons {
+        /// The first number that is not.
+        reserved: u64,
+    },
 }
 
 /// What a person's request came to.
@@ -45,6 +52,15 @@ pub enum Answer {
     Started {
         /// Its number.
         rollout: u64,
+    },
+    /// The document is kept and published from now on.
+    Taken {
+        /// What it is.
+        kind: DocumentKind,
+        /// The version of a root or a revocation; 0 for a breakglass.
+        number: u64,
+        /// Whether it was not known already.
+        new: bool,
     },
     /// The release is known from now on.
     Known {

@@ -1,11 +1,14 @@
-//! Documents that several people sign in turn, each on a machine of their own: roots and revocations.
+//! Documents that several people sign in turn, each on a machine of their own: roots, revocations and
+//! breakglass.
 //!
 //! Decides what a draft is, and what it still lacks. Whether it is complete is decided by `trust`,
 //! which is asked as a device would ask it. Knows no command line and no clock.
 
+mod breakglass;
 mod revocations;
 mod roots;
 
+pub(crate) use breakglass::{Allowed, breakglass, breakglass_standing};
 pub(crate) use revocations::{Taken, next_revocation, revocation_standing};
 pub(crate) use roots::{Changes, apply, next_root, root_standing};
 

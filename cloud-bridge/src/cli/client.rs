@@ -141,6 +141,13 @@ impl Client {
         self.read(request.send_json(body))
     }
 
+    /// `POST path` with a JSON document as it is.
+    pub(crate) fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> anyhow::Result<T> {
+        let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
+        let request = request.header("content-type", "application/json");
+        self.read(request.send(body))?.context("the bridge's answer was empty")
+    }
+
     /// `PUT path` with bytes from a reader.
     pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &mut dyn Read, length: u64) -> anyhow::Result<T> {
         let request = self.agent.put(self.url(path)).config().timeout_recv_response(Some(PUSH_PATIENCE)).build();

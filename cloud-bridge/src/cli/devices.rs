@@ -107,11 +107,24 @@ fn show(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
         device.generation,
         device.reported_generation.map_or("none".into(), |g| g.to_string()),
     );
+    if let Some(clock) = &device.clock {
+        let (root, revocation) = (device.root_version.unwrap_or(0), device.revocation);
+        let revocation = revocation.map_or("no revocation".into(), |version| format!("revocation {version}"));
+        people += &format!("clock   {clock}; believes root {root}, {revocation}\n");
+    }
+    if let Some(alarm) = &device.alarm {
+        people += &format!("ALARM   {alarm}\n");
+    }
     let release = |r: Option<u64>| r.map_or("-".into(), |r| r.to_string());
     let rows = device.streams.iter().map(|s| {
-        let state = if s.converged { "as wanted" } else { "on its way" };
+        let state = match (s.standing.as_str(), &s.held) {
+            ("unwanted" | "stopped", _) => format!("{}: does not answer", s.standing),
+            (_, Some(code)) => format!("waits: {code}"),
+            (_, None) if s.converged => "as wanted".into(),
+            (_, None) => "on its way".into(),
+        };
         let desired = s.desired.clone().unwrap_or("-".into());
-        [s.stream.clone(), desired, release(s.active), release(s.trial), release(s.previous), state.into()]
+        [s.stream.clone(), desired, release(s.active), release(s.trial), release(s.previous), state]
     });
     if !device.streams.is_empty() {
         people += &format!("\n{}", table(["STREAM", "WANTED", "ACTIVE", "TRIAL", "PREVIOUS", "STATE"], rows));

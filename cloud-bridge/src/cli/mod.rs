@@ -3,6 +3,7 @@
 //! Decides how results, notes and errors look to people and to machines. Knows no bundle and no key.
 
 pub(crate) mod audit;
+pub(crate) mod breakglass;
 pub(crate) mod bridge;
 pub(crate) mod client;
 pub(crate) mod devices;
@@ -13,6 +14,7 @@ mod judgement;
 pub(crate) mod keys;
 pub(crate) mod login;
 pub(crate) mod pack;
+pub(crate) mod publish;
 pub(crate) mod push;
 pub(crate) mod revoke;
 pub(crate) mod rollout;

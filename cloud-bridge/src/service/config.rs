@@ -16,6 +16,8 @@ struct Said {
     root: PathBuf,
     director_key: PathBuf,
     director_passphrase: Option<PathBuf>,
+    beacon_key: PathBuf,
+    beacon_passphrase: Option<PathBuf>,
     ca: PathBuf,
     tls_cert: PathBuf,
     tls_key: PathBuf,
@@ -53,6 +55,10 @@ pub(crate) struct BridgeConfig {
     pub(crate) director_key: PathBuf,
     /// A file with the passphrase of that key, where it is encrypted.
     pub(crate) director_passphrase: Option<PathBuf>,
+    /// The beacon's private key.
+    pub(crate) beacon_key: PathBuf,
+    /// A file with the passphrase of that key, where it is encrypted.
+    pub(crate) beacon_passphrase: Option<PathBuf>,
     /// The fleet's certificate authority, PEM.
     pub(crate) ca: PathBuf,
     /// The server's certificate chain, PEM.
@@ -82,7 +88,7 @@ pub(crate) enum BrokerChoice {
 pub(crate) fn starter(fleet: &FleetId, data: &str, listen: SocketAddr, broker_listen: SocketAddr) -> String {
     format!(
         "# Where things are, relative to this file. Every key is explained in docs/operations.md.\n\
-         fleet = \"{fleet}\"\nroot = \"root.json\"\ndirector_key = \"keys/director.pem\"\nca = \"tls/ca.pem\"\n\
+         fleet = \"{fleet}\"\nroot = \"root.json\"\ndirector_key = \"keys/director.pem\"\nbeacon_key = \"keys/beacon.pem\"\nca = \"tls/ca.pem\"\n\
          tls_cert = \"tls/bridge.pem\"\ntls_key = \"tls/bridge.key\"\ndata = \"{data}\"\n\n\
          # The REST API, and the broker inside; `broker = \"mqtts://host:8883\"` names another one.\n\
          listen = \"{listen}\"\nbroker_listen = \"{broker_listen}\"\n"
@@ -119,6 +125,8 @@ impl BridgeConfig {
             root: base.join(said.root),
             director_key: base.join(said.director_key),
             director_passphrase: said.director_passphrase.map(|path| base.join(path)),
+            beacon_key: base.join(said.beacon_key),
+            beacon_passphrase: said.beacon_passphrase.map(|path| base.join(path)),
             ca: base.join(said.ca),
             tls_cert: base.join(said.tls_cert),
             tls_key: base.join(said.tls_key),
@@ -129,18 +137,18 @@ impl BridgeConfig {
         })
     }
 
-    /// The fleet's root of trust.
+    /// The root of trust that the configuration names, with its bytes.
     ///
     /// # Errors
     /// When it cannot be read or believed, or is another fleet's.
-    pub(crate) fn root(&self) -> anyhow::Result<Verified<Root>> {
+    pub(crate) fn root(&self) -> anyhow::Result<(Verified<Root>, Vec<u8>)> {
         let root = authority::read_root(&self.root)?;
         if root.fleet != self.fleet.as_str() {
             let what =
                 format!("{} is the root of fleet `{}`, not of `{}`", self.root.display(), root.fleet, self.fleet);
             return Err(Fault::new(what).remedy("give the root of this fleet, or change `fleet`").into());
         }
-        Ok(root)
+        Ok((root, authority::read_document(&self.root)?))
     }
 }
 

@@ -3,16 +3,18 @@
 //! It owns the core; everybody else asks through [`Driver`]. It verifies what devices say with the
 //! key that land holds of them, and decides nothing.
 
-use super::director::Director;
+use super::library::Library;
 use super::mqtt::Inbound;
+use super::pen::Pen;
 use super::speaker::{Job, Speaker};
 use super::store::{Store, unix_millis};
+use crate::fault::Fault;
 use anyhow::Context;
 use bridge_core::audit::Deed;
 use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, Status};
 use protocol::{
-    BridgeTopic, CodecError, DeviceId, Hello, Kind, Need, Outcome, Presence, Report, SignedFrame, Telemetry, Topics,
-    Verdict, decode_cbor, decode_json,
+    BridgeTopic, CodecError, DeviceId, DocumentKind, FleetId, Hello, Kind, Need, Outcome, Presence, Report,
+    SignedFrame, Telemetry, Topics, Verdict, decode_cbor, decode_json,
 };
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
@@ -26,6 +28,8 @@ use trust::{Code, DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, Refusal, v
 pub(crate) const DONE: &str = "done";
 /// Questions waiting for the driver.
 const QUESTIONS: usize = 256;
+/// The most bytes of a hello's nonce, which a beacon must hold.
+const MAX_NONCE_BYTES: usize = 64;
 /// The most bytes of a presence message.
 const MAX_PRESENCE_BYTES: usize = 256;
 
@@ -35,8 +39,10 @@ pub(crate) struct Hands {
     pub(crate) topics: Topics,
     /// Says what is to be said.
     pub(crate) speaker: Speaker,
-    /// Signs assignments.
-    pub(crate) director: Arc<Director>,
+    /// Signs assignments and beacons.
+    pub(crate) pen: Arc<Pen>,
+    /// Verifies bundles.
+    pub(crate) library: Arc<Library>,
     /// Holds records.
     pub(crate) store: Store,
 }
@@ -78,12 +84,28 @@ impl Driver {
     }
 }
 
-/// Starts the driver with what the store remembers.
+/// Starts the driver with what the store remembers, and the root that the configuration names.
 pub(crate) async fn start(
+    fleet: FleetId,
+    root: Vec<u8>,
     hands: Hands,
     inbound: mpsc::UnboundedReceiver<Inbound>,
 ) -> anyhow::Result<(Driver, JoinHandle<anyhow::Result<()>>)> {
-    let bridge = Bridge::restore(hands.store.records().await?);
+    let unbelieved = |refusal| {
+        Fault::new("a document in the database is not believed")
+            .because(refusal)
+            .remedy("was the database changed by hand? Restore the data folder from a backup")
+    };
+    let mut bridge = Bridge::restore(fleet, hands.store.records().await?).map_err(unbelieved)?;
+    let named = Event::DocumentPushed { kind: DocumentKind::Root, bytes: root };
+    advance(&mut bridge, &hands, named, None).await?.map_err(|rejection| {
+        Fault::new("the root that the configuration names is not one of this fleet's chain")
+            .because(rejection)
+            .remedy("name the newest root that was published, or publish those in between with `petrel publish`")
+    })?;
+    if let (Some(root), _) = bridge.believed() {
+        hands.pen.check(root)?;
+    }
     let (ask, questions) = mpsc::channel(QUESTIONS);
     let task = tokio::spawn(drive(bridge, hands, inbound, questions));
     Ok((Driver { ask }, task))
@@ -155,7 +177,7 @@ async fn advance(
 /// The word of the audit log for an answer: the same that REST gives.
 fn outcome(answer: &Result<Answer, Rejection>) -> &'static str {
     match answer {
-        Ok(Answer::Done | Answer::Started { .. } | Answer::Known { .. }) => DONE,
+        Ok(Answer::Done | Answer::Started { .. } | Answer::Taken { .. } | Answer::Known { .. }) => DONE,
         Err(rejection) => rejection.code(),
     }
 }
@@ -173,8 +195,13 @@ fn tell(records: &[Record]) {
             }
             Record::NoDevice { id } => info!(device = %id, "device rejected"),
             Record::Deed(deed) => debug!(who = deed.who, action = deed.action, subject = deed.subject, "audit"),
+            Record::Document(d) => info!(document = ?d.document, number = d.number, "document"),
+            Record::Beacons { reserved } => debug!(reserved, "numbers of beacons"),
             Record::Device(d) => {
-                debug!(device = %d.id, status = ?d.status, online = d.online, generation = d.generation, "device")
+                debug!(device = %d.id, status = ?d.status, online = d.online, generation = d.generation, "device");
+                if let Some(alarm) = &d.alarm {
+                    warn!(device = %d.id, at = alarm.at, "{}", alarm.what);
+                }
             }
         }
     }
@@ -243,11 +270,12 @@ fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> anyhow::Resu
             // The first hello proves that it holds the key it shows; later ones must show the same.
             let key = DeviceKey::from_spki(&hello.key)?;
             key.verify(&SignedFrame::signed_bytes(Kind::Hello, frame.body), frame.signature)?;
-            let Hello { device, boot, seq, key, profile } = hello;
+            let Hello { device, boot, seq, key, nonce, profile } = hello;
+            anyhow::ensure!(nonce.len() <= MAX_NONCE_BYTES, "its nonce is too long");
             for word in [&profile.board, &profile.arch, &profile.agent] {
                 anyhow::ensure!(word.len() <= 64 && !word.contains(char::is_control), "its profile is no plain text");
             }
-            Event::HelloReceived { device, boot, seq, key, profile }
+            Event::HelloReceived { device, boot, seq, key, nonce, profile }
         }
         BridgeTopic::Need(device) => {
             let need: Need = framed(bridge, device, Kind::Need, bytes)?;
@@ -318,17 +346,35 @@ impl Hands {
     /// Carries out one effect, without waiting for the broker.
     fn carry_out(&self, effect: Effect) {
         match effect {
-            Effect::PublishAssignment(draft) => {
-                let seconds = i64::try_from(unix_millis() / 1_000).unwrap_or(i64::MAX);
-                match self.director.sign(&draft, seconds) {
-                    Ok(envelope) => {
-                        info!(device = %draft.device, generation = draft.seq, "assignment");
-                        self.speaker.publish(self.topics.assignment(&draft.device), envelope);
-                    }
-                    Err(error) => {
-                        error!(device = %draft.device, error = format!("{error:#}"), "an assignment cannot be signed")
-                    }
+            Effect::PublishAssignment(draft) => match self.pen.assignment(&draft) {
+                Ok(envelope) => {
+                    info!(device = %draft.device, generation = draft.seq, "assignment");
+                    self.speaker.publish(self.topics.assignment(&draft.device), envelope);
                 }
+                Err(error) => {
+                    error!(device = %draft.device, error = format!("{error:#}"), "an assignment cannot be signed")
+                }
+            },
+            Effect::PublishBeacon(draft) => match (self.pen.beacon(&draft, unix_millis() / 1_000), &draft.to) {
+                (Ok(envelope), Some(device)) => self.speaker.tell(self.topics.answer(device), envelope),
+                (Ok(envelope), None) => self.speaker.publish(self.topics.beacon(), envelope),
+                (Err(error), _) => error!(error = format!("{error:#}"), "a beacon cannot be signed"),
+            },
+            Effect::PublishDocument(stored) => {
+                let topic = match stored.document {
+                    DocumentKind::Root => self.topics.root(stored.number),
+                    DocumentKind::Revocation => self.topics.revocation(),
+                    DocumentKind::Breakglass => self.topics.breakglass(),
+                    // The core keeps none of these.
+                    DocumentKind::Assignment | DocumentKind::Beacon => return,
+                };
+                self.speaker.publish(topic, stored.text.into_bytes());
+            }
+            Effect::Adopt { root, revocation } => {
+                if let Err(fault) = self.pen.check(&root) {
+                    error!(root = root.version.get(), "{}", crate::fault::told(&fault));
+                }
+                self.library.believe(*root, revocation.map(|revocation| *revocation));
             }
             Effect::PublishBundle { bundle } => self.speaker.ask(Job::Publish(bundle)),
             Effect::PublishParts { bundle, documents, chunks } => {

@@ -9,8 +9,8 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use trust::{Digest, Manifest, Resource, Root, Verified, verify_statement};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use trust::{Code, Digest, Manifest, Refusal, Resource, Revocation, Role, Root, Statement, Verified};
 
 /// Bundles whose cuts are remembered.
 const MAX_CUT: usize = 16;
@@ -19,8 +19,15 @@ const MAX_CUT: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Library {
     folder: PathBuf,
-    root: Verified<Root>,
+    believed: RwLock<Believed>,
     cut: Mutex<HashMap<Digest, Arc<Parts>>>,
+}
+
+/// What bundles are verified with.
+#[derive(Debug)]
+struct Believed {
+    root: Verified<Root>,
+    revocation: Option<Verified<Revocation>>,
 }
 
 /// A bundle in the library.
@@ -61,7 +68,26 @@ impl Library {
             std::fs::remove_dir_all(&staging).with_context(|| format!("cannot clear {}", staging.display()))?;
         }
         std::fs::create_dir_all(&staging).with_context(|| format!("cannot make {}", staging.display()))?;
-        Ok(Self { folder, root, cut: Mutex::default() })
+        Ok(Self { folder, believed: RwLock::new(Believed { root, revocation: None }), cut: Mutex::default() })
+    }
+
+    /// Bundles are verified with these from now on.
+    pub(crate) fn believe(&self, root: Verified<Root>, revocation: Option<Verified<Revocation>>) {
+        *self.believed.write().unwrap_or_else(PoisonError::into_inner) = Believed { root, revocation };
+    }
+
+    /// What a folder holds, when enough publishers signed it who may still sign.
+    fn verify(&self, dir: &Path) -> anyhow::Result<(Verified<Statement>, Verified<Manifest>)> {
+        let believed = self.believed.read().unwrap_or_else(PoisonError::into_inner);
+        let (statement, manifest) = bundle::verify(&believed.root, dir)?;
+        let revoked = |key: &&String| believed.revocation.as_ref().is_some_and(|r| r.key_revoked(key, None));
+        let left = statement.signers().iter().filter(|key| !revoked(key)).count() as u64;
+        let threshold = believed.root.threshold(Role::Publisher);
+        if left < threshold {
+            let what = format!("{left} of {threshold} signatures are of keys that are not revoked");
+            return Err(Refusal::new(Code::RevokedKey, what).into());
+        }
+        Ok((statement, manifest))
     }
 
     /// A new temporary file for an upload, removed when it is dropped.
@@ -82,13 +108,13 @@ impl Library {
         let dir = staging.path().join("bundle");
         std::fs::create_dir(&dir)?;
         bundle::unpack(archive, &dir)?;
-        let (statement, manifest) = bundle::verify(&self.root, &dir)?;
+        let (statement, manifest) = self.verify(&dir)?;
         if statement.digest() != expected {
             let what = format!("the bundle is {}, announced was {}", statement.digest().short(), expected.short());
-            return Err(trust::Refusal::new(trust::Code::Mismatch, what).into());
+            return Err(Refusal::new(Code::Mismatch, what).into());
         }
         let place = self.place(expected);
-        if place.exists() && bundle::verify(&self.root, &place).is_err() {
+        if place.exists() && self.verify(&place).is_err() {
             std::fs::remove_dir_all(&place).with_context(|| format!("cannot mend {}", place.display()))?;
         }
         if !place.exists() {
@@ -126,7 +152,8 @@ impl Library {
     fn shelved(&self, digest: Digest) -> anyhow::Result<Shelved> {
         let dir = self.place(digest);
         let sealed = bundle::read_bounded(&dir.join(SEAL), MAX_RETAINED_BYTES as u64)?;
-        let statement = verify_statement(&self.root, &sealed)?;
+        // It was verified when it was pushed; who has left since then takes nothing away.
+        let statement = trust::known_statement(digest, &sealed)?;
         Ok(Shelved { dir, resources: statement.resources().to_vec() })
     }
 }

@@ -1,14 +1,14 @@
 //! `petrel bridge`: land as a running service.
 //!
 //! Decides nothing about devices or rollouts: that is `bridge-core`. Here are its hands (the store,
-//! the library of bundles, the director's pen, MQTT, REST), how they start, and how they stop.
+//! the library of bundles, the pen, MQTT, REST), how they start, and how they stop.
 
 mod config;
-mod director;
 mod driver;
 mod http;
 mod library;
 mod mqtt;
+mod pen;
 mod speaker;
 mod store;
 
@@ -17,11 +17,10 @@ pub(crate) use http::view;
 
 use crate::broker::{Broker, BrokerConfig};
 use crate::fault::Fault;
-use crate::keyfile::Passphrase;
 use anyhow::Context;
 use config::BrokerChoice;
-use director::Director;
 use library::Library;
+use pen::Pen;
 use protocol::Topics;
 use speaker::Speaker;
 use std::path::Path;
@@ -55,10 +54,8 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let unwritable = || Fault::new(format!("cannot use the data folder {}", config.data.display()));
     std::fs::create_dir_all(&config.data)
         .map_err(|e| unwritable().because(e).remedy("give a folder that this user may write"))?;
-    let root = config.root()?;
-    let director =
-        Director::new(root.clone(), &config.director_key, &Passphrase::from(config.director_passphrase.clone()))?;
-    let director = Arc::new(director);
+    let (root, root_bytes) = config.root()?;
+    let pen = Arc::new(Pen::open(&config)?);
     let store = Store::open(&config.data, config.fleet.as_str()).await?;
     store.admit(&config.data.join(ADMIN_TOKEN)).await?;
     let library = Arc::new(Library::open(&config.data, root)?);
@@ -68,15 +65,13 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let hands = driver::Hands {
         topics: Topics::new(&config.fleet),
         speaker: Speaker::start(client.clone(), Topics::new(&config.fleet), library.clone()),
-        director: director.clone(),
+        pen: pen.clone(),
+        library: library.clone(),
         store: store.clone(),
     };
-    let (driver, driving) = driver::start(hands, inbound).await?;
-    let (api, serving) = http::start(
-        &config,
-        http::Doors { driver, library, director, store: store.clone(), strangers: Arc::default() },
-    )
-    .await?;
+    let (driver, driving) = driver::start(config.fleet.clone(), root_bytes, hands, inbound).await?;
+    let doors = http::Doors { driver, library, pen, store: store.clone(), strangers: Arc::default() };
+    let (api, serving) = http::start(&config, doors).await?;
     let retention = tokio::spawn(store.clone().forget_regularly(config.telemetry_days));
 
     // Another broker may be away for long; the one inside answers at once, and then no hello is lost.

@@ -21,7 +21,7 @@ const WORDS: usize = 50_000;
 const JOBS: usize = 1_000;
 
 enum Word {
-    Publish { topic: String, payload: Vec<u8> },
+    Publish { topic: String, payload: Vec<u8>, retain: bool },
     Acknowledge(Box<Publish>),
 }
 
@@ -61,7 +61,12 @@ impl Speaker {
 
     /// A retained message.
     pub(crate) fn publish(&self, topic: String, payload: Vec<u8>) {
-        self.word(Word::Publish { topic, payload });
+        self.word(Word::Publish { topic, payload, retain: true });
+    }
+
+    /// A message for whoever listens now.
+    pub(crate) fn tell(&self, topic: String, payload: Vec<u8>) {
+        self.word(Word::Publish { topic, payload, retain: false });
     }
 
     /// The broker may forget what was heard.
@@ -107,7 +112,7 @@ impl Mouth {
 
     async fn say(&self, word: Word) -> anyhow::Result<()> {
         match word {
-            Word::Publish { topic, payload } => self.put(topic, true, payload).await,
+            Word::Publish { topic, payload, retain } => self.put(topic, retain, payload).await,
             Word::Acknowledge(publish) => self.client.ack(&publish).await.context("the wire ended"),
         }
     }

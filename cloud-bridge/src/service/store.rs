@@ -56,6 +56,11 @@ impl Store {
         Ok(Self { pool, fleet: fleet.into() })
     }
 
+    /// The fleet whose audit log it holds.
+    pub(crate) fn fleet(&self) -> &str {
+        &self.fleet
+    }
+
     /// Every record.
     pub(crate) async fn records(&self) -> anyhow::Result<Vec<Record>> {
         let rows = sqlx::query("SELECT body FROM record").fetch_all(&self.pool).await?;
@@ -69,7 +74,12 @@ impl Store {
     pub(crate) async fn save(&self, records: &[Record], asked: Option<&Deed>) -> anyhow::Result<()> {
         let decided = records.iter().filter_map(|record| match record {
             Record::Deed(deed) => Some(&**deed),
-            Record::Device(_) | Record::NoDevice { .. } | Record::Release(_) | Record::Rollout(_) => None,
+            Record::Device(_)
+            | Record::NoDevice { .. }
+            | Record::Release(_)
+            | Record::Rollout(_)
+            | Record::Document(_)
+            | Record::Beacons { .. } => None,
         });
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         self.add(&mut transaction, asked.into_iter().chain(decided)).await?;
@@ -162,10 +172,19 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         Record::NoDevice { id } => ("device", id.to_string()),
         Record::Release(release) => ("release", release.bundle.to_string()),
         Record::Rollout(rollout) => ("rollout", rollout.id.to_string()),
+        Record::Document(document) => {
+            ("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
+        }
+        Record::Beacons { .. } => ("beacons", String::new()),
     };
     let query = match record {
         Record::NoDevice { .. } => sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key),
-        Record::Device(_) | Record::Release(_) | Record::Rollout(_) | Record::Deed(_) => {
+        Record::Device(_)
+        | Record::Release(_)
+        | Record::Rollout(_)
+        | Record::Document(_)
+        | Record::Beacons { .. }
+        | Record::Deed(_) => {
             sqlx::query("INSERT INTO record VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")
                 .bind(kind)
                 .bind(key)

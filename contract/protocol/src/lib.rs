@@ -18,9 +18,9 @@ pub use message::{
 };
 pub use name::{DeviceId, FleetId, NameError, StreamName};
 pub use report::{
-    ClockState, Generation, Outcome, RefusalReport, Report, Running, SPEC, StreamReport, TrialReport, Verdict,
+    ClockState, Generation, Outcome, RefusalReport, Report, Running, SPEC, Standing, StreamReport, TrialReport, Verdict,
 };
-pub use topic::{BridgeTopic, DeviceTopic, Topics};
+pub use topic::{BridgeTopic, DeviceTopic, DocumentKind, Topics};
 
 /// The longest document that may be retained for everyone, in bytes (Azure Event Grid retains at most 64 KB).
 pub const MAX_RETAINED_BYTES: usize = 48 * 1024;

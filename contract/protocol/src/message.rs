@@ -20,6 +20,8 @@ pub struct Hello {
     /// The device's public key: P-256, SubjectPublicKeyInfo, DER.
     #[serde(with = "bytes")]
     pub key: Vec<u8>,
+    /// Drawn once a boot, 32 hex digits: only an answer that holds it is fresh.
+    pub nonce: String,
     /// What it runs on.
     pub profile: Profile,
 }

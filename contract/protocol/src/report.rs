@@ -3,7 +3,7 @@
 //! Both are JSON inside DSSE, so that a person can read them with any MQTT client. The report is
 //! retained and complete: whoever reads the last one knows the device, whatever was lost before.
 
-use crate::{DeviceId, FleetId, Profile, StreamName};
+use crate::{DeviceId, FleetId, HexDigest, Profile, StreamName};
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 
 /// The version of the documents in this file.
@@ -44,8 +44,14 @@ pub struct Report {
     pub seq: u64,
     /// The last assignment that was accepted.
     pub generation: Option<Generation>,
+    /// The nonce of this boot's hello.
+    pub nonce: String,
     /// The root of trust in use.
     pub root_version: u64,
+    /// The newest revocation that was accepted.
+    pub revocation: Option<Generation>,
+    /// The newest beacon that was accepted: a report that names one cannot be older than it.
+    pub beacon: Option<Generation>,
     /// What is known of the time.
     pub clock: ClockState,
     /// A row for each stream.
@@ -56,14 +62,18 @@ pub struct Report {
     pub profile: Profile,
 }
 
-/// How well a device knows the time (see docs/trust of the fleet).
+/// How well a device knows the time (docs/trust.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum ClockState {
     /// No signed time was seen since the agent was installed.
     Unset,
-    /// A signed time is known, but its freshness is not proved in this boot.
+    /// A signed time is known; nothing proves that it is fresh.
     Stale,
+    /// Land answered this boot's nonce within the last day.
+    Fresh,
+    /// The root has expired, for certain: nothing changes any more, inference goes on.
+    Expired,
 }
 
 /// One stream on a device.
@@ -80,6 +90,25 @@ pub struct StreamReport {
     pub trial: Option<TrialReport>,
     /// The lowest release that may be installed.
     pub floor: u64,
+    /// What is said against the active release.
+    pub standing: Standing,
+    /// The code of what keeps the wanted release waiting; it may pass.
+    pub held: Option<String>,
+}
+
+/// How the active release of a stream stands, from good to bad.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Nothing is said against it.
+    #[default]
+    Good,
+    /// Something is; it goes on.
+    Doubted,
+    /// It was taken away and nothing good is left to fall back to: it does not answer.
+    Unwanted,
+    /// It was stopped: it does not answer.
+    Stopped,
 }
 
 /// A release and its statement digest.
@@ -116,6 +145,12 @@ pub struct RefusalReport {
     pub code: String,
     /// How often.
     pub count: u64,
+    /// When the first one was, by the device's lower bound of the time, in seconds since 1970.
+    pub first: u64,
+    /// When the latest one was.
+    pub last: u64,
+    /// The digest of the latest document, where it was one.
+    pub document: Option<HexDigest>,
     /// The latest one, in words.
     pub detail: String,
 }

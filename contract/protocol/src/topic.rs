@@ -4,6 +4,7 @@
 //! name in the client's certificate. Parsing is strict: what is not in the tree is no topic of ours.
 
 use crate::{DeviceId, FleetId};
+use serde::{Deserialize, Serialize};
 
 /// Builds and reads the topics of one fleet.
 #[derive(Debug, Clone)]
@@ -11,11 +12,28 @@ pub struct Topics {
     root: String,
 }
 
+/// The kinds of documents that land signs for devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DocumentKind {
+    /// The root of trust.
+    Root,
+    /// What was taken away.
+    Revocation,
+    /// What one device should run.
+    Assignment,
+    /// The time, and what is the newest.
+    Beacon,
+    /// Leave to go below a floor.
+    Breakglass,
+}
+
 /// What a device receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceTopic {
-    /// `d/<device>/down/assignment`: signed, retained.
-    Assignment,
+    /// `d/<device>/down/{assignment,beacon}` and `all/{roots/<n>,revocation,beacon,breakglass}`: signed;
+    /// retained, but for the beacon that answers one device.
+    Document(DocumentKind),
     /// `b/<statement digest>/envelope`: signed, retained.
     Envelope([u8; 32]),
     /// `b/<statement digest>/offer`: unsigned, retained.
@@ -50,6 +68,36 @@ impl Topics {
     /// `d/<device>/down/assignment`
     pub fn assignment(&self, device: &DeviceId) -> String {
         format!("{}d/{device}/down/assignment", self.root)
+    }
+
+    /// `d/<device>/down/beacon`: the answer to this device's hello.
+    pub fn answer(&self, device: &DeviceId) -> String {
+        format!("{}d/{device}/down/beacon", self.root)
+    }
+
+    /// `all/roots/<version>`: each root on a topic of its own, so that a device reads what it lacks and no more.
+    pub fn root(&self, version: u64) -> String {
+        format!("{}all/roots/{version}", self.root)
+    }
+
+    /// `all/revocation`
+    pub fn revocation(&self) -> String {
+        format!("{}all/revocation", self.root)
+    }
+
+    /// `all/beacon`
+    pub fn beacon(&self) -> String {
+        format!("{}all/beacon", self.root)
+    }
+
+    /// `all/breakglass`
+    pub fn breakglass(&self) -> String {
+        format!("{}all/breakglass", self.root)
+    }
+
+    /// The filter of what land says to everybody, but for the roots: `all/+`.
+    pub fn all_filter(&self) -> String {
+        format!("{}all/+", self.root)
     }
 
     /// `d/<device>/up/<leaf>`
@@ -103,7 +151,15 @@ impl Topics {
     pub fn read_down(&self, device: &DeviceId, topic: &str) -> Option<DeviceTopic> {
         let parts: Vec<&str> = topic.strip_prefix(&self.root)?.split('/').collect();
         match parts.as_slice() {
-            ["d", name, "down", "assignment"] if *name == device.as_str() => Some(DeviceTopic::Assignment),
+            ["d", name, "down", leaf] if *name == device.as_str() => match *leaf {
+                "assignment" => Some(DeviceTopic::Document(DocumentKind::Assignment)),
+                "beacon" => Some(DeviceTopic::Document(DocumentKind::Beacon)),
+                _ => None,
+            },
+            ["all", "roots", version] => read_version(version).map(|_| DeviceTopic::Document(DocumentKind::Root)),
+            ["all", "revocation"] => Some(DeviceTopic::Document(DocumentKind::Revocation)),
+            ["all", "beacon"] => Some(DeviceTopic::Document(DocumentKind::Beacon)),
+            ["all", "breakglass"] => Some(DeviceTopic::Document(DocumentKind::Breakglass)),
             ["b", digest, "envelope"] => Some(DeviceTopic::Envelope(read_digest(digest)?)),
             ["b", digest, "offer"] => Some(DeviceTopic::Offer(read_digest(digest)?)),
             ["c", digest] => Some(DeviceTopic::Chunk(read_digest(digest)?)),
@@ -126,6 +182,12 @@ impl Topics {
             _ => None,
         }
     }
+}
+
+/// Digits only, without a zero in front: one version has one topic.
+fn read_version(text: &str) -> Option<u64> {
+    let version: u64 = text.parse().ok()?;
+    (version.to_string() == text).then_some(version)
 }
 
 /// Lower-case hex only: one digest has one topic.
@@ -153,6 +215,9 @@ mod tests {
         assert_eq!(topics.offer(&digest), format!("petrel/v1/demo/b/{text}/offer"));
         assert_eq!(topics.chunk(&digest), format!("petrel/v1/demo/c/{text}"));
         assert_eq!(topics.up_filter(), "petrel/v1/demo/d/+/up/+");
+        assert_eq!(topics.answer(&device), "petrel/v1/demo/d/rpi-1/down/beacon");
+        assert_eq!(topics.root(3), "petrel/v1/demo/all/roots/3");
+        assert_eq!(topics.all_filter(), "petrel/v1/demo/all/+");
     }
 
     #[test]
@@ -168,7 +233,16 @@ mod tests {
         ] {
             assert_eq!(topics.read_up(&topics.upstream(&up)), Some(up));
         }
-        assert_eq!(topics.read_down(&device, &topics.assignment(&device)), Some(DeviceTopic::Assignment));
+        for (topic, kind) in [
+            (topics.assignment(&device), DocumentKind::Assignment),
+            (topics.answer(&device), DocumentKind::Beacon),
+            (topics.beacon(), DocumentKind::Beacon),
+            (topics.root(12), DocumentKind::Root),
+            (topics.revocation(), DocumentKind::Revocation),
+            (topics.breakglass(), DocumentKind::Breakglass),
+        ] {
+            assert_eq!(topics.read_down(&device, &topic), Some(DeviceTopic::Document(kind)), "{topic}");
+        }
         assert_eq!(topics.read_down(&device, &topics.chunk(&[7; 32])), Some(DeviceTopic::Chunk([7; 32])));
     }
 
@@ -179,6 +253,10 @@ mod tests {
             "petrel/v1/other/d/rpi-1/down/assignment".to_owned(),
             "petrel/v1/demo/d/rpi-2/down/assignment".to_owned(),
             "petrel/v1/demo/d/rpi-1/down/assignment/x".to_owned(),
+            "petrel/v1/demo/d/rpi-1/down/unknown".to_owned(),
+            "petrel/v1/demo/all/roots/03".to_owned(),
+            "petrel/v1/demo/all/roots/-1".to_owned(),
+            "petrel/v1/demo/all/unknown".to_owned(),
             "petrel/v1/demo/c/short".to_owned(),
             format!("petrel/v1/demo/c/{}", "AB".repeat(32)),
             String::new(),

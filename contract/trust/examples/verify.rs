@@ -26,7 +26,9 @@ fn main() {
     };
     let content = vec![0x5a; HASHED];
     let verify_ms = best(|| (0..CALLS).for_each(|_| believe())) * 1_000.0 / f64::from(CALLS);
-    let hash_s = best(|| drop(black_box(Digest::of(black_box(&content)))));
+    let hash_s = best(|| {
+        black_box(Digest::of(black_box(&content)));
+    });
     println!("{}", serde_json::json!({ "verify_ms": verify_ms, "hash_mb_s": HASHED as f64 / 1e6 / hash_s }));
 }
 

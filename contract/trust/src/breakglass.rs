@@ -46,14 +46,19 @@ pub enum Recipients {
     Class(String),
 }
 
-/// Believes a breakglass: signed by its role in `root`, for this fleet, this device and the role's epoch.
+/// Believes a breakglass: signed by its role in `root`, for this fleet and the role's epoch. Whether it is for
+/// a device is for that device to ask ([`crate::Trust`]).
 ///
 /// # Errors
-/// A refusal when the form, the addressee or the signatures are wrong.
-pub(crate) fn verify_breakglass(
+/// A refusal when the form or the signatures are wrong.
+pub fn verify_breakglass(root: &Verified<Root>, bytes: &[u8]) -> Result<Verified<Breakglass>, Refusal> {
+    believe(root, |_, _| false, bytes)
+}
+
+/// The same, when `revoked` says which keys may not sign what was issued when.
+pub(crate) fn believe(
     root: &Verified<Root>,
     revoked: impl Fn(&str, Time) -> bool,
-    (device, class): (&str, &str),
     bytes: &[u8],
 ) -> Result<Verified<Breakglass>, Refusal> {
     let kind = PayloadKind::Breakglass;
@@ -62,13 +67,6 @@ pub(crate) fn verify_breakglass(
     let leave: Breakglass = strict::parse_versioned("breakglass", &envelope.payload)?;
     dsse::unrevoked("breakglass", signers, root.threshold(Role::Breakglass), |key| revoked(key, leave.issued))?;
     root.check_speaks_for("breakglass", &leave.fleet, Role::Breakglass, leave.role_epoch)?;
-    let mine = match &leave.to {
-        Recipients::DeviceIds(devices) => devices.contains(device),
-        Recipients::Class(named) => !class.is_empty() && named == class,
-    };
-    if !mine {
-        return Err(Refusal::new(Code::Device, format!("the breakglass is not for `{device}`")));
-    }
     if !leave.below_floor {
         return Err(Refusal::new(Code::Parse, "a breakglass says below_floor: true, or it is none"));
     }
@@ -76,4 +74,18 @@ pub(crate) fn verify_breakglass(
         return Err(Refusal::new(Code::Limit, format!("a once_id has 1 to {MAX_ONCE_ID} bytes")));
     }
     Ok(Verified::new(leave, &envelope.payload))
+}
+
+impl Recipients {
+    /// Refuses a device that is not among them.
+    pub(crate) fn check(&self, device: &str, class: &str) -> Result<(), Refusal> {
+        let among = match self {
+            Recipients::DeviceIds(devices) => devices.contains(device),
+            Recipients::Class(named) => !class.is_empty() && named == class,
+        };
+        match among {
+            true => Ok(()),
+            false => Err(Refusal::new(Code::Device, format!("the breakglass is not for `{device}`"))),
+        }
+    }
 }

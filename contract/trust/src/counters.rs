@@ -5,7 +5,7 @@
 //! changes them.
 
 use crate::strict::{Time, U53};
-use crate::{Code, Digest, Refusal};
+use crate::{Code, Digest, Refusal, Root, Verified};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -69,6 +69,16 @@ impl Counters {
         self.root_version.get()
     }
 
+    /// The digest of the root's payload.
+    pub fn root_digest(&self) -> Digest {
+        self.root_sha256
+    }
+
+    /// The digest of the newest revocation's payload.
+    pub fn revocation_digest(&self) -> Option<Digest> {
+        self.revocation.map(|known| known.sha256)
+    }
+
     /// The newest revocation.
     pub fn revocation(&self) -> Option<Generation> {
         self.revocation.map(|known| known.generation)
@@ -113,6 +123,16 @@ impl Counters {
         .into_iter()
         .filter_map(|(name, fell)| fell.then_some(name))
         .collect()
+    }
+
+    /// Refuses a root that cannot come before, or be, the one that was believed.
+    pub(crate) fn check_leads_to(&self, root: &Verified<Root>) -> Result<(), Refusal> {
+        let other = root.version == self.root_version && root.digest() != self.root_sha256;
+        if root.version > self.root_version || other {
+            let detail = format!("root {} is not the one that was believed, nor before it", root.version);
+            return Err(Refusal::new(Code::RootFork, detail));
+        }
+        Ok(())
     }
 
     pub(crate) fn raise_floor(&mut self, stream: &str, floor: U53) -> Result<(), Refusal> {

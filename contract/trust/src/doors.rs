@@ -3,14 +3,13 @@
 //! All is checked before anything is changed, so a refusal leaves the state as it was.
 
 use crate::beacon::verify_beacon;
-use crate::breakglass::verify_breakglass;
 use crate::chain::{self, MAX_ROOT_STEPS, next_root};
 use crate::counters::{Generation, Known, Leave, MAX_ONCE_IDS, is_new};
 use crate::dsse::{Envelope, PayloadKind};
 use crate::root::Role;
 use crate::{
     Accepted, Assignment, Beacon, Breakglass, Clock, Code, Digest, MAX_ROOT_BYTES, Refusal, Revocation, Root, Time,
-    Trust, Verified, assignment, verify_revocation,
+    Trust, Verified, assignment, breakglass, verify_revocation,
 };
 
 impl Trust {
@@ -27,6 +26,10 @@ impl Trust {
             return Err(chain::too_many());
         }
         let next = next_root(&self.root, bytes)?;
+        let again = next.version <= self.counters.root_version;
+        if again {
+            self.counters.check_leads_to(&next)?;
+        }
         self.roots_taken += 1;
         if next.clock_reset > self.counters.clock_reset {
             self.clock = Clock::new(self.device.built);
@@ -37,12 +40,14 @@ impl Trust {
             self.clock.doubt();
             self.told = None;
         }
-        if next.role_epoch(Role::Breakglass) > self.root.role_epoch(Role::Breakglass) {
+        if next.epoch(Role::Breakglass) > self.counters.breakglass_epoch {
             self.counters.breakglass_epoch = next.epoch(Role::Breakglass);
             self.counters.once_ids.clear();
             self.counters.leaves.clear();
         }
-        (self.counters.root_version, self.counters.root_sha256) = (next.version, next.digest());
+        if !again {
+            (self.counters.root_version, self.counters.root_sha256) = (next.version, next.digest());
+        }
         self.clock.learn(next.issued, uptime_ms);
         self.counters.time = self.clock.low(uptime_ms);
         self.root = next.clone();
@@ -80,6 +85,7 @@ impl Trust {
     /// `E_EXPIRED`, `E_EXPIRED_ROOT`, `E_ROOT_OLD`, `E_REVOCATION_OLD`, `E_TIME_JUMP`.
     pub fn accept_assignment(&mut self, bytes: &[u8], uptime_ms: u64) -> Result<Accepted<Assignment>, Refusal> {
         let newer = assignment::believe(&self.root, self.dated(), &self.device.id, bytes)?;
+        self.check_root_reached()?;
         self.check_root_valid(uptime_ms)?;
         self.check_device()?;
         let generation = Generation { role_epoch: newer.role_epoch, seq: newer.seq };
@@ -125,8 +131,8 @@ impl Trust {
     /// A refusal when the form, the addressee or the signatures are wrong, `E_REVOKED_KEY`, `E_REPLAY`,
     /// `E_EXPIRED`, `E_EXPIRED_ROOT`, `E_TIME_JUMP`, `E_LIMIT` when too many uses are remembered.
     pub fn accept_breakglass(&mut self, bytes: &[u8], uptime_ms: u64) -> Result<Verified<Breakglass>, Refusal> {
-        let me = (self.device.id.as_str(), self.device.class.as_str());
-        let leave = verify_breakglass(&self.root, self.dated(), me, bytes)?;
+        let leave = breakglass::believe(&self.root, self.dated(), bytes)?;
+        leave.to.check(&self.device.id, &self.device.class)?;
         self.check_root_valid(uptime_ms)?;
         if self.counters.once_ids.contains(&leave.once_id) {
             return Err(Refusal::new(Code::Replay, format!("the breakglass `{}` was used before", leave.once_id)));

@@ -4,7 +4,9 @@
 //! (`petrel verify --explain`). What needs hands (the golden vectors, the engine) is not here.
 
 use crate::rules::{Judgement, Rule};
-use crate::{Code, Intent, Manifest, Refusal, Resource, Severity, Statement, StreamAssignment, Trust, Verified};
+use crate::{
+    Code, Digest, Intent, Manifest, Refusal, Resource, Severity, Statement, StreamAssignment, Trust, Verified,
+};
 
 /// What a bundle would run on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,10 +57,17 @@ impl Trust {
             .ask(Rule::ManifestInScope, manifest.as_ref(), UNSIGNED, |m| m.as_ref().map(drop).map_err(Clone::clone));
         let bundle = statement.ok().zip(manifest.and_then(Result::ok));
         let known = bundle.as_ref();
-        judgement.ask(Rule::NotRevoked, known, UNSIGNED, |(s, m)| self.check_not_revoked(s, m));
+        judgement.ask(Rule::NotRevoked, known, UNSIGNED, |(s, m)| {
+            self.check_not_revoked(s.digest(), &m.stream, m.release.get())
+        });
         judgement.ask(Rule::Assigned, known, UNSIGNED, |(s, m)| self.check_assigned(offer.order, s, m));
-        judgement.ask(Rule::InTime, known, UNSIGNED, |(_, m)| self.check_in_time(offer.order, m, uptime_ms));
-        judgement.ask(Rule::RollbackDeclared, known, UNSIGNED, |(_, m)| self.check_rollback(offer, m, uptime_ms));
+        judgement.ask(Rule::InTime, known, UNSIGNED, |(_, m)| {
+            m.expires.map_or(Ok(()), |expires| self.check_not_expired("bundle", expires, uptime_ms))?;
+            self.check_in_time(offer.order, uptime_ms)
+        });
+        judgement.ask(Rule::RollbackDeclared, known, UNSIGNED, |(_, m)| {
+            self.check_rollback(offer.order, offer.active, (&m.stream, m.release.get()), uptime_ms)
+        });
         judgement
             .ask(Rule::AboveFloor, known, UNSIGNED, |(_, m)| self.check_floor(&m.stream, m.release.get(), uptime_ms));
         judgement.ask(Rule::RootForBundle, known, UNSIGNED, |(_, m)| self.check_root_for(m));
@@ -73,6 +82,22 @@ impl Trust {
         judgement
     }
 
+    /// Asks what can be asked of an order before a byte of its bundle is fetched.
+    ///
+    /// # Errors
+    /// The first refusal.
+    pub fn judge_order(&self, order: &StreamAssignment, active: Option<u64>, uptime_ms: u64) -> Result<(), Refusal> {
+        let release = order.release.get();
+        self.check_root_valid(uptime_ms)?;
+        self.check_up_to_date()?;
+        self.check_fresh(uptime_ms)?;
+        self.check_device()?;
+        self.check_not_revoked(order.statement_sha256, &order.stream, release)?;
+        self.check_in_time(Some(order), uptime_ms)?;
+        self.check_rollback(Some(order), active, (&order.stream, release), uptime_ms)?;
+        self.check_floor(&order.stream, release, uptime_ms)
+    }
+
     fn check_up_to_date(&self) -> Result<(), Refusal> {
         if self.counters.floors_unknown {
             return Err(Refusal::new(
@@ -80,9 +105,10 @@ impl Trust {
                 "this device lost its memory: the bridge must answer before it installs",
             ));
         }
-        if self.counters.revocation.is_some() && self.revocation.is_none() {
+        if self.revocation_is_lost() {
             return Err(Refusal::new(Code::RevocationOld, "the revocation that was known is not at hand"));
         }
+        self.check_root_reached()?;
         self.told.map_or(Ok(()), |(root, revocation)| self.check_known(root, revocation, "the beacon"))
     }
 
@@ -93,13 +119,12 @@ impl Trust {
         Ok(())
     }
 
-    fn check_not_revoked(&self, statement: &Verified<Statement>, manifest: &Manifest) -> Result<(), Refusal> {
-        let word =
-            |r: &Verified<crate::Revocation>| r.severity(statement.digest(), &manifest.stream, manifest.release.get());
+    fn check_not_revoked(&self, bundle: Digest, stream: &str, release: u64) -> Result<(), Refusal> {
+        let word = |r: &Verified<crate::Revocation>| r.severity(bundle, stream, release);
         match self.revocation.as_ref().and_then(word) {
             None | Some(Severity::Info) => Ok(()),
             Some(Severity::NoNew | Severity::Fallback | Severity::Stop) => {
-                let detail = format!("release {} of {} was taken away", manifest.release, manifest.stream);
+                let detail = format!("release {release} of {stream} was taken away");
                 Err(Refusal::new(Code::RevokedBundle, detail))
             }
         }
@@ -138,15 +163,7 @@ impl Trust {
         Ok(())
     }
 
-    fn check_in_time(
-        &self,
-        order: Option<&StreamAssignment>,
-        manifest: &Manifest,
-        uptime_ms: u64,
-    ) -> Result<(), Refusal> {
-        if let Some(expires) = manifest.expires {
-            self.check_not_expired("bundle", expires, uptime_ms)?;
-        }
+    fn check_in_time(&self, order: Option<&StreamAssignment>, uptime_ms: u64) -> Result<(), Refusal> {
         if let Some(deadline) = order.and_then(|o| o.deadline) {
             self.check_not_expired("deadline of the assignment", deadline, uptime_ms)?;
         }
@@ -158,20 +175,25 @@ impl Trust {
         }
     }
 
-    fn check_rollback(&self, offer: &Offer<'_>, manifest: &Manifest, uptime_ms: u64) -> Result<(), Refusal> {
-        let release = manifest.release.get();
-        let from = offer.order.and_then(|o| o.from_release).map(|from| from.get());
-        if let (Some(active), Some(from)) = (offer.active, from)
+    fn check_rollback(
+        &self,
+        order: Option<&StreamAssignment>,
+        active: Option<u64>,
+        (stream, release): (&str, u64),
+        uptime_ms: u64,
+    ) -> Result<(), Refusal> {
+        let from = order.and_then(|o| o.from_release).map(|from| from.get());
+        if let (Some(active), Some(from)) = (active, from)
             && active != from
         {
             let detail = format!("the assignment leaves release {from}, active is {active}");
             return Err(Refusal::new(Code::Mismatch, detail));
         }
-        let Some(active) = offer.active.filter(|active| release < *active) else { return Ok(()) };
-        if self.has_leave(&manifest.stream, release, uptime_ms) {
+        let Some(active) = active.filter(|active| release < *active) else { return Ok(()) };
+        if self.has_leave(stream, release, uptime_ms) {
             return Ok(());
         }
-        if offer.order.is_none_or(|o| o.intent != Intent::Rollback) {
+        if order.is_none_or(|o| o.intent != Intent::Rollback) {
             let detail = format!("release {release} is older than {active} and no rollback was declared");
             return Err(Refusal::new(Code::UndeclaredRollback, detail));
         }

@@ -33,7 +33,7 @@ mod verified;
 
 pub use assignment::{Assignment, Intent, StreamAssignment, Trial, verify_assignment};
 pub use beacon::Beacon;
-pub use breakglass::{Breakglass, Recipients};
+pub use breakglass::{Breakglass, Recipients, verify_breakglass};
 pub use chain::{MAX_ROOT_STEPS, catch_up, next_root};
 pub use checkpoint::{Checkpoint, verify_checkpoint};
 pub use clock::{Clock, ClockState};
@@ -44,18 +44,18 @@ pub use dsse::{Envelope, PayloadKind, Signature, key_id, pae};
 pub use judge::{Board, Offer};
 pub use manifest::{
     Budget, FileRole, GoldenTerms, Hardware, ListedFile, Manifest, ManifestPort, Runtime, default_release,
-    verify_manifest,
+    known_manifest, verify_manifest,
 };
 pub use oms::{ModelFile, model_signature, verify_model_signature};
 pub use refusal::{Code, Refusal};
 pub use revocation::{
     Releases, Revocation, RevokedBundle, RevokedDevice, RevokedFrom, RevokedKey, Severity, WhichBundle,
-    verify_revocation,
+    next_revocation, verify_revocation,
 };
 pub use root::{Key, OnRevoked, Policy, Role, RoleKeys, Root, Scheme, Scope, verify_root};
 pub use rules::{Finding, Judgement, Outcome, Rule};
 pub use standing::{Course, Held, Standing};
-pub use statement::{Resource, SIGNED_OUTSIDE, Statement, verify_statement};
+pub use statement::{Resource, SIGNED_OUTSIDE, Statement, known_statement, verify_statement};
 pub use strict::{Time, U53};
 pub use trust::{Accepted, Device, Trust};
 pub use verified::Verified;

@@ -160,16 +160,25 @@ pub fn verify_manifest(
     statement: &Verified<Statement>,
     bytes: &[u8],
 ) -> Result<Verified<Manifest>, Refusal> {
-    strict::limit("manifest", bytes, MAX_DOCUMENT_BYTES)?;
-    let missing = || Refusal::new(Code::Missing, "the statement lists no manifest.json");
-    statement.resource("manifest.json").ok_or_else(missing)?.check_bytes(bytes)?;
-    let manifest: Manifest = strict::parse_versioned("manifest", bytes)?;
+    let manifest = known_manifest(statement, bytes)?;
     let in_scope = statement.signers().iter().filter(|key| root.in_scope(key, &manifest.stream)).count();
     if in_scope == 0 {
         let detail = format!("its publisher may not sign for stream `{}`", manifest.stream);
         return Err(Refusal::new(Code::Scope, detail));
     }
     dsse::enough("bundle envelope", in_scope, root.threshold(Role::Publisher))?;
+    Ok(manifest)
+}
+
+/// The manifest that a believed statement signs; who may sign for its stream is not asked.
+///
+/// # Errors
+/// A refusal when a byte, the form or the list of files is wrong.
+pub fn known_manifest(statement: &Verified<Statement>, bytes: &[u8]) -> Result<Verified<Manifest>, Refusal> {
+    strict::limit("manifest", bytes, MAX_DOCUMENT_BYTES)?;
+    let missing = || Refusal::new(Code::Missing, "the statement lists no manifest.json");
+    statement.resource("manifest.json").ok_or_else(missing)?.check_bytes(bytes)?;
+    let manifest: Manifest = strict::parse_versioned("manifest", bytes)?;
     let listed: BTreeSet<&str> = manifest.files.iter().map(|f| f.name.as_str()).chain(["manifest.json"]).collect();
     let signed: BTreeSet<&str> = statement.resources().iter().map(|r| r.name.as_str()).collect();
     if listed != signed || listed.len() != manifest.files.len() + 1 {

@@ -143,6 +143,14 @@ codes! {
     Version = "E_VERSION", "Update the older side.";
 }
 
+impl Code {
+    /// Whether time or a newer document can take this reason away: what it hinders waits, and is not refused
+    /// for good.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Code::Early | Code::ExpiredRoot | Code::RevocationOld | Code::RootOld | Code::Stale)
+    }
+}
+
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())

@@ -188,3 +188,25 @@ pub fn verify_revocation(root: &Verified<Root>, bytes: &[u8]) -> Result<Verified
     }
     Ok(Verified::new(revocation, &envelope.payload))
 }
+
+/// Believes the revocation that follows `last`.
+///
+/// # Errors
+/// What [`verify_revocation`] refuses; `E_ROLLBACK_REV` for one that is not newer, or that gives a key or a
+/// floor back within its epoch.
+pub fn next_revocation(
+    root: &Verified<Root>,
+    last: Option<&Verified<Revocation>>,
+    bytes: &[u8],
+) -> Result<Verified<Revocation>, Refusal> {
+    let newer = verify_revocation(root, bytes)?;
+    let Some(last) = last else { return Ok(newer) };
+    if (newer.role_epoch, newer.version) <= (last.role_epoch, last.version) {
+        let detail = format!("revocation {} was offered, {} is the newest", newer.version, last.version);
+        return Err(Refusal::new(Code::RollbackRev, detail));
+    }
+    if newer.role_epoch == last.role_epoch {
+        last.check_takes_nothing_back(&newer)?;
+    }
+    Ok(newer)
+}

@@ -270,6 +270,21 @@ pub(crate) fn believe(
     Ok(Verified::new(Statement::parse(&envelope.payload, signers)?, &envelope.payload))
 }
 
+/// Reads the envelope of a bundle that was believed before and is known by its digest. Who signed it is
+/// not asked again, so what runs goes on when its publisher leaves; nobody is among its signers.
+///
+/// # Errors
+/// `E_MISMATCH` when it is another bundle's, or a refusal when the form is wrong.
+pub fn known_statement(bundle: Digest, bytes: &[u8]) -> Result<Verified<Statement>, Refusal> {
+    let envelope = Envelope::parse(PayloadKind::Bundle, bytes, MAX_DOCUMENT_BYTES)?;
+    let found = Digest::of(&envelope.payload);
+    if found != bundle {
+        let detail = format!("the envelope is of bundle {}, asked was {}", found.short(), bundle.short());
+        return Err(Refusal::new(Code::Mismatch, detail));
+    }
+    Ok(Verified::new(Statement::parse(&envelope.payload, Vec::new())?, &envelope.payload))
+}
+
 /// Digest over the raw digests in the order of the names.
 fn root_digest(digests: impl Iterator<Item = Digest>) -> Digest {
     let mut hash = Sha256::new();

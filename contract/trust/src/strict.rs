@@ -235,7 +235,7 @@ impl Time {
     }
 
     /// The moment that a document can write which is nearest to these seconds since 1970.
-    pub(crate) fn clamped(seconds: i64) -> Self {
+    pub fn clamped(seconds: i64) -> Self {
         Self(jiff::Timestamp::from_second(seconds.clamp(0, END)).unwrap_or(jiff::Timestamp::MAX))
     }
 

@@ -128,6 +128,17 @@ impl Trust {
         Ok(Self::with(device, root, revocation, counters))
     }
 
+    /// The same when the newest root was lost on disk: from `root`, an older one such as the device was
+    /// given at first. Nothing is forgotten, and nothing is installed until the lost one came again.
+    ///
+    /// # Errors
+    /// What [`verify_root`] refuses; `E_ROOT_FORK` when `root` is newer than what was believed, or another one.
+    pub fn from_older_root(device: Device, fleet: &str, counters: Counters, root: &[u8]) -> Result<Self, Refusal> {
+        let root = verify_root(fleet, root)?;
+        counters.check_leads_to(&root)?;
+        Ok(Self::with(device, root, None, counters))
+    }
+
     fn with(
         device: Device,
         root: Verified<Root>,
@@ -151,6 +162,11 @@ impl Trust {
     /// The revocation in use.
     pub fn revocation(&self) -> Option<&Verified<Revocation>> {
         self.revocation.as_ref()
+    }
+
+    /// Whether a revocation was believed that is not at hand: it was lost on the disk, and must come again.
+    pub fn revocation_is_lost(&self) -> bool {
+        self.counters.revocation.is_some() && self.revocation.is_none()
     }
 
     /// The time.
@@ -202,15 +218,15 @@ impl Trust {
         verify_manifest(&self.root, statement, bytes)
     }
 
-    /// A bundle proved itself: its security floor holds from now on, and leave to go under the floor for
-    /// it is used up. What is on trial raises nothing.
+    /// A release of `stream` proved itself: the security floor of its verified manifest holds from now
+    /// on, and leave to go under the floor for it is used up. What is on trial raises nothing.
     ///
     /// # Errors
     /// `E_LIMIT` when more than 1,024 streams would have a floor.
-    pub fn confirm(&mut self, manifest: &Verified<Manifest>) -> Result<(), Refusal> {
-        self.counters.raise_floor(&manifest.stream, manifest.security_floor)?;
-        if self.counters.leaves.get(&manifest.stream).is_some_and(|leave| leave.release == manifest.release) {
-            self.counters.leaves.remove(&manifest.stream);
+    pub fn confirm(&mut self, stream: &str, release: U53, security_floor: U53) -> Result<(), Refusal> {
+        self.counters.raise_floor(stream, security_floor)?;
+        if self.counters.leaves.get(stream).is_some_and(|leave| leave.release == release) {
+            self.counters.leaves.remove(stream);
         }
         Ok(())
     }
@@ -223,6 +239,15 @@ impl Trust {
         if self.root_expired(uptime_ms) {
             let detail = format!("root {} expired at {}", self.root.version, self.root.expires);
             return Err(Refusal::new(Code::ExpiredRoot, detail));
+        }
+        Ok(())
+    }
+
+    /// Refuses while the root that was believed is not at hand again.
+    pub(crate) fn check_root_reached(&self) -> Result<(), Refusal> {
+        let (known, found) = (self.counters.root_version, self.root.version);
+        if found < known {
+            return Err(Refusal::new(Code::RootOld, format!("root {known} was lost on disk, {found} is at hand")));
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! It says what goes to whom and has no clock: `world` moves the messages and decides how long each is
 //! under way. tests/end_to_end/conformance.rs holds it against real brokers.
 
-use protocol::{Profile, Report, Verdict};
+use protocol::{DocumentKind, Profile, Report, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
@@ -23,6 +23,10 @@ pub(super) enum Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Topic {
     Assignment(usize),
+    /// The answer to a device's hello.
+    Answer(usize),
+    /// A document for everybody, and the version of a root.
+    All(DocumentKind, u64),
     Envelope(Digest),
     Chunk(Digest),
     Hello(usize),
@@ -42,6 +46,7 @@ pub(super) enum Payload {
     Hello {
         boot: u64,
         seq: u64,
+        nonce: String,
         profile: Profile,
     },
     Need {
@@ -107,7 +112,7 @@ impl Topic {
     pub(super) fn is_up(self) -> bool {
         match self {
             Topic::Hello(_) | Topic::Need(_) | Topic::Presence(_) | Topic::Report(_) | Topic::Verdict(_) => true,
-            Topic::Assignment(_) | Topic::Envelope(_) | Topic::Chunk(_) => false,
+            Topic::Assignment(_) | Topic::Answer(_) | Topic::All(..) | Topic::Envelope(_) | Topic::Chunk(_) => false,
         }
     }
 }

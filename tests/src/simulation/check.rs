@@ -10,7 +10,7 @@ use super::scenario::{DEVICES, Flaw, Scenario};
 use super::world::World;
 use agent_core::{Agent, Effect, Installed, Ledger, StreamLedger};
 use bridge_core::{Bridge, Effect as LandEffect, Phase, Record, Rollout};
-use protocol::{DeviceId, Outcome, Report, Verdict};
+use protocol::{DeviceId, Generation, Outcome, Report, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Digest, StreamAssignment};
 
@@ -53,16 +53,29 @@ struct Seen {
     disk: Ledger,
     /// Every verdict that its disk ever held, by sequence.
     verdicts: BTreeMap<u64, Verdict>,
-    /// Bundles that its hands verified, and that passed the probe.
-    verified: BTreeSet<Digest>,
+    /// Bundles that its hands found whole, and that passed the probe.
+    examined: BTreeSet<Digest>,
     probed: BTreeSet<Digest>,
 }
 
 impl Seen {
-    /// What the disk says of a stream, if it is a stream that is not retired.
-    fn stream(&self, name: &protocol::StreamName) -> StreamLedger {
-        self.disk.streams.get(name).cloned().unwrap_or_default()
+    /// What the disk says should serve, and what in its place.
+    fn serving(&self, name: &protocol::StreamName) -> Option<(Installed, Option<Installed>)> {
+        self.disk.streams.get(name).and_then(serving)
     }
+}
+
+fn serving(stream: &StreamLedger) -> Option<(Installed, Option<Installed>)> {
+    match (stream.trial, stream.active.filter(|_| !stream.silenced)) {
+        (Some(trial), active) => Some((trial.candidate, active)),
+        (None, Some(active)) => Some((active, None)),
+        (None, None) => None,
+    }
+}
+
+/// The newest assignment that a disk says was accepted.
+fn accepted(ledger: &Ledger) -> Option<trust::Generation> {
+    ledger.trust.as_ref().and_then(trust::Counters::assignment)
 }
 
 impl Checks {
@@ -87,8 +100,8 @@ impl Checks {
         rule(*ledger == seen.disk, "a ledger is read back as it was saved", || format!("d-{device:02}: {ledger:?}"))
     }
 
-    pub(super) fn device_verified(&mut self, device: usize, bundle: Digest) {
-        self.devices[device].verified.insert(bundle);
+    pub(super) fn device_examined(&mut self, device: usize, bundle: Digest) {
+        self.devices[device].examined.insert(bundle);
     }
 
     pub(super) fn device_probed(&mut self, device: usize, bundle: Digest) {
@@ -101,15 +114,15 @@ impl Checks {
         let old = std::mem::replace(&mut seen.disk, now);
         let now = &seen.disk;
         let who = || format!("d-{device:02} from {old:?} to {now:?}");
-        let grows = now.generation >= old.generation && now.boot >= old.boot;
-        rule(grows, "accepted generations never go back", who)?;
-        for (name, before) in &old.streams {
-            let floor = now.streams.get(name).map_or(0, |s| s.floor);
-            rule(floor >= before.floor, "a floor never falls, not even for a retired stream", who)?;
+        rule(now.boot >= old.boot, "boots are counted", who)?;
+        if let Some(before) = &old.trust {
+            let fell = now.trust.as_ref().map_or(vec!["all"], |now| now.behind(before));
+            let what = || format!("{fell:?}: {}", who());
+            rule(fell.is_empty(), "nothing that was believed is forgotten: no generation, no floor", what)?;
         }
         for stream in now.streams.values() {
             for installed in [stream.active, stream.trial.map(|t| t.candidate)].into_iter().flatten() {
-                let known = seen.verified.contains(&installed.bundle) && seen.probed.contains(&installed.bundle);
+                let known = seen.examined.contains(&installed.bundle) && seen.probed.contains(&installed.bundle);
                 rule(known, "nothing is active or on trial that was not verified and probed", who)?;
             }
             if let Some(active) = stream.active {
@@ -144,23 +157,26 @@ impl Checks {
         let disk = &seen.disk;
         let holds = match effect {
             Effect::Serve { stream, bundle, fallback } => {
-                let should = seen.stream(stream).serving();
+                let should = seen.serving(stream);
                 should.map(|(m, f)| (m.bundle, f.map(|f| f.bundle))) == Some((*bundle, *fallback))
             }
-            Effect::StopServing { stream } => seen.stream(stream).serving().is_none(),
-            Effect::Probe { bundle } => seen.verified.contains(bundle),
+            Effect::StopServing { stream } => seen.serving(stream).is_none(),
+            Effect::Probe { bundle } => seen.examined.contains(bundle),
             Effect::Fetch { bundle, .. } => {
-                disk.streams.values().any(|s| s.wanted.as_ref().is_some_and(|w| w.target.bundle == *bundle))
+                disk.streams.values().any(|s| s.wanted.as_ref().is_some_and(|w| w.target().bundle == *bundle))
             }
             Effect::DeliverVerdict(verdict) => seen.verdicts.get(&verdict.seq) == Some(verdict),
             Effect::PublishReport(report) => *report == reported(report, disk),
             Effect::SayHello { boot, .. } => *boot == disk.boot,
             Effect::Keep { bundles } => disk.streams.values().all(|s| needs(s).all(|n| bundles.contains(&n.bundle))),
             Effect::Discard { bundle } => {
-                let in_use = |s: &StreamLedger| s.serving().is_some_and(|(main, _)| main.bundle == *bundle);
+                let in_use = |s: &StreamLedger| serving(s).is_some_and(|(main, _)| main.bundle == *bundle);
                 !disk.streams.values().any(in_use)
             }
-            Effect::StopFetching { .. } | Effect::Verify { .. } => true,
+            Effect::StopFetching { .. } | Effect::Examine { .. } => true,
+            Effect::AwaitRoot { version } => {
+                disk.trust.as_ref().is_some_and(|trust| trust.root_version() + 1 == *version)
+            }
         };
         let differs = || format!("d-{device:02}: {effect:?}, its disk says {disk:?}");
         rule(holds, "what is said and done follows from what is on the disk", differs)
@@ -171,7 +187,7 @@ impl Checks {
         let Some(process) = process else { return Ok(()) };
         let seen = &self.devices[device];
         for name in seen.disk.streams.keys().filter(|name| !process.loads.contains_key(*name)) {
-            let should = seen.stream(name).serving().map(|(main, _)| main.bundle);
+            let should = seen.serving(name).map(|(main, _)| main.bundle);
             let serves = process.serving.get(name).map(|(main, _)| *main);
             let differs = || format!("d-{device:02} serves {serves:?} of {name}, its disk says {should:?}");
             rule(serves == should, "what should serve, serves", differs)?;
@@ -201,7 +217,7 @@ impl Checks {
                 }
                 Record::NoDevice { id } => drop(self.land.remove(&id)),
                 Record::Rollout(rollout) => moved.push(*rollout),
-                Record::Release(_) | Record::Deed(_) => {}
+                Record::Release(_) | Record::Document(_) | Record::Beacons { .. } | Record::Deed(_) => {}
             }
         }
         for rollout in moved {
@@ -245,7 +261,7 @@ impl Checks {
     /// A step of land was committed.
     pub(super) fn land_stepped(&mut self, bridge: &Bridge, effects: &[LandEffect]) -> Result<(), Violation> {
         self.steps += 1;
-        let bound = 2 * DEVICES + 2 * bridge.releases().len() + 2;
+        let bound = 2 * DEVICES + 2 * bridge.releases().len() + 2 + 6;
         rule(effects.len() <= bound, "the effects of a step are bounded", || format!("land: {effects:?}"))?;
         // All devices are many: one step in eight will do, since what was forgotten stays forgotten.
         let same =
@@ -298,7 +314,7 @@ impl Checks {
         let seen = &self.devices[device];
         let both = || format!("{:?}\nland wants {:?}", seen.disk, row.desired);
         rule(seen.disk.outbox.is_empty(), "every verdict arrives", both)?;
-        let newest = seen.disk.generation.map_or(0, |g| g.seq);
+        let newest = accepted(&seen.disk).map_or(0, |g| g.seq.get());
         rule(newest == row.generation, "every device has its newest assignment", both)?;
         for (name, stream) in &seen.disk.streams {
             let desired = row.desired.get(name);
@@ -369,11 +385,14 @@ fn reported(said: &Report, ledger: &Ledger) -> Report {
             answers: counted(name).map_or(0, |c| c.answers),
             errors: counted(name).map_or(0, |c| c.errors),
         }),
-        floor: s.floor,
+        floor: ledger.trust.as_ref().map_or(0, |trust| trust.floor(name.as_str())),
+        standing: protocol::Standing::Good,
+        held: said.streams.iter().find(|row| row.stream == *name).and_then(|row| row.held.clone()),
     };
     Report {
         boot: ledger.boot,
-        generation: ledger.generation,
+        generation: accepted(ledger).map(|g| Generation { role_epoch: g.role_epoch.get(), seq: g.seq.get() }),
+        root_version: ledger.trust.as_ref().map_or(0, trust::Counters::root_version),
         streams: ledger.streams.iter().map(row).collect(),
         ..said.clone()
     }

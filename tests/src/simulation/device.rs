@@ -1,7 +1,7 @@
 //! The hands of a device, modelled: its disk, its connection, its fetches, its worker.
 //!
-//! They believe nothing that `trust` does not: envelopes, files and assignments are really verified.
-//! They decide nothing: what to do is the real core's, what must hold is `check`'s.
+//! They believe nothing that `trust` does not: envelopes and files are really verified, and what land signs
+//! is verified by the core. They decide nothing: what to do is the real core's, what must hold is `check`'s.
 
 use super::broker::{Client, Link, Message, Payload, Topic};
 use super::check::Violation;
@@ -9,11 +9,11 @@ use super::faults::{Crash, Faults};
 use super::scenario::{Flaw, MINUTE, Millis, SECOND};
 use super::world::{Happening, World, flipped};
 use crate::signer::{FLEET, resources};
-use agent_core::{Agent, Effect, Event, Now, Step};
-use protocol::{DeviceId, Profile, StreamName};
+use agent_core::{Agent, Effect, Event, Found, Memory, Now, Step};
+use protocol::{DeviceId, DocumentKind, Profile, StreamName};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
-use trust::{Assignment, Code, Digest, Manifest, Refusal, Root, Statement, Verified};
+use trust::{Code, Digest, Refusal, Root, Statement, Verified};
 
 /// A device: what outlives a power cut, and the process that does not.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct Device {
     pub(super) id: DeviceId,
     /// The ledger as bytes; empty before the first start.
     ledger: Vec<u8>,
+    /// Roots and revocations that were believed.
+    documents: BTreeMap<Digest, Vec<u8>>,
     folders: BTreeMap<Digest, Folder>,
     /// The number of the process.
     life: u64,
@@ -61,7 +63,7 @@ struct Folder {
 pub(super) enum Job {
     Connect,
     Stored(Digest),
-    Verify(Digest),
+    Examine(Digest),
     Probe(Digest),
     Load(StreamName),
     Traffic {
@@ -78,10 +80,9 @@ pub(super) enum Job {
     },
 }
 
-/// What was verified already; the same bytes are not verified twice in a world.
+/// What was read already; the same bytes are not read twice in a world.
 #[derive(Debug, Default)]
 pub(super) struct Believed {
-    assignments: BTreeMap<(usize, Digest), Result<Verified<Assignment>, Refusal>>,
     statements: BTreeMap<Digest, Result<Verified<Statement>, Refusal>>,
 }
 
@@ -93,20 +94,18 @@ impl Believed {
 }
 
 impl Folder {
-    /// Everything that a device checks before it believes a bundle.
-    fn verify(
-        &self,
-        root: &Verified<Root>,
-        seen: &mut Believed,
-        bundle: Digest,
-    ) -> Result<Verified<Manifest>, Refusal> {
+    /// What lies there, when it is exactly what was signed.
+    fn examine(&self, root: &Verified<Root>, seen: &mut Believed, bundle: Digest) -> Result<Box<Found>, Refusal> {
         let missing = || Refusal::new(Code::Missing, "no envelope");
-        let statement = seen.statement(root, self.envelope.as_ref().ok_or_else(missing)?)?;
+        let envelope = self.envelope.as_ref().ok_or_else(missing)?;
+        let statement = seen.statement(root, envelope)?;
         if statement.digest() != bundle {
             return Err(Refusal::new(Code::Mismatch, "another bundle"));
         }
-        statement.check_files(&resources(&self.files))?;
-        trust::verify_manifest(root, &statement, &self.files["manifest.json"])
+        let files = resources(&self.files);
+        statement.check_files(&files)?;
+        let manifest = self.files["manifest.json"].clone();
+        Ok(Box::new(Found { envelope: envelope.to_vec(), manifest, files, room: 1 << 30 }))
     }
 
     /// The signed files that are not there; `None` while nobody knows which they are.
@@ -133,6 +132,7 @@ impl Device {
         Self {
             id: id.clone(),
             ledger: Vec::new(),
+            documents: BTreeMap::new(),
             folders: BTreeMap::new(),
             life: 0,
             process: None,
@@ -158,7 +158,9 @@ impl World {
         };
         self.checks.device_read(device, &ledger)?;
         let id = self.devices[device].id.clone();
-        let (agent, step) = Agent::restore(FLEET.parse().expect("a good name"), id, profile(), 1, ledger);
+        let trust = self.library.signer.trust(&id, &ledger, &self.devices[device].documents);
+        let nonce = format!("{:032x}", self.rng.u128(..));
+        let (agent, step) = Agent::restore(FLEET.parse().expect("a good name"), id, profile(), nonce, trust, ledger);
         self.devices[device].process = Some(Process {
             agent,
             started: self.now,
@@ -223,14 +225,15 @@ impl World {
         self.steps += 1;
         let crash = self.faults.crash(&mut self.rng, self.now);
         let mut saved = None;
-        let committed = step.commit(|ledger| match crash {
+        let committed = step.commit(|memory| match crash {
             Crash::InSave => Err("the power went"),
             Crash::Never | Crash::After(_) => {
-                saved = Some(ledger.clone());
+                saved = Some(memory.clone());
                 Ok(())
             }
         });
-        if let Some(ledger) = saved {
+        if let Some(Memory { documents, ledger }) = saved {
+            self.devices[device].documents.extend(documents.into_iter().map(|d| (d.digest, d.bytes)));
             self.devices[device].ledger = serde_json::to_vec(&ledger).expect("a ledger has a JSON form");
             self.checks.device_saved(device, ledger, &self.scenario)?;
         }
@@ -275,14 +278,19 @@ impl World {
                 self.hand_on(device, 3 * SECOND..4 * SECOND, Job::AskAgain(bundle));
             }
             Effect::StopFetching { bundle } => drop(process.fetching.remove(&bundle)),
-            Effect::Verify { bundle } => self.hand_on(device, 20..500, Job::Verify(bundle)),
+            Effect::Examine { bundle } => self.hand_on(device, 20..500, Job::Examine(bundle)),
             Effect::Probe { bundle } => self.hand_on(device, 50..SECOND, Job::Probe(bundle)),
             Effect::Serve { stream, bundle, fallback } => self.load(device, stream, Some((bundle, fallback))),
             Effect::StopServing { stream } => self.load(device, stream, None),
             Effect::Discard { bundle } => drop(self.devices[device].folders.remove(&bundle)),
             Effect::Keep { bundles } => self.devices[device].folders.retain(|bundle, _| bundles.contains(bundle)),
-            Effect::SayHello { boot, seq, profile } => {
-                self.say(device, Topic::Hello(device), Payload::Hello { boot, seq, profile }, None);
+            Effect::AwaitRoot { version } => {
+                if let Some(link) = process.link {
+                    self.subscribe(device, link, Topic::All(DocumentKind::Root, version));
+                }
+            }
+            Effect::SayHello { boot, seq, nonce, profile } => {
+                self.say(device, Topic::Hello(device), Payload::Hello { boot, seq, nonce, profile }, None);
             }
             Effect::PublishReport(report) => {
                 self.say(device, Topic::Report(device), Payload::Report(Rc::new(report)), None);
@@ -328,16 +336,9 @@ impl World {
         let Payload::Bytes(bytes) = message.payload else { return Ok(()) };
         let root = self.library.signer.root();
         match message.topic {
-            Topic::Assignment(_) => {
-                let id = self.devices[device].id.clone();
-                let key = (device, Digest::of(&bytes));
-                let verify = || trust::verify_assignment(root, id.as_str(), &bytes);
-                let event = match self.believed.assignments.entry(key).or_insert_with(verify).clone() {
-                    Ok(assignment) => Event::AssignmentArrived(assignment),
-                    Err(refusal) => Event::DocumentRefused(refusal),
-                };
-                return self.tell_device(device, event);
-            }
+            Topic::Assignment(_) => return self.tell_document(device, DocumentKind::Assignment, &bytes),
+            Topic::Answer(_) => return self.tell_document(device, DocumentKind::Beacon, &bytes),
+            Topic::All(kind, _) => return self.tell_document(device, kind, &bytes),
             Topic::Envelope(bundle) => {
                 let size = self.fetched_size(device, bundle);
                 let Some(folder) = self.devices[device].folders.get_mut(&bundle) else { return Ok(()) };
@@ -365,6 +366,10 @@ impl World {
         Ok(())
     }
 
+    fn tell_document(&mut self, device: usize, kind: DocumentKind, bytes: &[u8]) -> Result<(), Violation> {
+        self.tell_device(device, Event::DocumentArrived { kind, bytes: bytes.to_vec() })
+    }
+
     fn fetched_size(&self, device: usize, bundle: Digest) -> Option<u64> {
         self.devices[device].process.as_ref()?.fetching.get(&bundle).map(|(size, _)| *size)
     }
@@ -384,12 +389,12 @@ impl World {
                 Some(_) => self.tell_device(device, Event::BundleStored { bundle }),
                 None => Ok(()),
             },
-            Job::Verify(bundle) => {
+            Job::Examine(bundle) => {
                 let folder = state.folders.entry(bundle).or_default();
-                match folder.verify(root, &mut self.believed, bundle) {
-                    Ok(manifest) => {
-                        self.checks.device_verified(device, bundle);
-                        self.tell_device(device, Event::BundleVerified { bundle, manifest: Box::new(manifest) })
+                match folder.examine(root, &mut self.believed, bundle) {
+                    Ok(found) => {
+                        self.checks.device_examined(device, bundle);
+                        self.tell_device(device, Event::BundleExamined { bundle, found })
                     }
                     // Every chunk was checked as it came: the disk did this, and another fetch mends it.
                     Err(_) => {
@@ -442,13 +447,17 @@ impl World {
         self.broker.connect(Client::Device(device), link);
         self.say(device, Topic::Presence(device), Payload::Presence { online: true }, None);
         self.subscribe(device, link, Topic::Assignment(device));
+        self.subscribe(device, link, Topic::Answer(device));
+        for kind in [DocumentKind::Revocation, DocumentKind::Beacon] {
+            self.subscribe(device, link, Topic::All(kind, 0));
+        }
         for bundle in fetching {
             self.fetch_on(device, bundle);
         }
         self.tell_device(device, Event::Connected)
     }
 
-    /// The worker loads what is next for a stream: verified again, whatever was verified before.
+    /// The worker loads what is next for a stream: read again, whatever was read before.
     fn do_load(&mut self, device: usize, stream: StreamName) -> Result<(), Violation> {
         let root = self.library.signer.root();
         let state = &mut self.devices[device];
@@ -461,7 +470,7 @@ impl World {
         let more = process.loads.contains_key(&stream);
         let mut check = |bundle: Digest| {
             let missing = || Refusal::new(Code::Missing, "it is not on the disk");
-            state.folders.get(&bundle).ok_or_else(missing)?.verify(root, &mut self.believed, bundle)
+            state.folders.get(&bundle).ok_or_else(missing)?.examine(root, &mut self.believed, bundle)
         };
         let event = match what {
             None => {

@@ -8,8 +8,9 @@ use super::check::Violation;
 use super::faults::{Crash, Faults};
 use super::scenario::{Ask, DEVICES, MINUTE, Millis, SECOND};
 use super::world::{Happening, World};
+use crate::signer::FLEET;
 use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, Status};
-use protocol::DeviceId;
+use protocol::{DeviceId, DocumentKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use trust::Digest;
@@ -44,6 +45,8 @@ enum Row {
     Device(DeviceId),
     Release(Digest),
     Rollout(u64),
+    Document(DocumentKind, u64),
+    Beacons,
 }
 
 /// The device of that name.
@@ -55,7 +58,8 @@ impl World {
     pub(super) fn start_land(&mut self) {
         let rows = self.land.rows.values();
         let records = rows.map(|bytes| serde_json::from_slice(bytes).expect("what was saved is read back"));
-        let bridge = Bridge::restore(records.collect::<Vec<Record>>());
+        let fleet = FLEET.parse().expect("a good name");
+        let bridge = Bridge::restore(fleet, records.collect::<Vec<Record>>()).expect("what was believed is believed");
         self.land.process = Some(Process { bridge, link: None, outgoing: BTreeMap::new(), given: 0, deadline: None });
         self.await_land_deadline();
         let life = self.land.life;
@@ -152,6 +156,8 @@ impl World {
             Record::Rollout(rollout) => drop(self.land.rows.insert(Row::Rollout(rollout.id), bytes)),
             // Nothing is decided from the audit log.
             Record::Deed(_) => {}
+            Record::Document(d) => drop(self.land.rows.insert(Row::Document(d.document, d.slot()), bytes)),
+            Record::Beacons { .. } => drop(self.land.rows.insert(Row::Beacons, bytes)),
         }
     }
 
@@ -185,11 +191,25 @@ impl World {
         match effect {
             Effect::PublishAssignment(draft) => {
                 let device = index(&draft.device);
-                let sign = || library.signer.assignment(&draft.device, draft.seq, &draft.streams).into();
+                let sign = || library.signer.drafted(&draft).into();
                 let bytes: Rc<[u8]> = self.land.signed.entry((device, draft.seq)).or_insert_with(sign).clone();
                 self.signed.push((device, bytes.clone()));
                 self.send(Topic::Assignment(device), Payload::Bytes(bytes), true);
             }
+            Effect::PublishBeacon(draft) => {
+                let bytes = library.signer.beacon(&draft, (EPOCH + self.now) / 1_000);
+                let (topic, retain) = match &draft.to {
+                    Some(device) => (Topic::Answer(index(device)), false),
+                    None => (Topic::All(DocumentKind::Beacon, 0), true),
+                };
+                self.send(topic, Payload::Bytes(bytes.into()), retain);
+            }
+            Effect::PublishDocument(document) => {
+                let slot = document.slot();
+                let bytes = Payload::Bytes(document.text.into_bytes().into());
+                self.send(Topic::All(document.document, slot), bytes, true);
+            }
+            Effect::Adopt { .. } => {}
             Effect::PublishBundle { bundle } => {
                 self.send_parts(bundle, true, None, true);
             }
@@ -240,9 +260,9 @@ impl World {
     pub(super) fn land_hears(&mut self, link: Link, queued: Option<u64>, message: Message) -> Result<(), Violation> {
         let name = |device: usize| self.scenario.names[device].clone();
         let event = match (message.topic, message.payload) {
-            (Topic::Hello(device), Payload::Hello { boot, seq, profile }) => {
+            (Topic::Hello(device), Payload::Hello { boot, seq, nonce, profile }) => {
                 let key = vec![u8::try_from(device).expect("few devices")];
-                Event::HelloReceived { device: name(device), boot, seq, key, profile }
+                Event::HelloReceived { device: name(device), boot, seq, key, nonce, profile }
             }
             (Topic::Need(device), Payload::Need { bundle, documents, chunks }) => {
                 let chunks = chunks.into_iter().map(|c| c.0).collect();
@@ -272,13 +292,14 @@ impl World {
     pub(super) fn ask(&mut self, ask: Ask) -> Result<(), Violation> {
         let event = match ask.clone() {
             Ask::Approve(device) => Event::DeviceApproved { device: self.scenario.names[device].clone() },
+            Ask::Document(kind, bytes) => Event::DocumentPushed { kind, bytes },
             Ask::Push(bundle) => Event::ReleasePushed(self.library.bundles[&bundle].released()),
             Ask::Start(request) => Event::RolloutRequested(request),
         };
         let answer = self.tell_land(event)?;
         self.note(|| format!("land answers {answer:?}"));
         match answer {
-            Some(Ok(_) | Err(Rejection::Invalid(_))) => {}
+            Some(Ok(_) | Err(Rejection::Invalid(_) | Rejection::Refused(_))) => {}
             Some(Err(Rejection::Conflict(_) | Rejection::NotFound(_))) | None => {
                 self.after(10 * SECOND..2 * MINUTE, Happening::Asked(ask));
             }

@@ -5,10 +5,10 @@
 use crate::signer::{Bundle, Signer, number, trial};
 use bridge_core::{RolloutRequest, Targets, WaveSize};
 use fastrand::Rng;
-use protocol::DeviceId;
+use protocol::{DeviceId, DocumentKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
-use trust::Digest;
+use trust::{Digest, RevokedDevice, Role};
 
 /// Milliseconds of the world.
 pub(super) type Millis = u64;
@@ -26,6 +26,8 @@ const LONG_DEADLINE_S: u64 = 6 * 3_600;
 #[derive(Debug)]
 pub(super) struct Library {
     pub(super) signer: Signer,
+    /// Two roots after the first one; the second of them renews the director and the beacon.
+    pub(super) roots: [Vec<u8>; 2],
     pub(super) bundles: BTreeMap<Digest, Bundle>,
 }
 
@@ -38,7 +40,13 @@ impl Library {
             let bundle =
                 |(stream, release)| signer.bundle(stream, release, |manifest| manifest.security_floor = number(1));
             let bundles = all.into_iter().flatten().map(bundle).map(|b| (b.digest, b)).collect();
-            Self { signer, bundles }
+            let second = signer.root_after(signer.root_bytes(), |_| ());
+            let third = signer.root_after(&second, |root| {
+                for role in [Role::Director, Role::Beacon] {
+                    root.roles.get_mut(role.as_str()).expect("every role is held").role_epoch = number(2);
+                }
+            });
+            Self { signer, roots: [second, third], bundles }
         })
     }
 }
@@ -69,6 +77,8 @@ pub(super) struct Quality {
 pub(super) enum Ask {
     /// Lets a device in.
     Approve(usize),
+    /// Brings a root or a revocation.
+    Document(DocumentKind, Vec<u8>),
     /// Brings a release.
     Push(Digest),
     /// Starts a rollout.
@@ -93,6 +103,10 @@ impl Scenario {
         let busy: BTreeSet<usize> = (0..DEVICES).filter(|_| rng.u8(..10) < 7).collect();
         let mut scenario =
             Self { names, busy, qualities: BTreeMap::new(), asks: Vec::new(), impatient: rng.u8(..10) == 0 };
+        scenario.asks.push((0, Ask::Document(DocumentKind::Root, library.signer.root_bytes().to_vec())));
+        if rng.bool() {
+            scenario.rotate(rng, library);
+        }
         let streams: &[&str] = if rng.bool() { &["digits"] } else { &["digits", "vibration"] };
         let mut releases = rng.usize(2..=4);
         for stream in streams {
@@ -111,6 +125,21 @@ impl Scenario {
     /// Whether `bundle` does not suit `device`.
     pub(super) fn fails(&self, device: usize, bundle: Digest, flaw: Flaw) -> bool {
         self.qualities.get(&bundle).is_some_and(|q| q.flaw == flaw && q.fails_on.contains(&device))
+    }
+
+    /// The root is rotated twice while things go wrong, and something is revoked that nobody runs.
+    fn rotate(&mut self, rng: &mut Rng, library: &Library) {
+        let mut at = 0;
+        for root in &library.roots {
+            at += rng.u64(SECOND..QUIET / 3);
+            self.asks.push((at, Ask::Document(DocumentKind::Root, root.clone())));
+        }
+        for version in 1..=rng.u64(1..=3) {
+            at += rng.u64(SECOND..QUIET / 10);
+            let taken = RevokedDevice::DeviceId("nobody".into());
+            let bytes = library.signer.revocation(version, |revocation| revocation.devices.push(taken));
+            self.asks.push((at, Ask::Document(DocumentKind::Revocation, bytes)));
+        }
     }
 
     /// Releases of one stream in their order, each rolled out; some again, some back.

@@ -9,7 +9,7 @@ use super::check::{Checks, Violation, rule};
 use super::device::{Believed, Device, Job};
 use super::faults::{Fault, Faults};
 use super::land::Land;
-use super::scenario::{Ask, DEVICES, Library, Millis, SECOND, Scenario};
+use super::scenario::{Ask, DEVICES, Library, Millis, QUIET, SECOND, Scenario};
 use bridge_core::Phase;
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -126,6 +126,9 @@ impl World {
     pub(super) fn live(mut self) -> (Outcome, Vec<String>) {
         let mut violation = None;
         while let Some(((at, _), happening)) = self.queue.pop_first() {
+            if self.rests(&happening) {
+                break;
+            }
             self.now = at;
             self.note(|| format!("{happening:?}"));
             let happened = self.happen(happening).and_then(|()| self.in_time());
@@ -148,6 +151,21 @@ impl World {
             violation,
         };
         (outcome, self.trace.unwrap_or_default())
+    }
+
+    /// Whether all that is left is the beat of beacons and hellos, which never ends.
+    fn rests(&self, next: &Happening) -> bool {
+        let beats =
+            |h: &Happening| matches!(h, Happening::LandDeadline { .. } | Happening::Hand { job: Job::Deadline, .. });
+        let settled = |p: &agent_core::Phase| p.target().is_none();
+        let idle = |d: &Device| d.process.as_ref().is_some_and(|p| p.agent.phases().values().all(settled));
+        let ended = || self.bridge().is_some_and(|b| b.rollouts().values().all(|r| r.wave().is_none()));
+        self.now > QUIET
+            && beats(next)
+            && self.queue.values().all(beats)
+            && self.all_connected()
+            && ended()
+            && self.devices.iter().all(idle)
     }
 
     fn in_time(&self) -> Result<(), Violation> {

@@ -1,11 +1,9 @@
 //! What devices say, in any bytes on any topic: understood or refused, never a panic, and never believed of another device.
 
 use super::*;
-use bridge_core::{Device, Heard as Newest};
 use protocol::{Profile, SIGNATURE_BYTES};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use std::collections::BTreeMap;
 use trust::{Envelope, Signature, pae};
 
 /// A bridge that let `rpi-1` in, and that device's key.
@@ -24,19 +22,13 @@ impl Bench {
         let spki = DeviceKey::from_point(pair.public_key().as_ref()).unwrap().spki().to_vec();
         let profile =
             Profile { board: "rpi4".into(), arch: "aarch64".into(), cores: 4, ram_mb: 1_024, agent: "0.1.0".into() };
-        let device = Device {
-            id: "rpi-1".parse().unwrap(),
-            key: spki,
-            status: Status::Approved,
-            profile,
-            online: true,
-            last_seen: 0,
-            heard: Newest::default(),
-            generation: 1,
-            desired: BTreeMap::new(),
-            report: None,
-        };
-        let bridge = Bridge::restore([Record::Device(Box::new(device))]);
+        let mut bridge = Bridge::restore("demo".parse().unwrap(), []).unwrap();
+        let (device, nonce): (DeviceId, _) = ("rpi-1".parse().unwrap(), "5d0c".into());
+        let hello = Event::HelloReceived { device: device.clone(), boot: 1, seq: 1, key: spki, nonce, profile };
+        for event in [hello, Event::DeviceApproved { device }] {
+            let committed = bridge.step(Now { unix: 1_700_000_000_000 }, event).commit(|_| anyhow::Ok(())).unwrap();
+            committed.answer.unwrap();
+        }
         Self { bridge, topics: Topics::new(&"demo".parse().unwrap()), pair, rng }
     }
 

@@ -21,6 +21,7 @@ use serde::Deserialize;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use trust::Role;
 use utoipa::IntoParams;
 
 /// Who holds no token that is known here, in the log.
@@ -164,7 +165,7 @@ fn hundred() -> u32 {
 pub(super) async fn list(State(doors): State<Doors>, Query(asks): Query<Asks>) -> Result<Json<AuditView>, Problem> {
     let Asks { after, limit, since, who, action } = asks;
     let lines = doors.store.audit(&Which { after, limit, since, who, action }).await?;
-    let fleet = doors.director.fleet().to_owned();
+    let fleet = doors.store.fleet().to_owned();
     Ok(Json(AuditView { fleet, items: lines.into_iter().map(LineView::from).collect() }))
 }
 
@@ -177,7 +178,7 @@ pub(super) async fn checkpoint(
 ) -> Result<Response, Problem> {
     doors.witness(&asked, "audit.checkpoint", "").await?;
     let head = doors.store.audit_head().await?;
-    let seconds = i64::try_from(unix_millis() / 1_000).unwrap_or(i64::MAX);
-    let signed = doors.director.checkpoint(&head, seconds)?;
+    let epoch = doors.driver.look(|bridge| bridge.believed().0.map_or(0, |root| root.role_epoch(Role::Director)));
+    let signed = doors.pen.checkpoint(&head, epoch.await?, unix_millis() / 1_000)?;
     Ok(([(CONTENT_TYPE, "application/json")], signed).into_response())
 }

@@ -5,15 +5,16 @@
 pub(crate) mod audit;
 mod bundles;
 mod devices;
+mod documents;
 mod problem;
 mod rollouts;
 mod status;
 pub(crate) mod view;
 
 use super::config::BridgeConfig;
-use super::director::Director;
 use super::driver::Driver;
 use super::library::Library;
+use super::pen::Pen;
 use super::store::Store;
 use crate::fault::Fault;
 use axum::Router;
@@ -46,7 +47,7 @@ pub(crate) struct Doors {
     /// Tokens, telemetry and the audit log.
     pub(crate) store: Store,
     /// Signs checkpoints of the audit log.
-    pub(crate) director: Arc<Director>,
+    pub(crate) pen: Arc<Pen>,
     /// How many lines of the audit log strangers may cause.
     pub(crate) strangers: audit::Strangers,
 }
@@ -82,6 +83,7 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(devices::approve))
         .routes(routes!(devices::reject))
         .routes(routes!(devices::telemetry))
+        .routes(routes!(documents::list, documents::publish))
         .routes(routes!(bundles::list))
         .routes(routes!(bundles::push))
         .routes(routes!(rollouts::list))

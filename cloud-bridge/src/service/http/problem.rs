@@ -52,6 +52,9 @@ impl From<Rejection> for Problem {
             Rejection::NotFound(_) => Self::not_found(detail),
             Rejection::Conflict(_) => Self::new(StatusCode::CONFLICT, rejection.code(), detail),
             Rejection::Invalid(_) => Self::invalid(detail),
+            Rejection::Refused(refusal) => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, refusal.code.as_str(), refusal.detail)
+            }
         }
     }
 }

@@ -39,7 +39,9 @@ pub(super) async fn start(
     let subject = format!("{}@{}", request.stream, request.version);
     match doors.request(&asked, "rollout.start", subject, Event::RolloutRequested(request)).await? {
         Answer::Started { rollout } => Ok((StatusCode::CREATED, Json(look(&doors, rollout).await?))),
-        Answer::Done | Answer::Known { .. } => Err(anyhow::anyhow!("a rollout was asked for and none began").into()),
+        Answer::Done | Answer::Known { .. } | Answer::Taken { .. } => {
+            Err(anyhow::anyhow!("a rollout was asked for and none began").into())
+        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the API shows: the core's records as people and machines read them.
 
 use bridge_core::audit::Line;
-use bridge_core::{Device, Phase, Release, Rollout, Status};
-use protocol::{Outcome, Running, StreamReport, Telemetry};
+use bridge_core::{Device, Phase, Release, Rollout, Status, StoredDocument};
+use protocol::{ClockState, DocumentKind, Outcome, Running, Standing, StreamReport, Telemetry};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -70,6 +70,14 @@ pub(crate) struct DeviceView {
     pub(crate) generation: u64,
     /// The generation that it reported.
     pub(crate) reported_generation: Option<u64>,
+    /// How well it knows the time: `unset`, `stale`, `fresh`, or `expired` with its root.
+    pub(crate) clock: Option<String>,
+    /// The root that it believes.
+    pub(crate) root_version: Option<u64>,
+    /// The revocation that it believes.
+    pub(crate) revocation: Option<u64>,
+    /// What is wrong with its memory.
+    pub(crate) alarm: Option<String>,
     /// What it should run and what it says it runs.
     pub(crate) streams: Vec<StreamView>,
     /// Refusals since its start, by code.
@@ -91,6 +99,10 @@ pub(crate) struct StreamView {
     pub(crate) trial: Option<u64>,
     /// What it should run is what it runs.
     pub(crate) converged: bool,
+    /// How the active release stands: `good`, `doubted`, or `unwanted` and `stopped`, which do not answer.
+    pub(crate) standing: String,
+    /// The code of what keeps the wanted release waiting; it may pass.
+    pub(crate) held: Option<String>,
 }
 
 /// A refusal, counted.
@@ -123,6 +135,14 @@ impl From<&Device> for DeviceView {
                 previous: said.and_then(|s| release(s.previous)),
                 trial: said.and_then(|s| s.trial).map(|t| t.release),
                 converged: desired.map(|d| d.bundle) == active.map(|(_, bundle)| bundle),
+                standing: match said.map_or(Standing::Good, |s| s.standing) {
+                    Standing::Good => "good",
+                    Standing::Doubted => "doubted",
+                    Standing::Unwanted => "unwanted",
+                    Standing::Stopped => "stopped",
+                }
+                .into(),
+                held: said.and_then(|s| s.held.as_deref()).map(plain),
             }
         });
         let refusals = report.map(|r| r.last_refusals.as_slice()).unwrap_or_default();
@@ -141,12 +161,58 @@ impl From<&Device> for DeviceView {
             agent: device.profile.agent.clone(),
             generation: device.generation,
             reported_generation: report.and_then(|r| r.generation).map(|g| g.seq),
+            clock: report.map(|r| clock(r.clock).into()),
+            root_version: report.map(|r| r.root_version),
+            revocation: report.and_then(|r| r.revocation).map(|g| g.seq),
+            alarm: device.alarm.as_ref().map(|alarm| alarm.what.clone()),
             streams: streams.collect(),
             refusals: refusals
                 .iter()
                 .map(|r| RefusalView { code: plain(&r.code), count: r.count, detail: plain(&r.detail) })
                 .collect(),
         }
+    }
+}
+
+fn clock(state: ClockState) -> &'static str {
+    match state {
+        ClockState::Unset => "unset",
+        ClockState::Stale => "stale",
+        ClockState::Fresh => "fresh",
+        ClockState::Expired => "expired",
+    }
+}
+
+/// A document that every device is told of.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DocumentView {
+    /// `root`, `revocation` or `breakglass`.
+    pub(crate) kind: String,
+    /// The version of a root or a revocation; 0 for a breakglass.
+    pub(crate) number: u64,
+    /// Whether it was not known before.
+    pub(crate) new: bool,
+    /// The digest of what was signed.
+    pub(crate) sha256: String,
+}
+
+impl DocumentView {
+    /// A kind as it is written.
+    pub(crate) fn name(kind: DocumentKind) -> &'static str {
+        match kind {
+            DocumentKind::Root => "root",
+            DocumentKind::Revocation => "revocation",
+            DocumentKind::Assignment => "assignment",
+            DocumentKind::Beacon => "beacon",
+            DocumentKind::Breakglass => "breakglass",
+        }
+    }
+}
+
+impl From<&StoredDocument> for DocumentView {
+    fn from(stored: &StoredDocument) -> Self {
+        let kind = Self::name(stored.document).to_owned();
+        Self { kind, number: stored.number, new: false, sha256: stored.sha256.to_string() }
     }
 }
 

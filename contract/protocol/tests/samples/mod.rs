@@ -97,9 +97,13 @@ fn profile() -> Profile {
     Profile { board: "rpi4".into(), arch: "aarch64".into(), cores: 4, ram_mb: 3_792, agent: "0.1.0".into() }
 }
 
+fn nonce() -> String {
+    "0123456789abcdef0123456789abcdef".into()
+}
+
 /// A hello with a key of the right length.
 pub(crate) fn hello() -> Hello {
-    Hello { device: device(), boot: 3, seq: 1, key: (0..91).collect(), profile: profile() }
+    Hello { device: device(), boot: 3, seq: 1, key: (0..91).collect(), nonce: nonce(), profile: profile() }
 }
 
 /// A need of two chunks.
@@ -154,8 +158,11 @@ pub(crate) fn report() -> Report {
         boot: 3,
         seq: 9,
         generation: Some(Generation { role_epoch: 1, seq: 44 }),
+        nonce: nonce(),
         root_version: 2,
-        clock: ClockState::Stale,
+        revocation: Some(Generation { role_epoch: 1, seq: 5 }),
+        beacon: Some(Generation { role_epoch: 1, seq: 7_001 }),
+        clock: ClockState::Fresh,
         streams: vec![
             StreamReport {
                 stream: stream("digits"),
@@ -163,12 +170,25 @@ pub(crate) fn report() -> Report {
                 previous: Some(running(1_001_000, 0xe2)),
                 trial: None,
                 floor: 1_000_000,
+                standing: Standing::Doubted,
+                held: Some("E_STALE".into()),
             },
-            StreamReport { stream: stream("vib-2"), active: None, previous: None, trial: Some(trial), floor: 0 },
+            StreamReport {
+                stream: stream("vib-2"),
+                active: None,
+                previous: None,
+                trial: Some(trial),
+                floor: 0,
+                standing: Standing::Good,
+                held: None,
+            },
         ],
         last_refusals: vec![RefusalReport {
             code: "E_SIG".into(),
             count: 2,
+            first: 1_700_000_000,
+            last: 1_700_000_060,
+            document: Some(HexDigest(digest(0xf1))),
             detail: "a signature of the assignment does not verify".into(),
         }],
         profile: profile(),

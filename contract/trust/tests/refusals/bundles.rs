@@ -1,7 +1,7 @@
 //! Bundles and assignments: paths, the rules of statements, files, addressees, limits.
 
 use crate::signer::*;
-use crate::{Case, case};
+use crate::{Case, case, taken};
 use petrel_trust::*;
 use serde_json::{Value, json as value};
 
@@ -54,7 +54,25 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(manifests());
     cases.extend(assignments());
     cases.extend(limits());
+    cases.extend(known());
     cases
+}
+
+/// A bundle that was believed once is known by its digest, whoever has left the root since.
+fn known() -> Vec<Case> {
+    let bundle = believed().digest();
+    let by_a_stranger = sealed(PayloadKind::Bundle, &statement_payload(), &[STRANGER]);
+    let statement = known_statement(bundle, &by_a_stranger).expect("its bytes are the believed ones");
+    assert_eq!(statement.signers(), [""; 0]);
+    let manifest = json(&manifest());
+    let mut other = manifest.clone();
+    other.push(b' ');
+    vec![
+        taken("T77", "a bundle that runs, its publisher gone", known_manifest(&statement, &manifest)),
+        case("T77", "its manifest changed", Code::Size, known_manifest(&statement, &other)),
+        case("T77", "another bundle", Code::Mismatch, known_statement(Digest::of(b"another"), &bundle_bytes())),
+        case("T53", "its envelope cut", Code::Parse, known_statement(bundle, &bundle_bytes()[..90])),
+    ]
 }
 
 fn paths() -> Vec<Case> {

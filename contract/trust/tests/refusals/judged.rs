@@ -145,7 +145,8 @@ fn floors(floored: &Trust) -> Vec<Case> {
     b.judged(&t, |o| o.envelope = &one).expect_err("too few signatures");
     b.judged(&t, |_| {}).expect("a good bundle");
     assert_eq!(t.floor("digits"), 0, "T29: what is refused, or only on trial, raises nothing");
-    unchanged(&mut t, |t| t.confirm(&manifest)).expect("a floor more");
+    unchanged(&mut t, |t| t.confirm(&manifest.stream, manifest.release, manifest.security_floor))
+        .expect("a floor more");
     assert_eq!(t.floor("digits"), 1_000_000);
     let older = |release: u64| bundle(move |m| (m["release"], m["security_floor"]) = (release.into(), 0.into()));
     let back = |b: &Bundle, t: &Trust| {
@@ -165,7 +166,7 @@ fn floors(floored: &Trust) -> Vec<Case> {
     cases.push(case("T27", "another release under the floor", Code::Floor, back(&other, &open)));
     let late = open.judge(&b.offer(), 48 * 3_600 * 1_000).refusal().cloned().map_or(Ok(()), Err);
     cases.push(case("T27", "leave that expired", Code::Floor, late));
-    open.confirm(&manifest).expect("it proved itself");
+    open.confirm(&manifest.stream, manifest.release, manifest.security_floor).expect("it proved itself");
     cases.push(case("T27", "leave that was used", Code::Floor, b.judged(&open, |_| {})));
     cases
 }

@@ -11,6 +11,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases.extend(beacons());
     cases.extend(breakglasses());
     cases.extend(memory());
+    cases.extend(lost_root());
     cases
 }
 
@@ -380,14 +381,37 @@ fn memory() -> Vec<Case> {
     let mut t = trust();
     for n in 0..1_024 {
         let m = bundle_of(&format!("digits{n}"));
-        t.confirm(&m).expect("1,024 streams");
+        t.confirm(&m.stream, m.release, m.security_floor).expect("1,024 streams");
     }
     cases.push(case(
         "T15",
         "a floor for the 1,025th stream",
         Code::Limit,
-        unchanged(&mut t, |t| t.confirm(&bundle_of("digits-more"))),
+        unchanged(&mut t, |t| t.confirm("digits-more", U53::from(1), U53::from(1))),
     ));
+    cases
+}
+
+/// The newest root is damaged on the disk, and the device has the one that it was given at first.
+fn lost_root() -> Vec<Case> {
+    let mut t = trust();
+    let second = root_after(t.root(), |r| r["roles"]["breakglass"]["role_epoch"] = 4.into(), &[1, 2]);
+    let fork = root_after(t.root(), |r| r["policy"]["sideload"] = false.into(), &[1, 2]);
+    unchanged(&mut t, |t| t.accept_root(&second, UP)).expect("the second root");
+    broken_glass(&mut t, |b| b["role_epoch"] = 4.into()).expect("a use in its epoch");
+    let before = t.counters().clone();
+    let again = |counters: &Counters, root: &[u8]| Trust::from_older_root(device(), FLEET, counters.clone(), root);
+    let mut older = again(&before, &root_bytes()).expect("the root that it was given at first");
+    let order = &assignment().streams[0];
+    let mut cases = vec![
+        case("T77", "a newer root than was believed", Code::RootFork, again(trust().counters(), &second)),
+        case("T77", "an order, while the root is lost", Code::RootOld, older.judge_order(order, None, UP)),
+        case("T77", "an assignment, while the root is lost", Code::RootOld, assigned(&mut older, 44, |_| {})),
+        case("T77", "another root in its place", Code::RootFork, unchanged(&mut older, |t| t.accept_root(&fork, UP))),
+        taken("T77", "the lost root came again", unchanged(&mut older, |t| t.accept_root(&second, UP))),
+    ];
+    assert_eq!(older.counters().behind(&before), [""; 0], "nothing was forgotten on the way");
+    cases.push(taken("T77", "an order, afterwards", older.judge_order(order, None, UP)));
     cases
 }
 

@@ -1,0 +1,363 @@
+//! A stream on its way from an assignment to a verdict: what is fetched, judged, tried, taken back.
+
+use crate::agent::Agent;
+use crate::life::{Signed, Turn};
+use crate::step::Millis;
+use crate::{Effect, Event, Found, Installed, Phase, StreamLedger, TrialLedger, Wanted};
+use protocol::{Generation, Outcome, StreamName};
+use std::collections::BTreeMap;
+use trust::{Assignment, Board, Code, Digest, Intent, Offer, Refusal, Standing, StreamAssignment, Verified};
+
+/// Starts of the agent that a release may see while it is on trial.
+const MAX_TRIAL_BOOTS: u64 = 3;
+
+impl Agent {
+    /// A stream after a start: a trial that has crashed the agent too often ends, what served serves.
+    pub(crate) fn wake(&mut self, name: &StreamName) {
+        let Some(stream) = self.ledger.streams.get_mut(name) else { return };
+        let Some(trial) = &mut stream.trial else {
+            self.serve(name);
+            self.pursue(name);
+            return;
+        };
+        trial.boots += 1;
+        let (target, boots) = (trial.candidate, trial.boots);
+        if boots > MAX_TRIAL_BOOTS {
+            let detail = format!("the agent was started {boots} times during its trial");
+            self.revert(name, Refusal::new(Code::Probation, detail), (0, 0));
+        } else {
+            self.phases.insert(name.clone(), Phase::Starting { target });
+            self.serve(name);
+        }
+    }
+
+    /// Does what a new assignment says.
+    pub(crate) fn assign(&mut self, assignment: &Verified<Assignment>) {
+        let generation = Generation { role_epoch: assignment.role_epoch.get(), seq: assignment.seq.get() };
+        let parsed: Result<BTreeMap<StreamName, &StreamAssignment>, _> =
+            assignment.streams.iter().map(|s| s.stream.parse().map(|name| (name, s))).collect();
+        let listed = match parsed {
+            Ok(listed) => listed,
+            Err(fault) => return self.note(Refusal::new(Code::Parse, format!("{fault}"))),
+        };
+        self.answer_again();
+        let known: Vec<StreamName> = self.ledger.streams.keys().cloned().collect();
+        for name in known.iter().filter(|name| !listed.contains_key(name)) {
+            self.retire(name);
+        }
+        for (name, order) in listed {
+            self.want(&name, generation, order);
+        }
+    }
+
+    /// Takes what an assignment says of one stream.
+    fn want(&mut self, name: &StreamName, generation: Generation, order: &StreamAssignment) {
+        let stream = self.ledger.streams.entry(name.clone()).or_default();
+        if order.intent == Intent::Hold {
+            return;
+        }
+        let wanted = Wanted { generation, order: order.clone() };
+        let target = wanted.target();
+        let same = |w: &Wanted| {
+            w.target() == target && w.order.rollout_id == order.rollout_id && w.order.intent == order.intent
+        };
+        if let Some(known) = stream.wanted.as_mut().filter(|w| same(w)) {
+            // Another stream moved: what was decided of this one, a revert above all, stays decided.
+            known.generation = generation;
+            return;
+        }
+        let on_trial = stream.trial.map(|t| t.candidate);
+        if on_trial.is_some_and(|c| c != target) {
+            let refusal = Refusal::new(Code::Superseded, "a newer assignment came before its trial was over");
+            let seen = self.counted(name);
+            self.revert(name, refusal, seen);
+        }
+        let stream = self.ledger.streams.entry(name.clone()).or_default();
+        stream.wanted = Some(wanted);
+        stream.settled = false;
+        stream.verdict = None;
+        if stream.trial.is_none() {
+            self.give_up(name);
+            self.pursue(name);
+        } else if let Some(Phase::OnTrial { .. }) = self.phases.get(name) {
+            self.weigh(name);
+        }
+    }
+
+    /// Begins the way to what is wanted, if there is any way to go.
+    pub(crate) fn pursue(&mut self, name: &StreamName) {
+        let Some(stream) = self.ledger.streams.get(name) else { return };
+        let Some(wanted) = stream.wanted.clone().filter(|_| !stream.settled) else { return };
+        let target = wanted.target();
+        if stream.active == Some(target) && self.trust.standing(&self.ledger.held(name, target)) < Standing::Unwanted {
+            return self.give_verdict(name, Outcome::Confirmed, None, (0, 0));
+        }
+        let active = stream.active.map(|a| a.release);
+        match self.trust.judge_order(&wanted.order, active, self.now.mono) {
+            Ok(()) => self.fetch(name, target, wanted.order.total_size.get(), 0),
+            Err(refusal) => self.hold_or_refuse(name, target, refusal),
+        }
+    }
+
+    /// News came while a release is on its way: it may have been taken away.
+    pub(crate) fn check_way(&mut self, name: &StreamName) {
+        let Some(stream) = self.ledger.streams.get(name) else { return };
+        let Some(order) = stream.wanted.as_ref().map(|w| &w.order) else { return };
+        let active = stream.active.map(|a| a.release);
+        match self.trust.judge_order(order, active, self.now.mono) {
+            Err(refusal) if !refusal.code.may_pass() => self.refuse(name, refusal),
+            // What may pass is asked again before anything is installed.
+            Err(_) | Ok(()) => {}
+        }
+    }
+
+    /// What may pass keeps the release waiting; anything else refuses it.
+    fn hold_or_refuse(&mut self, name: &StreamName, target: Installed, refusal: Refusal) {
+        if !refusal.code.may_pass() {
+            return self.refuse(name, refusal);
+        }
+        self.give_up(name);
+        let begins = self.wanted(name).and_then(|w| w.order.not_before).filter(|_| refusal.code == Code::Early);
+        let until = begins.map(|begins| {
+            let seconds = begins.unix().saturating_sub(self.trust.clock().low(self.now.mono).unix());
+            self.now.mono.saturating_add(u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000))
+        });
+        self.note(refusal.clone());
+        self.phases.insert(name.clone(), Phase::Held { target, refusal, until });
+    }
+
+    pub(crate) fn fetch(&mut self, name: &StreamName, target: Installed, total_size: u64, failures: u32) {
+        self.phases.insert(name.clone(), Phase::Fetching { target, failures });
+        self.effects.push(Effect::Fetch { bundle: target.bundle, total_size });
+        self.report_due = true;
+    }
+
+    /// One event in the life of the release that a stream is on its way to.
+    pub(crate) fn turn(&mut self, name: StreamName, event: Event) {
+        let Some(mut phase) = self.phases.remove(&name) else { return };
+        let turn = phase.turn(event);
+        let target = phase.target();
+        self.phases.insert(name.clone(), phase.clone());
+        let Some(target) = target else { return };
+        let failures = match &phase {
+            Phase::Fetching { failures, .. } | Phase::Verifying { failures, .. } => *failures,
+            _ => 0,
+        };
+        match turn {
+            Turn::Stay => {}
+            Turn::Stored => {
+                self.phases.insert(name, Phase::Verifying { target, failures });
+                self.effects.push(Effect::Examine { bundle: target.bundle });
+            }
+            Turn::Examined(found) => self.judge(&name, target, failures, &found),
+            Turn::Passed(signed) => self.begin_trial(name, target, &signed),
+            Turn::Began => {
+                let window = self.wanted(&name).map_or(0, |w| w.order.trial.window_s.get());
+                let until = self.now.mono.saturating_add(window.saturating_mul(1_000));
+                self.phases.insert(name.clone(), Phase::OnTrial { target, answers: 0, errors: 0, until });
+                self.report_due = true;
+                self.weigh(&name);
+            }
+            Turn::Counted => self.weigh(&name),
+            Turn::Refused(refusal) => match phase {
+                Phase::Starting { .. } | Phase::OnTrial { .. } => {
+                    let seen = self.counted(&name);
+                    self.revert(&name, refusal, seen);
+                }
+                _ => self.refuse(&name, refusal),
+            },
+            Turn::Failed => {
+                self.phases.insert(name, phase.pause(self.now.mono));
+            }
+        }
+    }
+
+    /// Asks every rule of an installation about what lies on the disk.
+    fn judge(&mut self, name: &StreamName, target: Installed, failures: u32, found: &Found) {
+        let Some(wanted) = self.wanted(name) else { return };
+        let board = Board {
+            arch: self.profile.arch.clone(),
+            class: self.profile.board.clone(),
+            ram_mb: self.profile.ram_mb,
+            agent: self.profile.agent.clone(),
+        };
+        let offer = Offer {
+            envelope: &found.envelope,
+            manifest: &found.manifest,
+            order: Some(&wanted.order),
+            active: self.ledger.streams.get(name).and_then(|s| s.active).map(|a| a.release),
+            files: Some(&found.files),
+            board: Some(&board),
+            free_disk: Some(found.room),
+        };
+        let judgement = self.trust.judge(&offer, self.now.mono);
+        if let Some(refusal) = judgement.refusal() {
+            return self.hold_or_refuse(name, target, refusal.clone());
+        }
+        // Nothing was refused, so what was signed is at hand and every rule was asked.
+        let Some((statement, manifest)) = judgement.bundle else { return };
+        let signed = Box::new(Signed { statement, manifest });
+        self.phases.insert(name.clone(), Phase::Probing { target, failures, signed });
+        self.effects.push(Effect::Probe { bundle: target.bundle });
+    }
+
+    /// The trial is in the ledger before the candidate serves: a crash that it causes is counted.
+    fn begin_trial(&mut self, name: StreamName, candidate: Installed, signed: &Signed) {
+        let Some(stream) = self.ledger.streams.get_mut(&name) else { return };
+        stream.trial = Some(TrialLedger { candidate, security_floor: signed.manifest.security_floor, boots: 0 });
+        self.ledger.signers.insert(candidate.bundle, signed.statement.signers().to_vec());
+        self.changed = true;
+        self.phases.insert(name.clone(), Phase::Starting { target: candidate });
+        self.serve(&name);
+    }
+
+    /// Decides a trial when its terms are met.
+    pub(crate) fn weigh(&mut self, name: &StreamName) {
+        let Some(Phase::OnTrial { answers, errors, until, .. }) = self.phases.get(name) else { return };
+        let (answers, errors, over) = (*answers, *errors, self.now.mono >= *until);
+        let Some(terms) = self.wanted(name).map(|w| w.order.trial) else { return };
+        if errors > terms.max_errors.get() {
+            let detail = format!("{errors} of {} requests on trial had no usable answer", answers + errors);
+            self.revert(name, Refusal::new(Code::Probation, detail), (answers, errors));
+        } else if over || answers >= terms.min_answers.get() {
+            self.confirm(name, (answers, errors));
+        }
+    }
+
+    fn confirm(&mut self, name: &StreamName, seen: (u64, u64)) {
+        let Some(stream) = self.ledger.streams.get(name) else { return };
+        let (Some(trial), Some(wanted)) = (stream.trial, &stream.wanted) else { return };
+        if let Err(refusal) = self.trust.confirm(name.as_str(), wanted.order.release, trial.security_floor) {
+            return self.revert(name, refusal, seen);
+        }
+        let Some(stream) = self.ledger.streams.get_mut(name) else { return };
+        stream.trial = None;
+        stream.silenced = false;
+        stream.previous = stream.active.replace(trial.candidate).or(stream.previous);
+        self.learned();
+        self.phases.remove(name);
+        self.give_verdict(name, Outcome::Confirmed, None, seen);
+        self.serve(name);
+    }
+
+    /// Takes a release on trial back; what was confirmed before answers again.
+    pub(crate) fn revert(&mut self, name: &StreamName, refusal: Refusal, seen: (u64, u64)) {
+        let Some(stream) = self.ledger.streams.get_mut(name) else { return };
+        stream.trial = None;
+        self.changed = true;
+        self.phases.remove(name);
+        self.give_verdict(name, Outcome::Reverted, Some(refusal), seen);
+        self.serve(name);
+    }
+
+    pub(crate) fn refuse(&mut self, name: &StreamName, refusal: Refusal) {
+        self.give_up(name);
+        self.note(refusal.clone());
+        self.give_verdict(name, Outcome::Refused, Some(refusal), (0, 0));
+    }
+
+    /// Whether `bundle` is the confirmed release that should answer for `stream`.
+    pub(crate) fn is_active_alone(&self, stream: &StreamName, bundle: Digest) -> bool {
+        let serving = self.serving(stream);
+        serving.is_some_and(|(main, _)| main.bundle == bundle) && !self.phases.get(stream).is_some_and(Phase::serves)
+    }
+
+    /// The confirmed release does not load any more: the one before it answers, and it is fetched anew.
+    pub(crate) fn lose_active(&mut self, name: StreamName, refusal: Refusal) {
+        let Some(stream) = self.ledger.streams.get_mut(&name) else { return };
+        let Some(lost) = stream.active.take() else { return };
+        stream.active = stream.previous.take();
+        if stream.wanted.as_ref().is_some_and(|w| w.target() == lost) {
+            stream.settled = false;
+        }
+        self.changed = true;
+        self.note(refusal);
+        self.take_course(&name);
+        self.effects.push(Effect::Discard { bundle: lost.bundle });
+        self.serve(&name);
+        if !self.phases.contains_key(&name) {
+            self.pursue(&name);
+        }
+    }
+
+    /// Ends a stream. Its floor stays with what was believed: or land could go below it by taking the
+    /// stream away in between.
+    fn retire(&mut self, name: &StreamName) {
+        self.give_up(name);
+        if self.ledger.streams.remove(name).is_some() {
+            self.effects.push(Effect::StopServing { stream: name.clone() });
+        }
+    }
+
+    /// Leaves the way to a bundle that is not on trial.
+    pub(crate) fn give_up(&mut self, name: &StreamName) {
+        if let Some(Phase::Fetching { target, .. }) = self.phases.remove(name) {
+            self.effects.push(Effect::StopFetching { bundle: target.bundle });
+        }
+    }
+
+    /// What should answer now, and what answers when that fails. What was taken away answers no more.
+    pub(crate) fn serving(&self, name: &StreamName) -> Option<(Installed, Option<Installed>)> {
+        let stream = self.ledger.streams.get(name)?;
+        let active = stream.active.filter(|_| !stream.silenced);
+        match stream.trial {
+            Some(trial) => Some((trial.candidate, active)),
+            None => active.map(|active| (active, None)),
+        }
+    }
+
+    pub(crate) fn serve(&mut self, name: &StreamName) {
+        self.report_due = true;
+        let stream = name.clone();
+        self.effects.push(match self.serving(name) {
+            Some((main, fallback)) => {
+                Effect::Serve { stream, bundle: main.bundle, fallback: fallback.map(|f| f.bundle) }
+            }
+            None => Effect::StopServing { stream },
+        });
+    }
+
+    /// What is due for a stream whose phase has a deadline.
+    pub(crate) fn reach(&mut self, name: &StreamName, now: Millis) {
+        let Some(phase) = self.phases.get(name).filter(|p| p.deadline().is_some_and(|d| d <= now)) else { return };
+        match phase {
+            Phase::Pausing { target, failures, .. } => {
+                let (target, failures) = (*target, *failures);
+                let total_size = self.wanted(name).map_or(0, |w| w.order.total_size.get());
+                self.fetch(name, target, total_size, failures);
+            }
+            Phase::Held { .. } => {
+                self.phases.remove(name);
+                self.pursue(name);
+            }
+            Phase::OnTrial { .. } => self.weigh(name),
+            Phase::Settled
+            | Phase::Fetching { .. }
+            | Phase::Verifying { .. }
+            | Phase::Probing { .. }
+            | Phase::Starting { .. } => {}
+        }
+    }
+
+    pub(crate) fn wanted(&self, name: &StreamName) -> Option<&Wanted> {
+        self.ledger.streams.get(name)?.wanted.as_ref()
+    }
+
+    /// What a release has shown on trial: answers and errors.
+    pub(crate) fn counted(&self, name: &StreamName) -> (u64, u64) {
+        match self.phases.get(name) {
+            Some(Phase::OnTrial { answers, errors, .. }) => (*answers, *errors),
+            _ => (0, 0),
+        }
+    }
+}
+
+impl StreamLedger {
+    /// What keeps the wanted release from being installed now.
+    pub(crate) fn held_by(phase: Option<&Phase>) -> Option<Code> {
+        match phase {
+            Some(Phase::Held { refusal, .. }) => Some(refusal.code),
+            _ => None,
+        }
+    }
+}
