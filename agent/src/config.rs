@@ -120,7 +120,11 @@ impl Config {
         Self::parse(path, &text)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
+    /// Validates the text of a file.
+    ///
+    /// # Errors
+    /// A [`Fault`] that names the file, the key and the remedy.
+    pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
         let raw: Raw = toml::from_str(text).map_err(|why| {
             Fault::new(format!("the configuration {} is wrong", path.display()))
                 .because(why.to_string().trim_end().to_owned())

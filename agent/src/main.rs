@@ -7,6 +7,8 @@ mod config;
 mod driver;
 mod fault;
 mod fetch;
+#[cfg(test)]
+mod fuzzed;
 mod http;
 mod infer;
 mod keeper;

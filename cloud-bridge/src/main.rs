@@ -15,8 +15,8 @@ mod service;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    Out, breakglass, bridge, devices, inspect, keys, login, pack, publish, push, revoke, rollout, root, sign, status,
-    verify,
+    Out, audit, breakglass, bridge, devices, inspect, keys, login, pack, publish, push, revoke, rollout, root, sign,
+    status, verify,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
@@ -48,6 +48,7 @@ enum Command {
     Bridge(bridge::Args),
     Devices(devices::Args),
     Rollout(rollout::Args),
+    Audit(audit::Args),
     Status(status::Args),
     Demo(demo::Args),
 }
@@ -69,6 +70,7 @@ impl Command {
             Command::Bridge(args) => args.run(out),
             Command::Devices(args) => args.run(out),
             Command::Rollout(args) => args.run(out),
+            Command::Audit(args) => args.run(out),
             Command::Status(args) => args.run(out),
             Command::Demo(args) => args.run(out),
         }

@@ -5,15 +5,19 @@
 
 mod bench;
 mod build;
+mod coverage;
+mod fuzz;
 mod oracles;
 
 use std::process::ExitCode;
 
 const HELP: &str = "\
 cargo xtask demo [-- ARGS]               build both binaries and run `petrel demo ARGS`
-cargo xtask bench NAME [--json]          measure, and print a table; NAME: loop, engine; --no-build takes the binaries that are there
+cargo xtask bench NAME [--json]          measure, and print a table; NAME: loop, engine, trust; --no-build takes the binaries that are there
 cargo xtask bench NAME|--all --write     one or every bench, and its section of docs/benchmarks.md made anew
-cargo xtask oracles [NAME]               checks against other people's programs; NAME: reference, onnx, sklearn, mosquitto";
+cargo xtask oracles [NAME]               checks against other people's programs; NAME: reference, onnx, sklearn, tuf, oms, mosquitto
+cargo xtask coverage [--json]            which lines of contract/trust its tests run
+cargo xtask fuzz [--seconds N] [TARGET]  every fuzz target, or those named, for N seconds each (60)";
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +26,8 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "demo" => build::demo(rest),
         Some((command, rest)) if command == "bench" => bench::run(rest),
         Some((command, rest)) if command == "oracles" => oracles::run(rest),
+        Some((command, rest)) if command == "coverage" => coverage::run(rest),
+        Some((command, rest)) if command == "fuzz" => fuzz::run(rest),
         _ => {
             eprintln!("{HELP}");
             return ExitCode::from(2);

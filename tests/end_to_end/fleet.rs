@@ -36,9 +36,15 @@ impl Fleet {
 
     /// Ends the bridge as a power cut would, and starts it again on the same ports.
     pub(crate) fn cut_bridge(&mut self) {
+        self.cut_bridge_and(|_| {});
+    }
+
+    /// The same, with something happening to its disk in between.
+    pub(crate) fn cut_bridge_and(&mut self, meanwhile: impl FnOnce(&Desk)) {
         let addresses: Value = serde_json::from_slice(&self.desk.read("fleet/data/bridge.json")).unwrap();
         let port = |key: &str| addresses[key].as_str().unwrap().rsplit_once('/').unwrap().1.to_owned();
         self.bridge.kill();
+        meanwhile(&self.desk);
         self.bridge = start_bridge(&self.desk, &port("api"), &port("broker"));
     }
 
@@ -87,6 +93,13 @@ impl Fleet {
         let request =
             self.land.get(format!("{}/api/v1{path}", self.api)).header("authorization", format!("Bearer {token}"));
         answer(request.call())
+    }
+
+    /// `POST` to the bridge with any token.
+    pub(crate) fn post_as(&self, token: &str, path: &str, body: &Value) -> (u16, Value) {
+        let request =
+            self.land.post(format!("{}/api/v1{path}", self.api)).header("authorization", format!("Bearer {token}"));
+        answer(request.send_json(body))
     }
 
     /// `GET` of an agent's local API, or `POST` where there is a body.

@@ -4,9 +4,12 @@
 //! commands, REST, the local API and files that are documented. Rarer orders of events are the simulation's work.
 
 mod answers;
+mod audit;
 mod bad_input;
 mod conformance;
 mod fleet;
+mod hostile;
 mod kills;
 mod programs;
+mod stranger;
 mod whole_loop;

@@ -1,5 +1,7 @@
 //! The pull against a broker in memory that keeps what is retained, or loses it, or lies.
 
+mod arrivals;
+
 use super::*;
 use crate::store;
 use crate::testing::Fixture;

@@ -26,6 +26,8 @@ pub struct Bridge {
     rollouts: BTreeMap<u64, Rollout>,
     /// Nothing has been said since the start: effects of the last step before it may be lost.
     fresh: bool,
+    /// The generation of each device's assignment that the audit log tells of.
+    told: BTreeMap<DeviceId, u64>,
     // What the step under way has gathered.
     changed_devices: BTreeSet<DeviceId>,
     changed_rollouts: BTreeSet<u64>,
@@ -49,6 +51,7 @@ impl Bridge {
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             fresh: true,
+            told: BTreeMap::new(),
             changed_devices: BTreeSet::new(),
             changed_rollouts: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -58,10 +61,15 @@ impl Bridge {
         let mut documents = Vec::new();
         for record in records {
             match record {
-                Record::Device(device) => drop(bridge.devices.insert(device.id.clone(), *device)),
+                Record::Device(device) => {
+                    bridge.told.insert(device.id.clone(), device.generation);
+                    bridge.devices.insert(device.id.clone(), *device);
+                }
                 Record::NoDevice { id } => drop(bridge.devices.remove(&id)),
                 Record::Release(release) => drop(bridge.releases.insert(release.bundle, *release)),
                 Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
+                // The log is the hands' to read.
+                Record::Deed(_) => {}
                 Record::Document(document) => documents.push(*document),
                 Record::Beacons { reserved } => bridge.beacons.restore(reserved),
             }
@@ -135,7 +143,11 @@ impl Bridge {
         }
         let mut records = std::mem::take(&mut self.records);
         for id in std::mem::take(&mut self.changed_devices) {
-            records.extend(self.devices.get(&id).map(|d| Record::Device(Box::new(d.clone()))));
+            let Some(device) = self.devices.get(&id) else { continue };
+            if self.told.insert(id, device.generation).unwrap_or(0) < device.generation {
+                records.push(Record::Deed(Box::new(device.assigned())));
+            }
+            records.push(Record::Device(Box::new(device.clone())));
         }
         for id in std::mem::take(&mut self.changed_rollouts) {
             records.extend(self.rollouts.get(&id).map(|r| Record::Rollout(Box::new(r.clone()))));
@@ -256,6 +268,7 @@ impl Bridge {
             return Err(Rejection::Conflict(format!("device `{id}` is approved already")));
         }
         self.devices.remove(id);
+        self.told.remove(id);
         self.records.push(Record::NoDevice { id: id.clone() });
         Ok(Answer::Done)
     }

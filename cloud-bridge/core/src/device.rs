@@ -1,5 +1,6 @@
 //! One device as land knows it: who it is, what it should run, what it says it runs.
 
+use crate::audit::Deed;
 use crate::{AssignmentDraft, Now, Numbers, Release, UnixMillis};
 use protocol::{DeviceId, Profile, Report, StreamName, StreamReport};
 use serde::{Deserialize, Serialize};
@@ -213,6 +214,16 @@ impl Device {
         });
         let Sealed { generation, issued, numbers } = self.sealed;
         AssignmentDraft { device: self.id.clone(), seq: generation, issued, numbers, streams: streams.collect() }
+    }
+
+    /// What it should be told, as the audit log tells it: whatever the director signs stands there before.
+    pub(crate) fn assigned(&self) -> Deed {
+        let stream = |(stream, desired): (&StreamName, &Desired)| {
+            format!(", {stream} {} ({})", desired.release, desired.bundle.short())
+        };
+        let streams: String = self.desired.iter().map(stream).collect();
+        let subject = format!("{} generation {}{streams}", self.id, self.generation);
+        Deed::new("director", "assign", &subject, "done")
     }
 
     /// The release that it says serves as confirmed.

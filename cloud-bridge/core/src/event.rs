@@ -139,3 +139,15 @@ pub enum Rejection {
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
+
+impl Rejection {
+    /// A stable code, the same in REST and in the audit log.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Rejection::NotFound(_) => "not_found",
+            Rejection::Conflict(_) => "conflict",
+            Rejection::Invalid(_) => "invalid",
+            Rejection::Refused(refusal) => refusal.code.as_str(),
+        }
+    }
+}

@@ -3,8 +3,10 @@
 //! One door in, `step(now, event)`; one door out, [`Step::commit`], which hands out the effects only
 //! after the records are saved; one `deadline`. There is no IO here, no clock, no async, no key:
 //! what devices say has been verified before it becomes an event, what is assigned is signed by the
-//! hands, and the documents that people sign are verified by `trust`.
+//! hands, and the documents that people sign are verified by `trust`. The [`audit`] log is beside it:
+//! any hand may write in it.
 
+pub mod audit;
 mod bridge;
 mod device;
 mod documents;

@@ -1,5 +1,6 @@
 //! The door out: answers and effects leave a step only after the records that they rest on are saved.
 
+use crate::audit::Deed;
 use crate::{Device, Effect, Rejection, Release, Rollout, StoredDocument};
 use protocol::{DeviceId, DocumentKind, StreamName};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,8 @@ pub struct Now {
     pub unix: UnixMillis,
 }
 
-/// One row of what the bridge remembers; it replaces the row of the same kind and key.
+/// One row of what the bridge remembers; it replaces the row of the same kind and key. Deeds are added to
+/// the audit log and replace nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "kind")]
 pub enum Record {
@@ -30,6 +32,8 @@ pub enum Record {
     Release(Box<Release>),
     /// A rollout.
     Rollout(Box<Rollout>),
+    /// What the bridge itself decided, for the audit log.
+    Deed(Box<Deed>),
     /// A document for everybody.
     Document(Box<StoredDocument>),
     /// Numbers of beacons below this may be in use.
@@ -86,6 +90,11 @@ pub struct Committed {
 }
 
 impl Step {
+    /// What will be answered, for whoever must write it down with the records.
+    pub fn answer(&self) -> &Result<Answer, Rejection> {
+        &self.answer
+    }
+
     /// Saves the records, if there are any, and then hands out answer and effects.
     ///
     /// # Errors

@@ -59,13 +59,13 @@ pub(crate) fn measure(rows: &Input) -> anyhow::Result<Baseline> {
 /// Refuses a baseline that contradicts itself.
 ///
 /// # Errors
-/// `E_PARSE` and `E_LIMIT`, or what the system said.
+/// `E_BASELINE` and `E_LIMIT`, or what the system said.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Baseline> {
     let bytes = read_bounded(path, MAX_BYTES)?;
     let baseline: Result<Baseline, _> = serde_json::from_slice(&bytes);
-    let malformed = |reason: String| Refusal::new(Code::Parse, format!("the baseline is malformed: {reason}"));
-    let baseline = baseline.map_err(|e| malformed(e.to_string()))?;
-    baseline.validate().map_err(|e| malformed(e.to_string()))?;
+    let unusable = |reason: String| Refusal::new(Code::Baseline, format!("the baseline is malformed: {reason}"));
+    let baseline = baseline.map_err(|e| unusable(e.to_string()))?;
+    baseline.validate().map_err(|e| unusable(e.to_string()))?;
     Ok(baseline)
 }
 
@@ -110,6 +110,32 @@ mod tests {
         let baseline = measure(&rows).unwrap();
         assert_eq!((baseline.features[1].name.as_str(), baseline.features[1].missing), ("b", 1));
         assert_eq!((row_count(&rows), texts(&rows)), (2, vec!["note"]));
+    }
+
+    /// T58: no number, one that no float can hold, nothing at all, and numbers that contradict each other.
+    #[test]
+    fn a_baseline_that_nothing_can_be_measured_against_is_refused() {
+        let honest = Baseline::measure([("a", &[1.0_f32, 2.0, 3.0][..])]).unwrap();
+        let honest = serde_json::to_string(&honest).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("drift.json");
+        let with = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read(&path).map_err(|error| error.downcast_ref::<Refusal>().map(|refusal| refusal.code))
+        };
+        assert!(with(&honest).is_ok());
+        let count = honest.find("\"count\":").expect("a feature counts its rows");
+        let spoil = |value: &str| {
+            let end = count + honest[count..].find([',', '}']).unwrap();
+            [&honest[..count], "\"count\":", value, &honest[end..]].concat()
+        };
+        assert!(with(&spoil("3")).is_ok());
+        for value in ["NaN", "Infinity", "-Infinity", "1e400", "-1", "4", "null", "\"3\""] {
+            assert_eq!(with(&spoil(value)), Err(Some(Code::Baseline)), "{value}");
+        }
+        for text in ["", "{}", "[]", "{\"version\":1,\"features\":[]}"] {
+            assert_eq!(with(text), Err(Some(Code::Baseline)), "{text}");
+        }
     }
 
     #[test]

@@ -106,8 +106,11 @@ impl BridgeConfig {
                 .because(e)
                 .remedy("`petrel root init` writes one: give its path with --config")
         };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let said: Said = toml::from_str(&text).map_err(|e| {
+        Self::parse(path, &std::fs::read_to_string(path).map_err(unreadable)?, broker)
+    }
+
+    fn parse(path: &Path, text: &str, broker: Option<String>) -> anyhow::Result<Self> {
+        let said: Said = toml::from_str(text).map_err(|e| {
             Fault::new(format!("the configuration {} is not understood", path.display()))
                 .because(e.to_string())
                 .remedy("see docs/operations.md for the keys that it may have")
@@ -146,5 +149,37 @@ impl BridgeConfig {
             return Err(Fault::new(what).remedy("give the root of this fleet, or change `fleet`").into());
         }
         Ok((root, authority::read_document(&self.root)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_breaks_the_configuration() {
+        let honest = starter(&"plant-3".parse().unwrap(), "data", default_listen(), default_broker_listen());
+        let path = Path::new("/etc/petrel/bridge.toml");
+        assert!(BridgeConfig::parse(path, &honest, None).is_ok());
+        let mut dice = fastrand::Rng::with_seed(7);
+        let words = ["=", "\"", "[[", "]", "\n", "-1", "1e999", "mqtts://", "\u{0}", "127.0.0.1:99999"];
+        for _ in 0..4_000 {
+            let mut bytes = honest.clone().into_bytes();
+            for _ in 0..dice.usize(1..4) {
+                let at = dice.usize(..=bytes.len());
+                let end = (at + dice.usize(..12)).min(bytes.len());
+                match dice.u8(..3) {
+                    0 => drop(bytes.splice(at..end, dice.choice(words).unwrap().bytes())),
+                    1 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+                    _ => bytes[at..end].iter_mut().for_each(|b| *b = dice.u8(..)),
+                }
+            }
+            match BridgeConfig::parse(path, &String::from_utf8_lossy(&bytes), None) {
+                Ok(config) => assert!(!config.fleet.as_str().is_empty()),
+                Err(error) => {
+                    assert!(error.downcast_ref::<Fault>().is_some_and(|fault| fault.advice().is_some()), "{error}");
+                }
+            }
+        }
     }
 }

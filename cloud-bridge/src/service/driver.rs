@@ -10,10 +10,11 @@ use super::speaker::{Job, Speaker};
 use super::store::{Store, unix_millis};
 use crate::fault::Fault;
 use anyhow::Context;
+use bridge_core::audit::Deed;
 use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, Status};
 use protocol::{
-    BridgeTopic, DeviceId, DocumentKind, FleetId, Hello, Kind, Need, Outcome, Presence, Report, SignedFrame, Telemetry,
-    Topics, Verdict, decode_cbor, decode_json,
+    BridgeTopic, CodecError, DeviceId, DocumentKind, FleetId, Hello, Kind, Need, Outcome, Presence, Report,
+    SignedFrame, Telemetry, Topics, Verdict, decode_cbor, decode_json,
 };
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
@@ -21,8 +22,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
-use trust::{DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, verify_device_document};
+use trust::{Code, DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, Refusal, verify_device_document};
 
+/// The outcome, in the audit log, of what was not refused.
+pub(crate) const DONE: &str = "done";
 /// Questions waiting for the driver.
 const QUESTIONS: usize = 256;
 /// The most bytes of a hello's nonce, which a beacon must hold.
@@ -37,7 +40,7 @@ pub(crate) struct Hands {
     /// Says what is to be said.
     pub(crate) speaker: Speaker,
     /// Signs assignments and beacons.
-    pub(crate) pen: Pen,
+    pub(crate) pen: Arc<Pen>,
     /// Verifies bundles.
     pub(crate) library: Arc<Library>,
     /// Holds records.
@@ -47,7 +50,7 @@ pub(crate) struct Hands {
 type Look = Box<dyn FnOnce(&Bridge) + Send>;
 
 enum Question {
-    Event(Box<Event>, oneshot::Sender<Result<Answer, Rejection>>),
+    Event(Box<(Event, Deed)>, oneshot::Sender<Result<Answer, Rejection>>),
     Look(Look),
 }
 
@@ -58,10 +61,11 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// Requests something of the core; the answer comes after it was saved.
-    pub(crate) async fn request(&self, event: Event) -> anyhow::Result<Result<Answer, Rejection>> {
+    /// Requests something of the core; the answer comes after it was saved, in one with what the audit
+    /// log says of it: `deed`, with the outcome that the core decides.
+    pub(crate) async fn request(&self, event: Event, deed: Deed) -> anyhow::Result<Result<Answer, Rejection>> {
         let (tell, answer) = oneshot::channel();
-        self.ask.send(Question::Event(Box::new(event), tell)).await.ok().context("the bridge is stopping")?;
+        self.ask.send(Question::Event(Box::new((event, deed)), tell)).await.ok().context("the bridge is stopping")?;
         answer.await.context("the bridge is stopping")
     }
 
@@ -94,7 +98,7 @@ pub(crate) async fn start(
     };
     let mut bridge = Bridge::restore(fleet, hands.store.records().await?).map_err(unbelieved)?;
     let named = Event::DocumentPushed { kind: DocumentKind::Root, bytes: root };
-    advance(&mut bridge, &hands, named).await?.map_err(|rejection| {
+    advance(&mut bridge, &hands, named, None).await?.map_err(|rejection| {
         Fault::new("the root that the configuration names is not one of this fleet's chain")
             .because(rejection)
             .remedy("name the newest root that was published, or publish those in between with `petrel publish`")
@@ -125,8 +129,9 @@ async fn drive(
             () = overdue => take(&mut bridge, &hands, Event::DeadlineReached).await?,
             Some(question) = questions.recv() => match question {
                 Question::Look(look) => look(&bridge),
-                Question::Event(event, tell) => {
-                    let answer = advance(&mut bridge, &hands, *event).await?;
+                Question::Event(asked, tell) => {
+                    let (event, deed) = *asked;
+                    let answer = advance(&mut bridge, &hands, event, Some(deed)).await?;
                     // Whoever asked may have gone away; what was decided stays decided.
                     let _ = tell.send(answer);
                 }
@@ -142,18 +147,39 @@ async fn drive(
 }
 
 /// One step of the core: saved first, then carried out. An error here is the store's: the bridge ends and starts anew.
-async fn advance(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Result<Result<Answer, Rejection>> {
+async fn advance(
+    bridge: &mut Bridge,
+    hands: &Hands,
+    event: Event,
+    deed: Option<Deed>,
+) -> anyhow::Result<Result<Answer, Rejection>> {
     let step = bridge.step(Now { unix: unix_millis() }, event);
-    let committed = step.commit(|records| {
+    let mut asked = deed.map(|deed| Deed { outcome: outcome(step.answer()).into(), ..deed });
+    let save = |records: &[Record], asked: Option<Deed>| {
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records)))?;
+        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records, asked.as_ref())))
+    };
+    let committed = step.commit(|records| {
+        save(records, asked.take())?;
         tell(records);
         anyhow::Ok(())
     })?;
+    // What changed nothing was asked for all the same.
+    if asked.is_some() {
+        save(&[], asked)?;
+    }
     for effect in committed.effects {
         hands.carry_out(effect);
     }
     Ok(committed.answer)
+}
+
+/// The word of the audit log for an answer: the same that REST gives.
+fn outcome(answer: &Result<Answer, Rejection>) -> &'static str {
+    match answer {
+        Ok(Answer::Done | Answer::Started { .. } | Answer::Taken { .. } | Answer::Known { .. }) => DONE,
+        Err(rejection) => rejection.code(),
+    }
 }
 
 /// What changed, for whoever reads the log: each line with the ids that belong to it.
@@ -168,6 +194,7 @@ fn tell(records: &[Record]) {
                 info!(stream = %r.stream, release = r.release, version = r.version, bundle = %r.bundle.short(), "release known");
             }
             Record::NoDevice { id } => info!(device = %id, "device rejected"),
+            Record::Deed(deed) => debug!(who = deed.who, action = deed.action, subject = deed.subject, "audit"),
             Record::Document(d) => info!(document = ?d.document, number = d.number, "document"),
             Record::Beacons { reserved } => debug!(reserved, "numbers of beacons"),
             Record::Device(d) => {
@@ -182,7 +209,7 @@ fn tell(records: &[Record]) {
 
 /// Advances with news that nobody waits to hear the answer of.
 async fn take(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Result<()> {
-    if let Err(rejection) = advance(bridge, hands, event).await? {
+    if let Err(rejection) = advance(bridge, hands, event, None).await? {
         warn!(%rejection, "news was turned down");
     }
     Ok(())
@@ -207,11 +234,24 @@ async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish) -> anyhow::R
                 }
             }
             Ok(Heard::Nothing) => {}
-            Err(reason) => warn!(%topic, %reason, "a message was not believed"),
+            Err(reason) => warn!(%topic, code = code(&reason), %reason, "a message was not believed"),
         },
     }
     hands.speaker.acknowledge(publish);
     Ok(())
+}
+
+/// The stable code of what was not believed, where it has one.
+fn code(reason: &anyhow::Error) -> Option<&'static str> {
+    if let Some(refusal) = reason.downcast_ref::<Refusal>() {
+        return Some(refusal.code.as_str());
+    }
+    let code = match reason.downcast_ref::<CodecError>()? {
+        CodecError::Version(_) => Code::Version,
+        CodecError::TooLarge { .. } => Code::Limit,
+        CodecError::Short | CodecError::Malformed(_) => Code::Parse,
+    };
+    Some(code.as_str())
 }
 
 enum Heard {
@@ -344,3 +384,6 @@ impl Hands {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,8 +55,8 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     std::fs::create_dir_all(&config.data)
         .map_err(|e| unwritable().because(e).remedy("give a folder that this user may write"))?;
     let (root, root_bytes) = config.root()?;
-    let pen = Pen::open(&config)?;
-    let store = Store::open(&config.data).await?;
+    let pen = Arc::new(Pen::open(&config)?);
+    let store = Store::open(&config.data, config.fleet.as_str()).await?;
     store.admit(&config.data.join(ADMIN_TOKEN)).await?;
     let library = Arc::new(Library::open(&config.data, root)?);
     let (broker, address) = start_broker(&config).await?;
@@ -65,12 +65,13 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let hands = driver::Hands {
         topics: Topics::new(&config.fleet),
         speaker: Speaker::start(client.clone(), Topics::new(&config.fleet), library.clone()),
-        pen,
+        pen: pen.clone(),
         library: library.clone(),
         store: store.clone(),
     };
     let (driver, driving) = driver::start(config.fleet.clone(), root_bytes, hands, inbound).await?;
-    let (api, serving) = http::start(&config, http::Doors { driver, library, store: store.clone() }).await?;
+    let doors = http::Doors { driver, library, pen, store: store.clone(), strangers: Arc::default() };
+    let (api, serving) = http::start(&config, doors).await?;
     let retention = tokio::spawn(store.clone().forget_regularly(config.telemetry_days));
 
     // Another broker may be away for long; the one inside answers at once, and then no hello is lost.

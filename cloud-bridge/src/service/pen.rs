@@ -1,4 +1,4 @@
-//! The pen of a running bridge: signs assignments and beacons, and nothing else.
+//! The pen of a running bridge: signs assignments, beacons and checkpoints of the audit log, and nothing else.
 //!
 //! Decides nothing of what it signs: the core drafts it. The same draft of an assignment is always signed
 //! to the same bytes. Its keys hold the director's and the beacon's role and no other; both are wiped
@@ -8,11 +8,12 @@ use super::config::BridgeConfig;
 use crate::fault::Fault;
 use crate::keyfile::Passphrase;
 use crate::{authority, keyfile};
+use bridge_core::audit::Head;
 use bridge_core::{AssignmentDraft, BeaconDraft};
 use ed25519_dalek::SigningKey;
 use protocol::FleetId;
 use std::path::Path;
-use trust::{Assignment, Beacon, PayloadKind, Role, Root, Time, U53};
+use trust::{Assignment, Beacon, Checkpoint, PayloadKind, Role, Root, Time, U53};
 
 /// How long an assignment is good for: a year, since devices may be away for long.
 const GOOD_FOR_SECONDS: u64 = 365 * 24 * 3_600;
@@ -106,6 +107,29 @@ impl Pen {
         };
         let payload = serde_json::to_vec(&beacon)?;
         Ok(authority::envelope(PayloadKind::Beacon, payload, &self.beacon).to_bytes())
+    }
+
+    /// The signed envelope of how far the audit log has come; `epoch` is the director's in the newest root.
+    ///
+    /// # Errors
+    /// When a number or a time cannot be written.
+    pub(crate) fn checkpoint(&self, head: &Head, epoch: u64, unix_seconds: u64) -> anyhow::Result<Vec<u8>> {
+        let checkpoint = Checkpoint {
+            spec: U53::from(1),
+            fleet: self.fleet.to_string(),
+            issued: time(unix_seconds)?,
+            role_epoch: number(epoch)?,
+            seq: number(head.seq)?,
+            sha256: head.sha256,
+        };
+        let payload = serde_json::to_vec(&checkpoint)?;
+        Ok(authority::envelope(PayloadKind::Checkpoint, payload, &self.director).to_bytes())
+    }
+}
+
+impl std::fmt::Debug for Pen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pen").finish_non_exhaustive()
     }
 }
 

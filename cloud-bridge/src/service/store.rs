@@ -1,13 +1,17 @@
 //! What land keeps: one SQLite file in WAL mode, synced before anything is acknowledged.
 
+pub(crate) mod audit;
+
 use crate::fault::Fault;
 use anyhow::Context;
+use bridge_core::audit::Deed;
 use bridge_core::{Record, UnixMillis};
 use protocol::{DeviceId, Telemetry};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, SqliteConnection};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use trust::Digest;
 
@@ -18,6 +22,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(3_600);
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
     pool: SqlitePool,
+    /// Whose audit log it holds.
+    fleet: Arc<str>,
 }
 
 /// One telemetry message and when it came.
@@ -36,7 +42,7 @@ pub(crate) fn unix_millis() -> UnixMillis {
 
 impl Store {
     /// Opens or makes `bridge.db` in `data`, and brings it to this version's form.
-    pub(crate) async fn open(data: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn open(data: &Path, fleet: &str) -> anyhow::Result<Self> {
         let path = data.join("bridge.db");
         let options = SqliteConnectOptions::new()
             .filename(&path)
@@ -47,7 +53,12 @@ impl Store {
         let unusable = || format!("cannot use the database {}", path.display());
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.with_context(unusable)?;
         sqlx::migrate!("./migrations").run(&pool).await.with_context(unusable)?;
-        Ok(Self { pool })
+        Ok(Self { pool, fleet: fleet.into() })
+    }
+
+    /// The fleet whose audit log it holds.
+    pub(crate) fn fleet(&self) -> &str {
+        &self.fleet
     }
 
     /// Every record.
@@ -59,9 +70,19 @@ impl Store {
         rows.iter().map(parse).collect()
     }
 
-    /// Saves records, all or none.
-    pub(crate) async fn save(&self, records: &[Record]) -> anyhow::Result<()> {
-        let mut transaction = self.pool.begin().await?;
+    /// Saves records, with what the audit log says of who asked for them: all or none.
+    pub(crate) async fn save(&self, records: &[Record], asked: Option<&Deed>) -> anyhow::Result<()> {
+        let decided = records.iter().filter_map(|record| match record {
+            Record::Deed(deed) => Some(&**deed),
+            Record::Device(_)
+            | Record::NoDevice { .. }
+            | Record::Release(_)
+            | Record::Rollout(_)
+            | Record::Document(_)
+            | Record::Beacons { .. } => None,
+        });
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        self.add(&mut transaction, asked.into_iter().chain(decided)).await?;
         for record in records {
             save_one(&mut transaction, record).await?;
         }
@@ -123,7 +144,7 @@ impl Store {
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
         let written = file.and_then(|mut f| std::io::Write::write_all(&mut f, token.as_bytes()).and(f.sync_all()));
         written.with_context(|| format!("cannot write {}", path.display()))?;
-        sqlx::query("INSERT INTO token VALUES (?, 'admin', ?)")
+        sqlx::query("INSERT INTO token (sha256, role, created, name) VALUES (?, 'admin', ?, 'admin')")
             .bind(Digest::of(token.as_bytes()).0.as_slice())
             .bind(i64::try_from(unix_millis())?)
             .execute(&self.pool)
@@ -131,13 +152,10 @@ impl Store {
         Ok(())
     }
 
-    /// Whether somebody holds `token`.
-    pub(crate) async fn knows(&self, token: &str) -> anyhow::Result<bool> {
-        let row = sqlx::query("SELECT 1 FROM token WHERE sha256 = ?")
-            .bind(Digest::of(token.as_bytes()).0.to_vec())
-            .fetch_optional(&self.pool)
-            .await?;
-        Ok(row.is_some())
+    /// Who holds `token`, if anybody does.
+    pub(crate) async fn holder(&self, token: &str) -> anyhow::Result<Option<String>> {
+        let name = sqlx::query_scalar("SELECT name FROM token WHERE sha256 = ?");
+        Ok(name.bind(Digest::of(token.as_bytes()).0.to_vec()).fetch_optional(&self.pool).await?)
     }
 
     /// Closes the database in order.
@@ -146,8 +164,10 @@ impl Store {
     }
 }
 
+/// Saves what replaces a row; deeds were added to the audit log.
 async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow::Result<()> {
     let (kind, key) = match record {
+        Record::Deed(_) => return Ok(()),
         Record::Device(device) => ("device", device.id.to_string()),
         Record::NoDevice { id } => ("device", id.to_string()),
         Record::Release(release) => ("release", release.bundle.to_string()),
@@ -159,7 +179,12 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
     };
     let query = match record {
         Record::NoDevice { .. } => sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key),
-        Record::Device(_) | Record::Release(_) | Record::Rollout(_) | Record::Document(_) | Record::Beacons { .. } => {
+        Record::Device(_)
+        | Record::Release(_)
+        | Record::Rollout(_)
+        | Record::Document(_)
+        | Record::Beacons { .. }
+        | Record::Deed(_) => {
             sqlx::query("INSERT INTO record VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")
                 .bind(kind)
                 .bind(key)

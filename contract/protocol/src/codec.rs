@@ -4,7 +4,8 @@
 //! message is part of what is signed, so a telemetry message can never be replayed as a hello. Sizes
 //! are checked before anything is parsed. Verifying the signature is the caller's business.
 
-use serde::{Serialize, de::DeserializeOwned};
+use crate::report::SPEC;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The version byte of a frame.
 const FRAME_VERSION: u8 = 1;
@@ -54,7 +55,7 @@ pub enum CodecError {
     },
     /// A version that this build does not speak.
     #[error("message version {0} is not known here: update the older side")]
-    Version(u8),
+    Version(u64),
     /// Not even a whole header.
     #[error("message is cut short")]
     Short,
@@ -78,7 +79,7 @@ impl<'a> SignedFrame<'a> {
         limit(bytes, kind.max_bytes())?;
         let (version, rest) = bytes.split_first().ok_or(CodecError::Short)?;
         if *version != FRAME_VERSION {
-            return Err(CodecError::Version(*version));
+            return Err(CodecError::Version((*version).into()));
         }
         let (signature, body) = rest.split_at_checked(SIGNATURE_BYTES).ok_or(CodecError::Short)?;
         Ok(Self { signature, body })
@@ -130,8 +131,18 @@ pub fn encode_json<T: Serialize>(message: &T) -> Vec<u8> {
     serde_json::to_vec(message).expect("messages are plain data")
 }
 
-/// A message from JSON of at most `max_bytes`.
+/// A message from JSON of at most `max_bytes`. One that says another `spec` is named as such, whatever else
+/// it may hold.
 pub fn decode_json<T: DeserializeOwned>(bytes: &[u8], max_bytes: usize) -> Result<T, CodecError> {
     limit(bytes, max_bytes)?;
-    serde_json::from_slice(bytes).map_err(|e| CodecError::Malformed(e.to_string()))
+    serde_json::from_slice(bytes).map_err(|e| match serde_json::from_slice(bytes) {
+        Ok(Versioned { spec }) if spec != SPEC => CodecError::Version(spec),
+        Ok(Versioned { .. }) | Err(_) => CodecError::Malformed(e.to_string()),
+    })
+}
+
+/// What documents of every version have in common.
+#[derive(Deserialize)]
+struct Versioned {
+    spec: u64,
 }

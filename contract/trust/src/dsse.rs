@@ -31,6 +31,8 @@ pub enum PayloadKind {
     Report,
     /// A device's word on a release.
     Verdict,
+    /// How far the audit log had come.
+    Checkpoint,
 }
 
 impl PayloadKind {
@@ -45,7 +47,15 @@ impl PayloadKind {
             PayloadKind::Breakglass => "application/vnd.petrel.breakglass.v1+json",
             PayloadKind::Report => "application/vnd.petrel.report.v1+json",
             PayloadKind::Verdict => "application/vnd.petrel.verdict.v1+json",
+            PayloadKind::Checkpoint => "application/vnd.petrel.checkpoint.v1+json",
         }
+    }
+
+    /// Whether a `payloadType` names this kind in another version than ours.
+    fn is_another_version(self, payload_type: &str) -> bool {
+        let name = self.media_type().strip_suffix(".v1+json");
+        let version = name.and_then(|name| payload_type.strip_prefix(name)?.strip_prefix(".v")?.strip_suffix("+json"));
+        version.is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
     }
 
     /// What it is called in a refusal.
@@ -59,6 +69,7 @@ impl PayloadKind {
             PayloadKind::Breakglass => "breakglass",
             PayloadKind::Report => "report",
             PayloadKind::Verdict => "verdict",
+            PayloadKind::Checkpoint => "checkpoint",
         }
     }
 }
@@ -119,6 +130,10 @@ impl Envelope {
         let wire: WireEnvelope = strict::parse(what, bytes)?;
         if wire.payload_type != kind.media_type() {
             let shown: String = wire.payload_type.chars().take(80).collect();
+            if kind.is_another_version(&wire.payload_type) {
+                let detail = format!("`{shown}` is of a version that this build does not know: update the older side");
+                return Err(Refusal::new(Code::Version, detail));
+            }
             return Err(Refusal::new(Code::Type, format!("`{shown}` came in the place of a {what}")));
         }
         if wire.signatures.is_empty() {

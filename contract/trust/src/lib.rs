@@ -11,6 +11,7 @@ mod assignment;
 mod beacon;
 mod breakglass;
 mod chain;
+mod checkpoint;
 mod clock;
 mod counters;
 mod device;
@@ -34,6 +35,7 @@ pub use assignment::{Assignment, Intent, StreamAssignment, Trial, verify_assignm
 pub use beacon::Beacon;
 pub use breakglass::{Breakglass, Recipients, verify_breakglass};
 pub use chain::{MAX_ROOT_STEPS, catch_up, next_root};
+pub use checkpoint::{Checkpoint, verify_checkpoint};
 pub use clock::{Clock, ClockState};
 pub use counters::{Counters, Generation};
 pub use device::{DeviceKey, verify_device_document};

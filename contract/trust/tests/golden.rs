@@ -39,6 +39,8 @@ fn documents_are_their_golden_bytes() {
     same("beacon.json", &json(&beacon(9)));
     same("breakglass.dsse.json", &breakglass_bytes());
     same("breakglass.json", &json(&breakglass()));
+    same("checkpoint.dsse.json", &checkpoint_bytes());
+    same("checkpoint.json", &json(&checkpoint()));
     // The state of a device that took them all: what its ledger holds.
     same("counters.json", &json(settled().counters()));
 }
@@ -104,6 +106,10 @@ fn golden_documents_are_believed_as_what_they_say() {
     assert_eq!(believed, signers);
     statement.check_files(&resources(&files)).unwrap();
 
+    let known = verify_checkpoint(&trusted, &golden("checkpoint.dsse.json")).unwrap();
+    assert_eq!(*known, checkpoint());
+    assert_eq!(known.digest(), Digest::of(&golden("checkpoint.json")));
+
     let contract = verify_manifest(&trusted, &statement, &golden("manifest.json")).unwrap();
     assert_eq!(*contract, manifest());
     assert_eq!(contract.digest(), Digest::of(&golden("manifest.json")));
@@ -117,6 +123,9 @@ fn a_golden_report_is_believed_and_its_key_id_is_that_of_the_key() {
     assert_eq!(payload, REPORT);
     assert_eq!(device_key(7).spki().len(), 91);
     assert_eq!(DeviceKey::from_spki(device_key(7).spki()), Ok(device_key(7)));
+    bless("verdict.dsse.json", || device_envelope(PayloadKind::Verdict, REPORT, 7).to_bytes());
+    let payload = verify_device_document(PayloadKind::Verdict, &device_key(7), &golden("verdict.dsse.json")).unwrap();
+    assert_eq!(payload, REPORT);
     let fresh = device_envelope(PayloadKind::Verdict, REPORT, 8).to_bytes();
     assert_eq!(verify_device_document(PayloadKind::Verdict, &device_key(8), &fresh).unwrap(), REPORT);
 }
@@ -141,6 +150,7 @@ fn kinds_have_the_media_types_of_the_protocol_page() {
     assert_eq!(media(PayloadKind::Breakglass), "application/vnd.petrel.breakglass.v1+json");
     assert_eq!(media(PayloadKind::Report), "application/vnd.petrel.report.v1+json");
     assert_eq!(media(PayloadKind::Verdict), "application/vnd.petrel.verdict.v1+json");
+    assert_eq!(media(PayloadKind::Checkpoint), "application/vnd.petrel.checkpoint.v1+json");
 }
 
 /// The statement as the Model Signing specification v1.0 lays it out, field by field and in order,

@@ -5,6 +5,7 @@
 
 mod engine;
 mod the_loop;
+mod trust;
 
 use crate::build::{self, Profile, folder, output, workspace};
 use anyhow::bail;
@@ -74,9 +75,10 @@ struct Bench {
     run: fn(&Path) -> anyhow::Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 2] = [
+const BENCHES: [Bench; 3] = [
     Bench { name: "loop", about: the_loop::ABOUT, example: None, run: the_loop::run },
     Bench { name: "engine", about: engine::ABOUT, example: Some(engine::EXAMPLE), run: engine::run },
+    Bench { name: "trust", about: trust::ABOUT, example: Some(trust::EXAMPLE), run: trust::run },
 ];
 
 /// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`; `--write` makes the sections of docs/benchmarks.md anew.

@@ -217,7 +217,7 @@ impl Checks {
                 }
                 Record::NoDevice { id } => drop(self.land.remove(&id)),
                 Record::Rollout(rollout) => moved.push(*rollout),
-                Record::Release(_) | Record::Document(_) | Record::Beacons { .. } => {}
+                Record::Release(_) | Record::Document(_) | Record::Beacons { .. } | Record::Deed(_) => {}
             }
         }
         for rollout in moved {

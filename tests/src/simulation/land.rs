@@ -154,6 +154,8 @@ impl World {
             Record::NoDevice { id } => drop(self.land.rows.remove(&Row::Device(id.clone()))),
             Record::Release(release) => drop(self.land.rows.insert(Row::Release(release.bundle), bytes)),
             Record::Rollout(rollout) => drop(self.land.rows.insert(Row::Rollout(rollout.id), bytes)),
+            // Nothing is decided from the audit log.
+            Record::Deed(_) => {}
             Record::Document(d) => drop(self.land.rows.insert(Row::Document(d.document, d.slot()), bytes)),
             Record::Beacons { .. } => drop(self.land.rows.insert(Row::Beacons, bytes)),
         }

@@ -1,13 +1,14 @@
 //! Bundles: pushed as a tar, verified before anybody hears of them.
 
 use super::Doors;
+use super::audit::Asked;
 use super::problem::Problem;
 use super::view::{List, ReleaseView};
 use crate::service::store::unix_millis;
 use anyhow::Context;
-use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use bridge_core::{Event, Release};
 use http_body_util::BodyExt;
 use protocol::StreamName;
@@ -30,6 +31,7 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<Release
     responses((status = 200, body = ReleaseView), (status = 401, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn push(
     State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
     Path(digest): Path<String>,
     body: Body,
 ) -> Result<Json<ReleaseView>, Problem> {
@@ -48,7 +50,8 @@ pub(super) async fn push(
         pushed: unix_millis(),
     };
     let view = ReleaseView::from(&release);
-    doors.driver.request(Event::ReleasePushed(release)).await??;
+    let subject = format!("{}@{} {digest}", release.stream, release.version);
+    doors.request(&asked, "bundle.push", subject, Event::ReleasePushed(release)).await?;
     Ok(Json(view))
 }
 

@@ -1,11 +1,12 @@
 //! Devices: who they are, who may come in, how they are doing.
 
 use super::Doors;
+use super::audit::Asked;
 use super::problem::Problem;
 use super::view::{DeviceView, List, TelemetryView};
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use bridge_core::Event;
 use protocol::DeviceId;
 use serde::Deserialize;
@@ -31,18 +32,26 @@ pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<String>) -> 
 /// Let a pending device in
 #[utoipa::path(post, path = "/api/v1/devices/{id}/approve", params(("id" = String, Path)),
     responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
-pub(super) async fn approve(State(doors): State<Doors>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub(super) async fn approve(
+    State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
     let device = id.parse().map_err(Problem::invalid)?;
-    doors.driver.request(Event::DeviceApproved { device }).await??;
+    doors.request(&asked, "device.approve", &id, Event::DeviceApproved { device }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Turn a pending device away
 #[utoipa::path(post, path = "/api/v1/devices/{id}/reject", params(("id" = String, Path)),
     responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
-pub(super) async fn reject(State(doors): State<Doors>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub(super) async fn reject(
+    State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
     let device = id.parse().map_err(Problem::invalid)?;
-    doors.driver.request(Event::DeviceRejected { device }).await??;
+    doors.request(&asked, "device.reject", &id, Event::DeviceRejected { device }).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -1,12 +1,13 @@
 //! The documents that people sign for everybody: the chain of roots, revocations, breakglass.
 
 use super::Doors;
+use super::audit::Asked;
 use super::problem::Problem;
 use super::view::{DocumentView, List};
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use bridge_core::{Answer, Event};
 use protocol::DocumentKind;
 use trust::{Envelope, MAX_ROOT_BYTES, PayloadKind};
@@ -23,11 +24,13 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<Documen
     responses((status = 200, body = DocumentView), (status = 401, body = Problem), (status = 409, body = Problem), (status = 413), (status = 422, body = Problem)))]
 pub(super) async fn publish(
     State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
     body: Bytes,
 ) -> Result<(StatusCode, Json<DocumentView>), Problem> {
     let (kind, envelope) = kind(&body).ok_or_else(|| Problem::invalid("this is no root, revocation or breakglass"))?;
     let sha256 = trust::Digest::of(&envelope.payload).to_string();
-    match doors.driver.request(Event::DocumentPushed { kind, bytes: body.to_vec() }).await?? {
+    let (action, subject) = ("document.publish", format!("{} {sha256}", DocumentView::name(kind)));
+    match doors.request(&asked, action, subject, Event::DocumentPushed { kind, bytes: body.to_vec() }).await? {
         Answer::Taken { number, new, .. } => {
             Ok((StatusCode::OK, Json(DocumentView { kind: DocumentView::name(kind).into(), number, new, sha256 })))
         }

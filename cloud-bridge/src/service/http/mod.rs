@@ -2,6 +2,7 @@
 //!
 //! Decides how requests are admitted and answered. What they mean is decided by the core.
 
+pub(crate) mod audit;
 mod bundles;
 mod devices;
 mod documents;
@@ -13,13 +14,12 @@ pub(crate) mod view;
 use super::config::BridgeConfig;
 use super::driver::Driver;
 use super::library::Library;
+use super::pen::Pen;
 use super::store::Store;
 use crate::fault::Fault;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::AUTHORIZATION;
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
 use axum::routing::get;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
@@ -44,8 +44,12 @@ pub(crate) struct Doors {
     pub(crate) driver: Driver,
     /// The bundles.
     pub(crate) library: Arc<Library>,
-    /// Tokens and telemetry.
+    /// Tokens, telemetry and the audit log.
     pub(crate) store: Store,
+    /// Signs checkpoints of the audit log.
+    pub(crate) pen: Arc<Pen>,
+    /// How many lines of the audit log strangers may cause.
+    pub(crate) strangers: audit::Strangers,
 }
 
 /// The running API.
@@ -85,6 +89,8 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(rollouts::list))
         .routes(routes!(rollouts::show))
         .routes(routes!(rollouts::start))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::checkpoint))
         .split_for_parts()
 }
 
@@ -94,7 +100,7 @@ pub(crate) async fn start(config: &BridgeConfig, doors: Doors) -> anyhow::Result
     let document = document.to_pretty_json()?;
     let guarded = api
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-        .route_layer(middleware::from_fn_with_state(doors.store.clone(), admit));
+        .route_layer(middleware::from_fn_with_state(doors.clone(), audit::guard));
     let app = guarded
         .route("/healthz", get(async || "ok\n"))
         .route(
@@ -121,20 +127,6 @@ pub(crate) async fn start(config: &BridgeConfig, doors: Doors) -> anyhow::Result
     let server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle.clone());
     let task = tokio::spawn(server.serve(app.into_make_service()));
     Ok((address, Serving { handle, task }))
-}
-
-/// Lets in whoever holds a token.
-async fn admit(State(store): State<Store>, request: Request, next: Next) -> Response {
-    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = header.and_then(|value| value.strip_prefix("Bearer "));
-    match token {
-        None => Problem::unauthorised("a token is needed: run `petrel login`").into_response(),
-        Some(token) => match store.knows(token).await {
-            Ok(true) => next.run(request).await,
-            Ok(false) => Problem::unauthorised("this token is not known here").into_response(),
-            Err(error) => Problem::from(error).into_response(),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! Errors as RFC 9457 problem details: a status, a stable code, words for a person.
 
-use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use bridge_core::Rejection;
 use serde::{Deserialize, Serialize};
 use trust::Refusal;
@@ -19,6 +19,10 @@ pub(crate) struct Problem {
     /// What happened, and what to do.
     pub(crate) detail: String,
 }
+
+/// The code of a refusal, told to whoever writes the audit log.
+#[derive(Debug, Clone)]
+pub(super) struct Refused(pub(super) String);
 
 impl Problem {
     fn new(status: StatusCode, code: &str, detail: String) -> Self {
@@ -46,7 +50,7 @@ impl From<Rejection> for Problem {
         let detail = rejection.to_string();
         match rejection {
             Rejection::NotFound(_) => Self::not_found(detail),
-            Rejection::Conflict(_) => Self::new(StatusCode::CONFLICT, "conflict", detail),
+            Rejection::Conflict(_) => Self::new(StatusCode::CONFLICT, rejection.code(), detail),
             Rejection::Invalid(_) => Self::invalid(detail),
             Rejection::Refused(refusal) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, refusal.code.as_str(), refusal.detail)
@@ -69,6 +73,7 @@ impl From<anyhow::Error> for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        (status, [(CONTENT_TYPE, "application/problem+json")], Json(self)).into_response()
+        let refused = Extension(Refused(self.code.clone()));
+        (status, [(CONTENT_TYPE, "application/problem+json")], refused, Json(self)).into_response()
     }
 }

@@ -1,12 +1,13 @@
 //! Rollouts: begun by people, decided by the core.
 
 use super::Doors;
+use super::audit::Asked;
 use super::problem::Problem;
 use super::view::{List, NewRollout, RolloutView};
-use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use bridge_core::{Answer, Event, RolloutRequest, Targets};
 use std::collections::BTreeSet;
 use trust::{Trial, U53};
@@ -30,11 +31,13 @@ pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<u64>) -> Res
     responses((status = 201, body = RolloutView), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn start(
     State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
     body: Result<Json<NewRollout>, JsonRejection>,
 ) -> Result<(StatusCode, Json<RolloutView>), Problem> {
     let Json(new) = body.map_err(|e| Problem::invalid(e.body_text()))?;
     let request = understand(&new)?;
-    match doors.driver.request(Event::RolloutRequested(request)).await?? {
+    let subject = format!("{}@{}", request.stream, request.version);
+    match doors.request(&asked, "rollout.start", subject, Event::RolloutRequested(request)).await? {
         Answer::Started { rollout } => Ok((StatusCode::CREATED, Json(look(&doors, rollout).await?))),
         Answer::Done | Answer::Known { .. } | Answer::Taken { .. } => {
             Err(anyhow::anyhow!("a rollout was asked for and none began").into())

@@ -1,5 +1,6 @@
 //! What the API shows: the core's records as people and machines read them.
 
+use bridge_core::audit::Line;
 use bridge_core::{Device, Phase, Release, Rollout, Status, StoredDocument};
 use protocol::{ClockState, DocumentKind, Outcome, Running, Standing, StreamReport, Telemetry};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,38 @@ use utoipa::ToSchema;
 pub(crate) struct List<T: ToSchema> {
     /// The rows.
     pub(crate) items: Vec<T>,
+}
+
+/// A part of the audit log.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct AuditView {
+    /// Whose log it is: the first line holds this name.
+    pub(crate) fleet: String,
+    /// Lines, the oldest first.
+    pub(crate) items: Vec<LineView>,
+}
+
+/// A line of the audit log.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct LineView {
+    /// JSON as it was written: `seq`, `at` (milliseconds since 1970), `who`, `action`, `subject`, `outcome`, `request`.
+    pub(crate) text: String,
+    /// SHA-256, in hex, of the digest of the line before it and of `text`.
+    #[schema(value_type = String)]
+    pub(crate) sha256: trust::Digest,
+}
+
+impl LineView {
+    /// The line.
+    pub(crate) fn line(&self) -> Line {
+        Line { text: self.text.clone(), sha256: self.sha256 }
+    }
+}
+
+impl From<Line> for LineView {
+    fn from(line: Line) -> Self {
+        Self { text: line.text, sha256: line.sha256 }
+    }
 }
 
 /// A device.

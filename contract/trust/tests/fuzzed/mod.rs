@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 pub(crate) type Target = (&'static str, fn() -> Vec<u8>, fn(&[u8]));
 
 /// Every target.
-pub(crate) const TARGETS: [Target; 8] = [
+pub(crate) const TARGETS: [Target; 9] = [
     ("dsse", root_bytes, any_dsse),
     ("root_chain", || json(&second_root()), any_root_chain),
     ("bundle", || json(&manifest()), any_bundle),
@@ -23,6 +23,7 @@ pub(crate) const TARGETS: [Target; 8] = [
     ("beacon", || json(&beacon(9)), any_beacon),
     ("breakglass", || json(&breakglass()), any_breakglass),
     ("model_sig", statement_payload, any_model_sig),
+    ("checkpoint", || json(&checkpoint()), any_checkpoint),
 ];
 
 /// A device at its beginning, and one that took a document of each kind.
@@ -37,7 +38,7 @@ fn offered(kind: PayloadKind, data: &[u8], keys: &[u8]) -> Option<Vec<u8>> {
 /// Envelopes of every kind: what is parsed is written and parsed again as the same.
 pub(crate) fn any_dsse(data: &[u8]) {
     use PayloadKind::*;
-    for kind in [Root, Bundle, Assignment, Revocation, Beacon, Breakglass, Report, Verdict] {
+    for kind in [Root, Bundle, Assignment, Revocation, Beacon, Breakglass, Report, Verdict, Checkpoint] {
         if let Ok(envelope) = Envelope::parse(kind, data, MAX_DOCUMENT_BYTES) {
             let again = Envelope::parse(kind, &envelope.to_bytes(), 2 * MAX_DOCUMENT_BYTES).expect("its own bytes");
             assert_eq!(again, envelope);
@@ -128,6 +129,15 @@ pub(crate) fn any_breakglass(data: &[u8]) {
             let again = unchanged(&mut t, |t| t.accept_breakglass(&bytes, UP));
             assert_eq!(again.expect_err("a name is taken once").code, Code::Replay);
         }
+    }
+}
+
+/// Checkpoints of the audit log: what is believed is for this fleet and says itself again.
+pub(crate) fn any_checkpoint(data: &[u8]) {
+    let Some(bytes) = offered(PayloadKind::Checkpoint, data, &[DIRECTOR]) else { return };
+    if let Ok(known) = verify_checkpoint(DEVICES[0].root(), &bytes) {
+        assert_eq!(known.fleet, FLEET);
+        assert_eq!(serde_json::from_slice::<Checkpoint>(&json(&*known)).expect("itself"), *known);
     }
 }
 

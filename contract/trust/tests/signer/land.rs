@@ -108,6 +108,21 @@ pub(crate) fn beacon_bytes() -> Vec<u8> {
     sealed(PayloadKind::Beacon, &json(&beacon(9)), &[BEACON])
 }
 
+pub(crate) fn checkpoint() -> Checkpoint {
+    Checkpoint {
+        spec: number(SPEC),
+        fleet: FLEET.into(),
+        issued: moment(T0 + 60),
+        role_epoch: number(3),
+        seq: number(142),
+        sha256: Digest::of(b"the line 142"),
+    }
+}
+
+pub(crate) fn checkpoint_bytes() -> Vec<u8> {
+    sealed(PayloadKind::Checkpoint, &json(&checkpoint()), &[DIRECTOR])
+}
+
 pub(crate) fn breakglass_bytes() -> Vec<u8> {
     sealed(PayloadKind::Breakglass, &json(&breakglass()), &BREAKGLASS)
 }

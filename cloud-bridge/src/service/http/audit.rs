@@ -1,0 +1,184 @@
+//! Who asks, and the audit log: every request that may change something leaves a line in it.
+//!
+//! What goes through the core is written in one with what the core saves ([`Doors::request`]). Whatever
+//! else was done or refused is written by the guard around all routes, so no handler can forget it.
+
+use super::Doors;
+use super::problem::{Problem, Refused};
+use super::view::{AuditView, LineView};
+use crate::service::driver::DONE;
+use crate::service::store::audit::Which;
+use crate::service::store::unix_millis;
+use axum::Json;
+use axum::extract::{MatchedPath, Query, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use bridge_core::audit::{Deed, Quota};
+use bridge_core::{Answer, Event};
+use serde::Deserialize;
+use std::fmt::Display;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use trust::Role;
+use utoipa::IntoParams;
+
+/// Who holds no token that is known here, in the log.
+const NOBODY: &str = "nobody";
+/// The answer's header with the request's name in the log.
+const REQUEST_ID: &str = "x-request-id";
+
+/// The request under way: who asks, and whether the log has a line of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    who: Arc<str>,
+    request: Arc<str>,
+    told: Arc<AtomicBool>,
+}
+
+impl Asked {
+    fn new(who: &str) -> anyhow::Result<Self> {
+        let mut name = [0; 8];
+        getrandom::fill(&mut name).map_err(|e| anyhow::anyhow!("the system gives no randomness: {e}"))?;
+        Ok(Self { who: who.into(), request: hex::encode(name).into(), told: Arc::default() })
+    }
+
+    fn deed(&self, action: &str, subject: impl Display, outcome: &str) -> Deed {
+        Deed::new(&self.who, action, &subject.to_string(), outcome).asked_by(&self.request)
+    }
+}
+
+impl Doors {
+    /// Requests something of the core in the name of who asks; the audit log tells of it, also when it
+    /// is refused.
+    pub(crate) async fn request(
+        &self,
+        asked: &Asked,
+        action: &str,
+        subject: impl Display,
+        event: Event,
+    ) -> Result<Answer, Problem> {
+        let answer = self.driver.request(event, asked.deed(action, subject, DONE)).await?;
+        asked.told.store(true, Ordering::Relaxed);
+        Ok(answer?)
+    }
+
+    /// Writes a line before something is done that the core does not know of.
+    pub(crate) async fn witness(&self, asked: &Asked, action: &str, subject: impl Display) -> anyhow::Result<()> {
+        self.store.witness(&asked.deed(action, subject, DONE)).await?;
+        asked.told.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Writes that a stranger was refused: so many a minute, and the others as a number.
+    pub(crate) async fn witness_stranger(&self, deed: Deed) -> anyhow::Result<()> {
+        let quota = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).take(unix_millis());
+        match quota {
+            None => Ok(()),
+            Some(0) => self.store.witness(&deed).await,
+            Some(left_out) => {
+                let subject = format!("{} ({left_out} refusals before it were not written)", deed.subject);
+                self.store.witness(&Deed { subject, ..deed }).await
+            }
+        }
+    }
+}
+
+/// How many lines strangers may cause.
+pub(crate) type Strangers = Arc<Mutex<Quota>>;
+
+/// Lets in whoever holds a token, and writes down what no handler has written.
+pub(super) async fn guard(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
+    let changes = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str);
+    let action = format!("{} {route}", request.method());
+    let subject = request.uri().path().to_owned();
+    let holder = match token(&request) {
+        None => Ok(None),
+        Some(token) => doors.store.holder(token).await,
+    };
+    let known = matches!(holder, Ok(Some(_)));
+    let who = holder.as_ref().ok().and_then(Option::as_deref).unwrap_or(NOBODY);
+    let asked = match Asked::new(who) {
+        Ok(asked) => asked,
+        Err(error) => return Problem::from(error).into_response(),
+    };
+    let mut response = match (holder, token(&request).is_some()) {
+        (Ok(Some(_)), _) => {
+            request.extensions_mut().insert(asked.clone());
+            next.run(request).await
+        }
+        (Ok(None), false) => Problem::unauthorised("a token is needed: run `petrel login`").into_response(),
+        (Ok(None), true) => Problem::unauthorised("this token is not known here").into_response(),
+        (Err(error), _) => Problem::from(error).into_response(),
+    };
+    if let Ok(name) = HeaderValue::from_str(&asked.request) {
+        response.headers_mut().insert(REQUEST_ID, name);
+    }
+    if changes && !asked.told.load(Ordering::Relaxed) {
+        let deed = asked.deed(&action, subject, &outcome(&response));
+        let written = if known { doors.store.witness(&deed).await } else { doors.witness_stranger(deed).await };
+        if let Err(error) = written {
+            tracing::error!(error = format!("{error:#}"), "a line of the audit log was not written");
+        }
+    }
+    response
+}
+
+fn token(request: &Request) -> Option<&str> {
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    header.and_then(|value| value.strip_prefix("Bearer "))
+}
+
+/// The code of a refusal; otherwise the status, when it tells of one.
+fn outcome(response: &Response) -> String {
+    match response.extensions().get::<Refused>() {
+        Some(Refused(code)) => code.clone(),
+        None if response.status().is_success() => DONE.into(),
+        None => response.status().as_u16().to_string(),
+    }
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct Asks {
+    /// Lines behind this number, from there on; without it the last ones.
+    after: Option<u64>,
+    /// How many, 1 to 1,000.
+    #[serde(default = "hundred")]
+    limit: u32,
+    /// Written at this time or later, milliseconds since 1970.
+    since: Option<u64>,
+    /// By this name.
+    who: Option<String>,
+    /// This action, or one that begins with it and a dot.
+    action: Option<String>,
+}
+
+fn hundred() -> u32 {
+    100
+}
+
+/// Lines of the audit log, the oldest first
+#[utoipa::path(get, path = "/api/v1/audit", params(Asks),
+    responses((status = 200, body = AuditView), (status = 400), (status = 401, body = Problem)))]
+pub(super) async fn list(State(doors): State<Doors>, Query(asks): Query<Asks>) -> Result<Json<AuditView>, Problem> {
+    let Asks { after, limit, since, who, action } = asks;
+    let lines = doors.store.audit(&Which { after, limit, since, who, action }).await?;
+    let fleet = doors.store.fleet().to_owned();
+    Ok(Json(AuditView { fleet, items: lines.into_iter().map(LineView::from).collect() }))
+}
+
+/// Sign how far the audit log has come, to be kept elsewhere
+#[utoipa::path(post, path = "/api/v1/audit/checkpoint",
+    responses((status = 200, description = "a checkpoint in a DSSE envelope", content_type = "application/json"), (status = 401, body = Problem)))]
+pub(super) async fn checkpoint(
+    State(doors): State<Doors>,
+    axum::Extension(asked): axum::Extension<Asked>,
+) -> Result<Response, Problem> {
+    doors.witness(&asked, "audit.checkpoint", "").await?;
+    let head = doors.store.audit_head().await?;
+    let epoch = doors.driver.look(|bridge| bridge.believed().0.map_or(0, |root| root.role_epoch(Role::Director)));
+    let signed = doors.pen.checkpoint(&head, epoch.await?, unix_millis() / 1_000)?;
+    Ok(([(CONTENT_TYPE, "application/json")], signed).into_response())
+}

@@ -1,0 +1,82 @@
+//! The rows of the catalogue that need hands, an engine, a ledger or a bridge: the tests that run them, by
+//! name, and the rows that wait for the work that they belong to.
+//!
+//! A test that is named here must exist. Of T19-T26, T32-T38 and T41-T46 the cases beside this file prove
+//! the decision; that the old model keeps answering is seen where one runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::Path;
+
+/// A row, the file of its test from the root of the house, and the test.
+type Witness = (&'static str, &'static str, &'static str);
+
+/// Rows that run in the tests of other rooms.
+const ELSEWHERE: &[Witness] = &[
+    ("T54", "agent/engine/src/external.rs", "no_other_place_is_read"),
+    ("T54", "cloud-bridge/tests/references.rs", "weights_beside_the_model_go_into_the_bundle"),
+    ("T56", "agent/src/worker/tests.rs", "the_probe_passes_golden_vectors_and_refuses_other_answers"),
+    ("T58", "cloud-bridge/src/bundle/baseline.rs", "a_baseline_that_nothing_can_be_measured_against_is_refused"),
+    ("T58", "contract/drift/src/baseline.rs", "contradictions_are_found"),
+    ("T80", "cloud-bridge/core/src/audit.rs", "whatever_is_done_to_a_log_its_line_is_named"),
+    ("T80", "cloud-bridge/src/service/store/audit.rs", "whoever_edits_the_database_is_found"),
+    ("T80", "tests/end_to_end/audit.rs", "who_did_what_is_told_and_cannot_be_changed_unseen"),
+];
+
+/// Rows of which this crate proves the decision, and a running device that the old model keeps answering.
+const KEEPS_ANSWERING: &[Witness] = &[];
+
+/// Rows that belong to other work, and to which.
+const OWNED: &[(&str, &[&str])] = &[
+    ("agent/core: how often a device changes", &["T45"]),
+    ("identity: enrolment, certificates, the device's key", &["T68", "T69", "T71", "T72", "T73"]),
+    ("the disk: the simulated one, and the real binary", &["T74", "T75", "T76"]),
+    ("the device: sandbox and limits of the worker, probation", &["T55", "T57"]),
+    ("delivery: transport, flow, TLS", &["T59", "T60", "T61", "T62", "T63", "T64", "T65", "T66", "T67"]),
+];
+
+/// Says on the test's own output, which `cargo test` shows without being asked, how many rows ran and where
+/// the others are; fails when a row has no place, or a named test is not there.
+pub(crate) fn tell(here: &BTreeSet<&str>, cases: usize) {
+    let mut gone = Vec::new();
+    for (row, file, test) in ELSEWHERE.iter().chain(KEEPS_ANSWERING) {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(file);
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        if !text.contains(&format!("fn {test}()")) {
+            gone.push(format!("{row}: {file} has no test {test}"));
+        }
+    }
+    assert!(gone.is_empty(), "tests of the catalogue are not there:\n{}", gone.join("\n"));
+
+    let mut rooms: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (row, file, _) in ELSEWHERE {
+        rooms.entry(file).or_default().insert(row);
+    }
+    let elsewhere: BTreeSet<&str> = ELSEWHERE.iter().map(|(row, ..)| *row).collect();
+    let owned: BTreeSet<&str> = OWNED.iter().flat_map(|(_, rows)| *rows).copied().collect();
+    let both: BTreeSet<&str> = here.union(&elsewhere).copied().collect();
+    let kept: BTreeSet<&str> = KEEPS_ANSWERING.iter().map(|(row, ..)| *row).collect();
+
+    let list = |rows: &BTreeSet<&str>| rows.iter().copied().collect::<Vec<_>>().join(" ");
+    let mut told = format!(
+        "\nrefusal catalogue: {} of 80 rows ran, {} here in {cases} cases, {} in other rooms\n",
+        both.len(),
+        here.len(),
+        elsewhere.difference(here).count(),
+    );
+    for (file, rows) in &rooms {
+        told += &format!("  {file}: {}\n", list(rows));
+    }
+    told += &format!("  the old model keeps answering, seen on a running device: {}\n", list(&kept));
+    for (owner, rows) in OWNED {
+        told += &format!("  owned by {owner}: {}\n", rows.join(" "));
+    }
+    // Straight to the output: what is printed by macros is swallowed unless somebody asks.
+    let mut out = std::io::stdout().lock();
+    out.write_all(told.as_bytes()).and_then(|()| out.flush()).expect("the output of a test");
+
+    assert_eq!(both.intersection(&owned).count(), 0, "what runs is owned by nobody else");
+    let all: BTreeSet<String> = both.union(&owned).map(ToString::to_string).collect();
+    let missing: Vec<String> = (1..=80).map(|n| format!("T{n:02}")).filter(|row| !all.contains(row)).collect();
+    assert!(missing.is_empty(), "rows without a place: {missing:?}");
+}
