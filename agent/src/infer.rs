@@ -49,6 +49,13 @@ pub(crate) struct Args {
     root: Option<PathBuf>,
 }
 
+impl Args {
+    /// Whether a machine reads.
+    pub(crate) fn is_json(&self) -> bool {
+        self.json
+    }
+}
+
 /// All answers.
 #[derive(Debug, Serialize)]
 struct Answers {

@@ -96,6 +96,15 @@ fn filter(text: &str) -> Result<String, String> {
 }
 
 impl Command {
+    /// Whether a machine reads.
+    fn is_json(&self) -> bool {
+        match self {
+            Command::Run { .. } => false,
+            Command::Infer(args) => args.is_json(),
+            Command::Status { json, .. } => *json,
+        }
+    }
+
     /// Does it; what it returns is to be printed.
     fn run(self) -> anyhow::Result<String> {
         match self {
@@ -117,10 +126,12 @@ impl Command {
 fn main() -> ExitCode {
     // Only a provider that is there already makes this fail, and that would do as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match Cli::parse().command.run().and_then(|text| print(&text)) {
+    let command = Cli::parse().command;
+    let json = command.is_json();
+    match command.run().and_then(|text| print(&text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&error);
+            complain(&error, json);
             ExitCode::FAILURE
         }
     }
@@ -137,16 +148,34 @@ fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// What happened, why, and what to do; the one place where errors are printed.
-fn complain(error: &anyhow::Error) {
+/// What happened, why, and what to do, to people or to machines; the one place where errors are printed.
+fn complain(error: &anyhow::Error, json: bool) {
+    let advice = error.downcast_ref::<Fault>().and_then(Fault::advice);
+    let text = if json { for_machines(error, advice) } else { for_people(error, advice) };
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+fn for_people(error: &anyhow::Error, advice: Option<&str>) -> String {
     let mut text = format!("error: {error}\n");
     for cause in error.chain().skip(1) {
         text.push_str(&format!("  why: {cause}\n"));
     }
-    if let Some(advice) = error.downcast_ref::<Fault>().and_then(Fault::advice) {
+    if let Some(advice) = advice {
         text.push_str(&format!("  what to do: {advice}\n"));
     }
     // What others wrote (a file's name, a stranger's document) must not control the terminal.
-    let text = text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}");
-    let _ = io::stderr().lock().write_all(text.as_bytes());
+    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+}
+
+/// One line, as `petrel --json` has it.
+fn for_machines(error: &anyhow::Error, advice: Option<&str>) -> String {
+    let code = error.chain().find_map(|e| e.downcast_ref::<trust::Refusal>()).map(|refusal| refusal.code.as_str());
+    let message = error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    let mut body = serde_json::json!({ "message": message });
+    for (key, value) in [("code", code), ("remedy", advice)] {
+        if let Some(value) = value {
+            body[key] = value.into();
+        }
+    }
+    format!("{}\n", serde_json::json!({ "error": body }))
 }

@@ -71,3 +71,17 @@ fn infer_answers_for_people_and_for_machines() {
     let (code, told) = failure(&["infer", text(&folder), "--input", text(&folder.join("model.onnx"))]);
     assert!(code == 1 && told.contains("no known input"), "{told}");
 }
+
+#[test]
+fn machines_are_told_what_failed_in_json() {
+    let (folder, config) = (models().join("digits"), models().join("no-agent.toml"));
+    let unknown = folder.join("model.onnx");
+    for args in [
+        &["infer", text(&folder), "--input", text(&unknown), "--json"][..],
+        &["status", "--config", text(&config), "--json"],
+    ] {
+        let (code, told) = failure(args);
+        let error: serde_json::Value = serde_json::from_str(&told).unwrap_or_else(|e| panic!("{e}: {told}"));
+        assert!(code == 1 && error["error"]["message"].is_string() && error["error"]["remedy"].is_string(), "{told}");
+    }
+}

@@ -1,7 +1,7 @@
 """The models that the engine's bench runs: real topologies at their real sizes with random weights, and
 small ones that scikit-learn fits; then the example models beside this file. `zoo.py FOLDER` writes
-FOLDER/<name>/{model.onnx, x<rows>.npy, y<rows>-<i>.npy}, the answers being ONNX Runtime's, and prints one
-line of JSON for each model."""
+FOLDER/<name>/{model.onnx, rows<rows>.npz}, arrays as in the examples' golden.npz, the answers being ONNX
+Runtime's, and prints one line of JSON for each model."""
 
 import one_thread  # noqa: F401
 
@@ -258,38 +258,51 @@ def family(model):
     kinds = {node.op_type for node in model.graph.node}
     if any(kind.startswith("TreeEnsemble") for kind in kinds):
         return "forest"
+    if any(kind.startswith("Linear") for kind in kinds):
+        return "linear"
     return "convolution" if kinds & {"Conv", "ConvTranspose"} else "dense"
 
 
 def write(place, name, family, made, batches, data=None):
-    """The model, inputs of so many rows (of `data`, or random ones) and the answers to them."""
+    """The model, inputs of so many rows (of `data`, by name, or random ones) and the answers to them."""
     place.mkdir(parents=True, exist_ok=True)
     (place / "model.onnx").write_bytes(made.SerializeToString())
     session = onnxruntime.InferenceSession(str(place / "model.onnx"), providers=["CPUExecutionProvider"])
-    taken = session.get_inputs()[0]
     random = np.random.default_rng(11)
+    if data is None:
+        most = max(batches)
+        data = {taken.name: random.standard_normal([most, *taken.shape[1:]], np.float32) for taken in session.get_inputs()}
     for rows in batches:
-        fresh = lambda: random.standard_normal([rows, *taken.shape[1:]], np.float32)
-        x = fresh() if data is None else data[:rows]
-        np.save(place / f"x{rows}.npy", x)
-        for at, y in enumerate(session.run(None, {taken.name: x})):
-            np.save(place / f"y{rows}-{at}.npy", y)
+        x = {name: column[:rows] for name, column in data.items()}
+        y = zip((made.name for made in session.get_outputs()), session.run(None, x))
+        arrays = {f"in:{name}": column for name, column in x.items()} | {f"out:{name}": column for name, column in y}
+        np.savez(place / f"rows{rows}.npz", **arrays)
     size = (place / "model.onnx").stat().st_size
     classical = any(opset.domain == "ai.onnx.ml" for opset in made.opset_import)
     what = {"folder": place.name, "name": name, "family": family, "classical": classical, "batches": batches, "bytes": size}
     print(json.dumps(what), flush=True)
 
 
+def golden(folder):
+    """The golden inputs of an example, by the names that its model gives them."""
+    made = onnx.load(folder / "model.onnx")
+    archive = folder / "golden.npz"
+    if archive.exists():
+        arrays = np.load(archive)
+        return made, {name.removeprefix("in:"): arrays[name] for name in arrays.files if name.startswith("in:")}
+    return made, {made.graph.input[0].name: np.load(folder / "golden_x.npy")}
+
+
 def main(folder):
     for name, (build, family_, batches) in ZOO.items():
-        made, data = (build(), None) if build else classical(name)
-        write(folder / name, name, family_, made, batches, data)
-    for golden in sorted(Path(__file__).parent.glob("*/golden_x.npy")):
-        made = onnx.load(golden.parent / "model.onnx")
-        data = np.load(golden)
-        if len(made.graph.input) == 1 and data.dtype == np.float32:
-            name = f"example {golden.parent.name}"
-            write(folder / f"example-{golden.parent.name}", name, family(made), made, [1], data)
+        if build:
+            write(folder / name, name, family_, build(), batches)
+        else:
+            made, rows = classical(name)
+            write(folder / name, name, family_, made, batches, {made.graph.input[0].name: rows})
+    for example in sorted(path.parent for path in Path(__file__).parent.glob("*/model.onnx")):
+        made, data = golden(example)
+        write(folder / f"example-{example.name}", f"example {example.name}", family(made), made, [1], data)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ mod explain;
 mod external;
 pub mod golden;
 mod growth;
+mod guard;
 mod input;
 mod model;
 mod npy;

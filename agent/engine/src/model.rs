@@ -19,12 +19,13 @@ use crate::error::{LoadError, RunError, invalid, too_large};
 use crate::exchange::{from_tract, into_tract};
 use crate::explain::PlanFacts;
 use crate::external;
+use crate::guard::{guard, told};
 use crate::onnx::survey;
 use crate::ops::{library, rewrite_nodes};
 use crate::plan::{Output, Plans, decode, graph};
 use crate::port::Port;
 use crate::tensor::{Dtype, Tensor as Values};
-use crate::warm::{Warm, guard, told};
+use crate::warm::Warm;
 
 /// A loaded model, ready to run; may be shared between threads.
 pub struct Model {

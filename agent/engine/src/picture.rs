@@ -7,9 +7,14 @@
 use std::io::Cursor;
 
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, RgbImage};
+use libjpeg_turbo_rs::{DecodeLimits, Decoder, PixelFormat};
 
 use crate::Limits;
+use crate::guard::guard;
+
+/// Scans of a progressive JPEG; real ones have about ten, and each is a pass over the picture.
+const SCANS: usize = 500;
 
 /// 8-bit pixels, row by row, channels interleaved.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,33 +30,27 @@ impl Picture {
     /// Decodes PNG or JPEG; transparency is dropped. The size is checked first. To `orient`
     /// is to turn the picture as its EXIF orientation says, which is otherwise ignored.
     pub(crate) fn decode(bytes: &[u8], orient: bool, limits: &Limits) -> Result<Picture, String> {
-        let failed = |error| format!("the image cannot be read: {error}");
-        let mut reader =
-            ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| failed(error.into()))?;
-        if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)) {
-            return Err("the image is neither PNG nor JPEG".to_owned());
+        let (mut picture, orientation) = match image::guess_format(bytes) {
+            Ok(ImageFormat::Png) => png(bytes, limits)?,
+            Ok(ImageFormat::Jpeg) => jpeg(bytes, limits)?,
+            _ => return Err("the image is neither PNG nor JPEG".to_owned()),
+        };
+        if orient {
+            picture.apply_orientation(orientation);
         }
-        let mut memory = image::Limits::no_limits();
-        memory.max_alloc = Some((limits.input_elements as u64).saturating_mul(16));
-        reader.limits(memory);
-        let mut decoder = reader.into_decoder().map_err(failed)?;
-        let (width, height) = decoder.dimensions();
-        let pixels = u64::from(width) * u64::from(height);
-        if pixels > limits.input_elements as u64 {
-            let most = limits.input_elements;
-            return Err(format!("the image has {pixels} pixels; at most {most} are allowed"));
-        }
-        let orientation = if orient { decoder.orientation().map_err(failed)? } else { Orientation::NoTransforms };
-        let mut picture = DynamicImage::from_decoder(decoder).map_err(failed)?;
-        picture.apply_orientation(orientation);
         let (width, height) = (picture.width() as usize, picture.height() as usize);
-        Ok(match picture.color() {
-            ColorType::L8 | ColorType::La8 | ColorType::L16 | ColorType::La16 => {
-                let pixels = picture.into_luma8().into_raw();
-                Picture { width, height, channels: 1, pixels }
+        let (channels, pixels) = match picture {
+            // What Pillow makes of 16 bits: grey is clipped, and of all else the upper half is taken.
+            DynamicImage::ImageLuma16(grey) => (1, grey.iter().map(|x| (*x).min(255) as u8).collect()),
+            DynamicImage::ImageLumaA16(grey) => (1, grey.pixels().map(|p| upper(p.0[0])).collect()),
+            DynamicImage::ImageRgb16(rgb) => (3, rgb.iter().map(|x| upper(*x)).collect()),
+            DynamicImage::ImageRgba16(rgba) => {
+                (3, rgba.pixels().flat_map(|p| [0, 1, 2].map(|at| upper(p.0[at]))).collect())
             }
-            _ => Picture { width, height, channels: 3, pixels: picture.into_rgb8().into_raw() },
-        })
+            grey if matches!(grey.color(), ColorType::L8 | ColorType::La8) => (1, grey.into_luma8().into_raw()),
+            other => (3, other.into_rgb8().into_raw()),
+        };
+        Ok(Picture { width, height, channels, pixels })
     }
 
     /// Luminance by ITU-R 601-2, in 16-bit fixed point.
@@ -132,6 +131,62 @@ impl Picture {
     }
 }
 
+fn unreadable(error: impl std::fmt::Display) -> String {
+    format!("the image cannot be read: {error}")
+}
+
+/// Refuses a picture of more pixels than there may be elements.
+fn within(width: u64, height: u64, limits: &Limits) -> Result<(), String> {
+    let (pixels, most) = (width * height, limits.input_elements);
+    let told = || format!("the image has {pixels} pixels; at most {most} are allowed");
+    if pixels > most as u64 { Err(told()) } else { Ok(()) }
+}
+
+fn png(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Orientation), String> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), ImageFormat::Png);
+    let mut memory = image::Limits::no_limits();
+    memory.max_alloc = Some((limits.input_elements as u64).saturating_mul(16));
+    reader.limits(memory);
+    let mut decoder = reader.into_decoder().map_err(unreadable)?;
+    let (width, height) = decoder.dimensions();
+    within(width.into(), height.into(), limits)?;
+    let orientation = decoder.orientation().map_err(unreadable)?;
+    Ok((DynamicImage::from_decoder(decoder).map_err(unreadable)?, orientation))
+}
+
+/// By a decoder that does as libjpeg-turbo does, which is Pillow's: others round and fill in colours
+/// otherwise.
+fn jpeg(bytes: &[u8], limits: &Limits) -> Result<(DynamicImage, Orientation), String> {
+    let memory = (limits.input_elements as u64).saturating_mul(16);
+    let allowed = DecodeLimits { max_scans: SCANS, max_memory: Some(memory), ..DecodeLimits::default() };
+    let work = || -> Result<_, String> {
+        let mut decoder = Decoder::new_with_limits(bytes, allowed).map_err(unreadable)?;
+        let header = decoder.header();
+        within(header.width.into(), header.height.into(), limits)?;
+        decoder.set_output_format(match header.components.len() {
+            1 => PixelFormat::Grayscale,
+            3 => PixelFormat::Rgb,
+            other => return Err(format!("the image has {other} colours; save it with red, green and blue, or grey")),
+        });
+        let image = decoder.decode_image().map_err(unreadable)?;
+        let orientation = decoder.exif_orientation().and_then(Orientation::from_exif);
+        Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
+    };
+    let (image, orientation) = guard(work).map_err(unreadable)??;
+    let (width, height, grey) = (image.width as u32, image.height as u32, image.pixel_format == PixelFormat::Grayscale);
+    let picture = if grey {
+        GrayImage::from_raw(width, height, image.into_vec()).map(DynamicImage::ImageLuma8)
+    } else {
+        RgbImage::from_raw(width, height, image.into_vec()).map(DynamicImage::ImageRgb8)
+    };
+    Ok((picture.ok_or_else(|| unreadable("its size is another than it says"))?, orientation))
+}
+
+/// The upper half of 16 bits.
+fn upper(value: u16) -> u8 {
+    value.to_be_bytes()[0]
+}
+
 /// Precision of a weight: what is left of 32 bits after 8 for the value and 2 spare.
 const BITS: u32 = 22;
 
@@ -196,6 +251,24 @@ mod tests {
         let grey = picture.grey();
         assert_eq!(grey.pixels, [82, 114, 145, 177, 46, 75, 105, 134]);
         assert_eq!(grey.clone().colour().grey(), grey);
+    }
+
+    /// What Pillow 13 makes of the same files by `convert("L")` and `convert("RGB")`.
+    #[test]
+    fn sixteen_bits_become_pillows_eight() {
+        let decoded = |picture: DynamicImage| {
+            let mut png = Vec::new();
+            picture.write_to(&mut Cursor::new(&mut png), ImageFormat::Png).unwrap();
+            Picture::decode(&png, false, &Limits::default()).unwrap()
+        };
+        let grey = image::ImageBuffer::from_raw(4, 1, vec![0u16, 200, 300, 65_535]).unwrap();
+        assert_eq!(decoded(DynamicImage::ImageLuma16(grey)).pixels, [0, 200, 255, 255]);
+        let grey = image::ImageBuffer::from_raw(1, 1, vec![0x01ffu16, 65_535]).unwrap();
+        assert_eq!(decoded(DynamicImage::ImageLumaA16(grey)).pixels, [1]);
+        let rgb = image::ImageBuffer::from_raw(2, 1, vec![0x00ffu16, 0x0180, 0x80ff, 0xffff, 0xfe80, 0x7f80]).unwrap();
+        assert_eq!(decoded(DynamicImage::ImageRgb16(rgb)).pixels, [0, 1, 128, 255, 254, 127]);
+        let rgba = image::ImageBuffer::from_raw(1, 1, vec![0x00ffu16, 0x0180, 0x80ff, 0xffff]).unwrap();
+        assert_eq!(decoded(DynamicImage::ImageRgba16(rgba)).pixels, [0, 1, 128]);
     }
 
     #[test]

@@ -20,9 +20,10 @@ use tract_onnx::tract_hir::infer::{Factoid, InferenceNode};
 
 use crate::error::{LoadError, invalid};
 use crate::explain::PlanFacts;
-use crate::ops::rewrite;
+use crate::guard::{guard, told};
+use crate::ops::{mend, rewrite};
 use crate::stream::Stream;
-use crate::warm::{Warm, forgetful, guard, told};
+use crate::warm::{Warm, forgetful};
 
 /// Files up to here are decoded as a whole: the many small numbers of a forest are decoded twice as fast.
 const SMALL: usize = 8 << 20;
@@ -115,6 +116,7 @@ impl Source {
 fn typed(model: InferenceModel) -> TractResult<TypedModel> {
     let mut model = model.into_typed()?;
     forgetful(&mut model);
+    mend(&mut model)?;
     Ok(model)
 }
 

@@ -12,9 +12,9 @@ use tract_onnx::prelude::*;
 use tract_onnx::tract_core::plan::eval;
 
 use crate::error::RunError;
+use crate::guard::{guard, told};
 use crate::model::Model;
 use crate::tensor::{Tensor as Values, TensorError};
-use crate::warm::{guard, told};
 
 /// Where the time of an answer goes.
 #[derive(Debug, Serialize)]

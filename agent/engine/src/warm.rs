@@ -4,7 +4,6 @@
 //! a panic, and never where an operator would remember the call before. Knows no
 //! files and no ports.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tract_onnx::prelude::*;
@@ -13,6 +12,7 @@ use tract_onnx::tract_core::ops::gru_seq::GruSeq;
 use tract_onnx::tract_core::ops::scan::{OptScan, Scan};
 
 use crate::explain::PlanFacts;
+use crate::guard::{guard, told};
 
 /// States that wait for their next call; more callers than that at once prepare
 /// their own.
@@ -87,30 +87,6 @@ pub(crate) fn forgetful(model: &mut TypedModel) {
     }
 }
 
-/// Runs foreign code; a panic in it becomes what it said.
-pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-        shorten(said.unwrap_or("the inference library gave up").to_owned())
-    })
-}
-
-/// What an error of the library says.
-pub(crate) fn told(error: &TractError) -> String {
-    shorten(format!("{error:#}"))
-}
-
-/// The library's messages can hold whole tensors.
-fn shorten(mut message: String) -> String {
-    const LONGEST: usize = 600;
-    if message.len() > LONGEST {
-        message.truncate(message.floor_char_boundary(LONGEST));
-        message.push('…');
-    }
-    message
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,13 +128,5 @@ mod tests {
             }
         });
         assert!((1..=IDLE).contains(&warm.idle().len()));
-    }
-
-    #[test]
-    fn a_panic_becomes_what_it_said() {
-        assert_eq!(guard(|| 1), Ok(1));
-        assert_eq!(guard(|| -> u8 { std::panic::panic_any("oh no") }), Err("oh no".to_owned()));
-        let long = guard(|| -> u8 { std::panic::panic_any("ä".repeat(1000)) }).unwrap_err();
-        assert!(long.ends_with('…') && long.len() < 610);
     }
 }

@@ -1,20 +1,30 @@
 //! A folder that appears whole or not at all: made beside its target, then renamed.
 //!
-//! Decides when a target is free. Knows nothing of what is put inside.
+//! Decides when a target is free, and removes what somebody left behind who was killed. Knows nothing of what is put
+//! inside.
 
 use crate::fault::Fault;
 use anyhow::Context;
+use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
+
+/// How the name of a folder begins that is not whole yet.
+const UNFINISHED: &str = ".petrel-unfinished-";
+/// Younger ones are left alone: their maker may not have locked them yet.
+const YOUNG: Duration = Duration::from_secs(60);
 
 /// A folder that is not there yet for anybody else; dropped without [`Staging::commit`] it is gone.
 #[derive(Debug)]
 pub(crate) struct Staging {
     dir: TempDir,
     target: PathBuf,
+    /// The folder itself, locked for as long as somebody works in it; the lock goes with the process.
+    _lock: File,
 }
 
 impl Staging {
@@ -41,9 +51,14 @@ impl Staging {
         }
         let parent = target.parent().unwrap_or(&target);
         fs::create_dir_all(parent).map_err(cannot)?;
+        sweep(parent);
         let mut builder = tempfile::Builder::new();
-        let dir = builder.prefix(".petrel-").permissions(Permissions::from_mode(0o755)).tempdir_in(parent);
-        Ok(Self { dir: dir.map_err(cannot)?, target })
+        let dir = builder.prefix(UNFINISHED).permissions(Permissions::from_mode(0o755)).tempdir_in(parent);
+        let dir = dir.map_err(cannot)?;
+        let lock = File::open(dir.path()).map_err(cannot)?;
+        // Where there are no locks nothing is swept either.
+        let _ = flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        Ok(Self { dir, target, _lock: lock })
     }
 
     /// Where to write meanwhile.
@@ -78,6 +93,22 @@ impl Staging {
     }
 }
 
+/// Removes the folders of those who were killed at work. What cannot be looked at or removed is not ours.
+fn sweep(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else { return };
+    for entry in entries.flatten() {
+        let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED));
+        let old = || entry.metadata().ok()?.modified().ok()?.elapsed().ok();
+        if !named || !entry.file_type().is_ok_and(|kind| kind.is_dir()) || old().is_none_or(|age| age < YOUNG) {
+            continue;
+        }
+        let free = |dir: &File| flock(dir, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if File::open(entry.path()).is_ok_and(|dir| free(&dir)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +134,27 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         drop(Staging::beside(&parent.path().join("bundle")).unwrap());
         assert_eq!(names(parent.path()).len(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_one_left_is_swept_and_nothing_else() {
+        let parent = tempfile::tempdir().unwrap();
+        let age = |name: &str| {
+            let path = parent.path().join(name);
+            fs::create_dir_all(path.join("within")).unwrap();
+            let dir = File::open(path).unwrap();
+            dir.set_modified(std::time::SystemTime::now() - 2 * YOUNG).unwrap();
+            dir
+        };
+        age(".petrel-unfinished-left");
+        age(".petrel-other");
+        let locked = age(".petrel-unfinished-locked");
+        flock(&locked, FlockOperation::NonBlockingLockExclusive).unwrap();
+        fs::create_dir(parent.path().join(".petrel-unfinished-young")).unwrap();
+        drop(Staging::beside(&parent.path().join("bundle")).unwrap());
+        let mut left = names(parent.path());
+        left.sort();
+        assert_eq!(left, [".petrel-other", ".petrel-unfinished-locked", ".petrel-unfinished-young"]);
     }
 
     #[test]

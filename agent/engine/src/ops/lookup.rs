@@ -23,11 +23,20 @@ enum Index {
     Text(HashMap<String, usize>),
 }
 
-/// Of a key that is there twice, the first counts, as in ONNX Runtime.
-fn positions<K: Eq + Hash>(keys: impl IntoIterator<Item = K>) -> HashMap<K, usize> {
+/// Which place of a key counts that is there twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Twice {
+    First,
+    Last,
+}
+
+fn positions<K: Eq + Hash>(keys: impl IntoIterator<Item = K>, twice: Twice) -> HashMap<K, usize> {
     let mut positions = HashMap::new();
     for (position, key) in keys.into_iter().enumerate() {
-        positions.entry(key).or_insert(position);
+        let place = positions.entry(key).or_insert(position);
+        if twice == Twice::Last {
+            *place = position;
+        }
     }
     positions
 }
@@ -38,16 +47,16 @@ fn bits(real: f64) -> u64 {
 }
 
 impl Index {
-    fn of(keys: &Tensor) -> TractResult<Index> {
+    fn of(keys: &Tensor, twice: Twice) -> TractResult<Index> {
         Ok(match keys.datum_type() {
-            DatumType::String => Index::Text(positions(values::<String>(keys)?.iter().cloned())),
+            DatumType::String => Index::Text(positions(values::<String>(keys)?.iter().cloned(), twice)),
             DatumType::F32 | DatumType::F64 => {
                 let keys = keys.cast_to::<f64>()?;
-                Index::Real(positions(values::<f64>(&keys)?.iter().map(|key| bits(*key))))
+                Index::Real(positions(values::<f64>(&keys)?.iter().map(|key| bits(*key)), twice))
             }
             DatumType::I64 | DatumType::I32 | DatumType::I16 => {
                 let keys = keys.cast_to::<i64>()?;
-                Index::Whole(positions(values::<i64>(&keys)?.iter().copied()))
+                Index::Whole(positions(values::<i64>(&keys)?.iter().copied(), twice))
             }
             other => bail!("keys cannot be {other:?}"),
         })
@@ -110,7 +119,7 @@ impl Mapping {
         let lists = [values.into_shape(&[given])?, fallback.clone().into_shape(&[1])?];
         let values = Tensor::stack_tensors(0, &lists)?;
         pick(&values, &[0], &[1])?;
-        Ok(Mapping { takes: keys.datum_type(), index: Index::of(keys)?, values })
+        Ok(Mapping { takes: keys.datum_type(), index: Index::of(keys, Twice::First)?, values })
     }
 }
 
@@ -226,7 +235,9 @@ struct OneHot {
 pub(super) fn one_hot_encoder(context: &ParsingContext, node: &NodeProto) -> Built {
     let categories = list(context, node, "cats")?;
     let zeros = node.get_attr_opt::<i64>("zeros")?.unwrap_or(1) != 0;
-    operator(node, OneHot { index: Index::of(&categories)?, categories: categories.len(), zeros })
+    // As in ONNX Runtime, of a category that is there twice the last place is hot; of an encoder's key the first counts.
+    let index = Index::of(&categories, Twice::Last)?;
+    operator(node, OneHot { index, categories: categories.len(), zeros })
 }
 
 impl Kernel for OneHot {
@@ -357,6 +368,8 @@ mod tests {
         let hot = [0.0, 1.0, 1.0, 0.0, 0.0, 0.0];
         close(&run("OneHotEncoder", 1, ints(&[1, 3], &[0, 3, 9]), attributes())[0], &[1, 3, 2], &hot);
         close(&run("OneHotEncoder", 1, row(&[0.9, 3.2, f32::NAN]), attributes())[0], &[1, 3, 2], &hot);
+        let twice = vec![attribute("cats_int64s", vec![1i64, 2, 1])];
+        close(&run("OneHotEncoder", 1, ints(&[1, 1], &[1]), twice)[0], &[1, 1, 3], &[0.0, 0.0, 1.0]);
         let strict = vec![attribute("cats_strings", vec!["a"]), attribute("zeros", 0i64)];
         let input = texts(&[1, 2], &["a", "b"]);
         let error = operator("OneHotEncoder", 1, &input, strict).load().unwrap().run(&[input]).unwrap_err();

@@ -7,6 +7,7 @@
 
 mod columns;
 mod coupling;
+mod dense;
 mod dequantize;
 mod direct;
 mod exponents;
@@ -16,13 +17,16 @@ mod likeness;
 mod linear;
 mod lookup;
 mod post_transform;
+mod product;
 mod recurrent;
+mod resize;
 mod scale;
 mod standard;
 mod svm;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod whole;
 
 use tract_onnx::Onnx;
 use tract_onnx::prelude::{TractResult, TypedModel};
@@ -61,11 +65,25 @@ pub(crate) fn library() -> Onnx {
     onnx
 }
 
+/// What must hold of a model before the library simplifies it: our operators in the place of those of its own that are
+/// wrong, and none that is refused.
+///
+/// # Errors
+/// When an operator would answer otherwise than it should.
+pub(crate) fn mend(model: &mut TypedModel) -> TractResult<()> {
+    resize::check(model)?;
+    whole::rewrite(model)
+}
+
 /// Simplifies a model as the library does, and puts our operators in the place of
 /// those that it does badly. The answers stay the same, but for rounding.
 pub(crate) fn rewrite(mut model: TypedModel) -> TractResult<TypedModel> {
     direct::keep(&mut model)?;
     let mut model = model.into_decluttered()?;
     direct::rewrite(&mut model)?;
-    if direct::release(&mut model) { model.into_decluttered() } else { Ok(model) }
+    if direct::release(&mut model) {
+        model = model.into_decluttered()?;
+    }
+    dense::rewrite(&mut model)?;
+    Ok(model)
 }

@@ -26,6 +26,12 @@ pub(crate) fn rewrite(graph: &mut GraphProto) -> Result<(), String> {
         if let Some(reason) = passed_over(&node) {
             return Err(format!("{} {:?}: {reason}", node.op_type, node.name));
         }
+        if sums_large_constants(&node, graph) {
+            return Err(format!(
+                "{} {:?}: a sum of constants beyond 32 bits is not supported",
+                node.op_type, node.name
+            ));
+        }
         match &*node.op_type {
             "RNN" if text(&node, "direction") == Some("reverse") => reversed(node, graph),
             "LpPool" => pool_of_powers(node, graph)?,
@@ -72,6 +78,15 @@ fn passed_over(node: &NodeProto) -> Option<String> {
             .then(|| "an alpha that is not 1 is not supported".to_owned()),
         _ => None,
     }
+}
+
+/// Whether a node adds long integers that are known beforehand and that the library, which then adds them itself in
+/// 32 bits, would take for others.
+fn sums_large_constants(node: &NodeProto, graph: &GraphProto) -> bool {
+    let sums = ["ReduceSum", "ReduceMean", "ReduceL1", "ReduceLogSum"].contains(&&*node.op_type);
+    let values = node.input.first().filter(|_| sums).and_then(|name| constant(graph, name));
+    let total = |values: Vec<i64>| values.iter().fold(0u64, |sum, value| sum.saturating_add(value.unsigned_abs()));
+    values.is_some_and(|values| total(values) > i32::MAX as u64)
 }
 
 /// The long integers of this name, where the graph itself has them.

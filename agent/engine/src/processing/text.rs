@@ -12,10 +12,10 @@ use tokenizers::{Encoding, PaddingDirection, PostProcessor, Tokenizer, Truncatio
 use super::{PRE, declaration, unfit, within, wrong};
 use crate::Limits;
 use crate::error::{LoadError, RunError};
+use crate::guard::guard;
 use crate::port::{Port, show};
 use crate::table::{Column, Table};
 use crate::tensor::{Data, Tensor};
-use crate::warm::guard;
 
 const FILE: &str = "tokenizer.json";
 /// Bytes of `tokenizer.json`.

@@ -25,9 +25,12 @@ use tract_onnx::tract_core::ops::math::{Max, Min};
 use tract_onnx::tract_core::ops::nn::DataFormat;
 use tract_onnx::tract_hir::internal::*;
 
-use plane::{Axis, Bounds, Layout};
+use plane::{Axis, Layout};
 use product::Packed;
 use same::Same;
+
+pub(super) use plane::Bounds;
+pub(super) use tile::bounded;
 
 /// A convolution with its weights. Input [N, C, spatial...] or
 /// [C, spatial...], output the same with the output's channels.
@@ -204,9 +207,7 @@ pub(super) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
         let Some(mut op) = ours(model, &model.nodes[id])? else { continue };
         let mut last = id;
         while let Some((next, bounds)) = clamp_after(model, last)? {
-            let (low, high) = op.bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
-            // What comes later has the last word, as it has where the bounds cross.
-            op.bounds = Some((low.max(bounds.0).min(bounds.1), high.max(bounds.0).min(bounds.1)));
+            op.bounds = Some(within(op.bounds, bounds));
             last = next;
         }
         let mut patch = TypedModelPatch::new("direct convolution");
@@ -265,8 +266,14 @@ fn ours(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Direct>> {
     Ok(Some(Direct { spec: spec.clone(), groups: conv.group, weights: weights.into(), bounds: None }))
 }
 
+/// Bounds, and then others. What comes later has the last word, as it has where the bounds cross.
+pub(super) fn within(first: Bounds, (low, high): (f32, f32)) -> (f32, f32) {
+    let first = first.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+    (first.0.max(low).min(high), first.1.max(low).min(high))
+}
+
 /// The node that alone takes this one's output and only bounds it by constants.
-fn clamp_after(model: &TypedModel, id: usize) -> TractResult<Option<(usize, (f32, f32))>> {
+pub(super) fn clamp_after(model: &TypedModel, id: usize) -> TractResult<Option<(usize, (f32, f32))>> {
     let Some(next) = model.single_succ(id)? else { return Ok(None) };
     let (Some(op), 2) = (next.op_as::<TypedBinOp>(), next.inputs.len()) else { return Ok(None) };
     let other = next.inputs.iter().find(|input| input.node != id);

@@ -77,7 +77,7 @@ struct Part {
 }
 
 /// What the sums are bounded by, both ends included.
-pub(super) type Bounds = Option<(f32, f32)>;
+pub(in crate::ops) type Bounds = Option<(f32, f32)>;
 
 impl Layout {
     pub(super) fn new(y: Axis, x: Axis) -> Layout {

@@ -86,7 +86,7 @@ fn tile<S: Simd, const ROWS: usize, const WIDE: usize>(
 
 /// What is not a number stays so: where one operand is none, the second is taken.
 #[inline(always)]
-pub(super) fn bounded<S: Simd>(simd: S, sum: S::f32s, bounds: Bounds) -> S::f32s {
+pub(in crate::ops) fn bounded<S: Simd>(simd: S, sum: S::f32s, bounds: Bounds) -> S::f32s {
     let Some((low, high)) = bounds else { return sum };
     S::f32s::splat(simd, high).min(S::f32s::splat(simd, low).max(sum))
 }

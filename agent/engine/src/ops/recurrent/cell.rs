@@ -7,7 +7,7 @@
 use fearless_simd::{Level, Simd, dispatch, f32x16, prelude::*};
 
 use super::curve::{sigmoid, tanh};
-use super::product::Packed;
+use crate::ops::product::Packed;
 
 /// The widest vector, to which states and gates are filled up.
 pub(super) const LANES: usize = 16;
@@ -115,15 +115,15 @@ impl Rows {
         let states = self.h.chunks_exact(pitch);
         if cell == (Cell::Gru { after: false }) {
             // The gates first, then the product with what they leave of the state.
-            weights.recurrent.add(level, states, 0..2 * pitch, &mut self.sums, width);
+            weights.recurrent.add(level, states, 0..2 * pitch, (&mut self.sums, width), None);
             let rows = self.sums.chunks_exact(width).zip(self.h.chunks_exact(pitch));
             for ((sums, h), left) in rows.zip(self.reset.chunks_exact_mut(pitch)) {
                 dispatch!(level, simd => reset(simd, &sums[pitch..], h, &mut *left));
             }
             let states = self.reset.chunks_exact(pitch);
-            weights.recurrent.add(level, states, 2 * pitch..width, &mut self.sums, width);
+            weights.recurrent.add(level, states, 2 * pitch..width, (&mut self.sums, width), None);
         } else {
-            weights.recurrent.add(level, states, 0..width, &mut self.sums, width);
+            weights.recurrent.add(level, states, 0..width, (&mut self.sums, width), None);
         }
         let rows =
             self.sums.chunks_exact(width).zip(self.h.chunks_exact_mut(pitch).zip(self.c.chunks_exact_mut(pitch)));

@@ -8,7 +8,6 @@
 
 mod cell;
 mod curve;
-mod product;
 mod sequence;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use super::cell::{Rows, Weights};
 use super::{Operands, Recurrent, What};
 
 /// Rows of the batch that go through the steps together.
-const TOGETHER: usize = 3;
+const TOGETHER: usize = 4;
 /// Steps whose input's part is computed at once.
 const STEPS: usize = 48;
 
@@ -161,7 +161,7 @@ impl Each<'_> {
                 let inputs = &mut inputs[..mine * width];
                 inputs.chunks_exact_mut(width).for_each(|sums| sums.copy_from_slice(&weights.bias));
                 let vectors = (start..start + mine).map(|step| self.input(row, step));
-                weights.input.add(level, vectors, 0..width, inputs, width);
+                weights.input.add(level, vectors, 0..width, (inputs, width), None);
             }
             for step in start..start + steps {
                 let of_row = |row: usize| {
