@@ -8,9 +8,9 @@ mod driver;
 mod fault;
 mod fetch;
 mod http;
+mod identity;
 mod infer;
 mod keeper;
-mod key;
 mod log;
 mod mqtt;
 mod profile;
@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 const FIRST_STEPS: &str = "\
 First steps:
+  petrel-agent enrol press-7.join
   petrel-agent run --config /etc/petrel/agent.toml
   petrel-agent status
   petrel-agent infer digits-1.2.0/ --input x.csv
@@ -38,11 +39,12 @@ First steps:
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage";
 
 const EXAMPLE: &str = "\
-Example of a configuration; the last six keys show their defaults:
+Example of a configuration, as `petrel-agent enrol` writes it; the last six keys show their defaults:
   fleet = \"plant-3\"
   device = \"press-7\"
   broker = \"mqtts://bridge.example:8883\"   # TLS only
-  ca = \"ca.pem\"                            # who signed the broker's certificate
+  bridge = \"https://bridge.example:8443\"  # where newer certificates come from
+  ca = \"ca.pem\"                            # the fleet's certificate authority
   root = \"root.json\"                       # the fleet's root of trust
   state = \"/var/lib/petrel\"                # what the agent keeps
   board = \"generic\"
@@ -76,6 +78,7 @@ enum Command {
         #[arg(long, value_name = "FILTER", value_parser = filter)]
         log: Option<String>,
     },
+    Enrol(identity::EnrolArgs),
     Infer(infer::Args),
     /// What the agent on this device is doing
     #[command(after_help = "Example:\n  petrel-agent status --config /etc/petrel/agent.toml")]
@@ -103,6 +106,7 @@ impl Command {
                 driver::run(config)?;
                 Ok(String::new())
             }
+            Command::Enrol(args) => identity::enrol(&args),
             Command::Infer(args) => infer::run(&args),
             Command::Status { config, json } => {
                 let status = status::ask(&config)?;

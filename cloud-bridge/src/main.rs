@@ -7,6 +7,7 @@ mod authority;
 mod broker;
 mod bundle;
 mod ceremony;
+mod certificates;
 mod cli;
 mod demo;
 mod fault;
@@ -14,7 +15,10 @@ mod keyfile;
 mod service;
 
 use clap::{Parser, Subcommand};
-use cli::{Out, bridge, devices, inspect, keys, login, pack, push, revoke, rollout, root, sign, status, verify};
+use cli::{
+    Out, bridge, broker as broker_config, devices, inspect, keys, login, pack, push, revoke, rollout, root, sign,
+    status, verify,
+};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
 
@@ -41,6 +45,7 @@ enum Command {
     Login(login::Args),
     Push(push::Args),
     Bridge(bridge::Args),
+    Broker(broker_config::Args),
     Devices(devices::Args),
     Rollout(rollout::Args),
     Status(status::Args),
@@ -60,6 +65,7 @@ impl Command {
             Command::Login(args) => args.run(out),
             Command::Push(args) => args.run(out),
             Command::Bridge(args) => args.run(out),
+            Command::Broker(args) => args.run(out),
             Command::Devices(args) => args.run(out),
             Command::Rollout(args) => args.run(out),
             Command::Status(args) => args.run(out),

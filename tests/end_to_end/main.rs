@@ -5,8 +5,11 @@
 
 mod answers;
 mod bad_input;
+mod client;
 mod conformance;
+mod enrolling;
 mod fleet;
+mod hostile;
 mod kills;
 mod programs;
 mod whole_loop;

@@ -35,7 +35,8 @@ impl Driver {
             Effect::Serve { stream, bundle, fallback } => self.loader.ask(Task::Serve { stream, bundle, fallback }),
             Effect::StopServing { stream } => self.loader.ask(Task::Stop(stream)),
             Effect::SayHello { boot, seq, profile } => {
-                let key = self.signer.public().spki().to_vec();
+                let Some(signer) = self.papers.signer() else { return };
+                let key = signer.public().spki().to_vec();
                 let hello = Hello { device: self.config.device.clone(), boot, seq, key, profile };
                 let topic = BridgeTopic::Hello(self.config.device.clone());
                 self.say_frame(Kind::Hello, &topic, &hello, Some(PASSING_EXPIRY_S));
@@ -107,7 +108,8 @@ impl Driver {
         expiry_s: Option<u32>,
     ) {
         let topic = self.topics.upstream(topic);
-        match self.signer.frame(kind, message) {
+        let Some(signer) = self.papers.signer() else { return };
+        match signer.frame(kind, message) {
             Ok(payload) => self.publish(Message { topic, payload, retain: false, expiry_s, receipt: None }),
             Err(error) => tracing::error!(topic, "a message was not sent: {error}"),
         }
@@ -122,7 +124,8 @@ impl Driver {
         receipt: Option<u64>,
     ) {
         let topic = self.topics.upstream(topic);
-        match self.signer.document(kind, document) {
+        let Some(signer) = self.papers.signer() else { return };
+        match signer.document(kind, document) {
             Ok(payload) => self.publish(Message { topic, payload, retain, expiry_s: None, receipt }),
             Err(error) => tracing::error!(topic, "a document was not sent: {error}"),
         }

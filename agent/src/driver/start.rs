@@ -1,12 +1,12 @@
 //! `petrel-agent run`: brings everything up in an order in which each failure has a clear word.
 
 use super::Driver;
+use super::papers::Papers;
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::http::{self, Api};
+use crate::identity::{self, Floor, Slots};
 use crate::keeper::Keeper;
-use crate::key::Signer;
-use crate::mqtt;
 use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{Bundles, Lock};
 use crate::telemetry::{self, Gauge};
@@ -37,20 +37,13 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let _entered = span.clone().entered();
     let _lock = Lock::take(&config.state)?;
     let root = Arc::new(read_root(&config)?);
-    let signer = Signer::open(&config.state)?;
-    let tls = mqtt::tls(&config.ca)?;
+    let ca = read_ca(&config)?;
     let bundles = Bundles::open(&config.state).map_err(|why| unusable(&config.state, why))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(work(config, root, signer, tls, bundles).instrument(span))
+    runtime.block_on(work(config, root, ca, bundles).instrument(span))
 }
 
-async fn work(
-    config: Config,
-    root: Arc<Verified<Root>>,
-    signer: Signer,
-    tls: Arc<rustls::ClientConfig>,
-    bundles: Bundles,
-) -> anyhow::Result<()> {
+async fn work(config: Config, root: Arc<Verified<Root>>, ca: Vec<u8>, bundles: Bundles) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listener = TcpListener::bind(config.listen).await.map_err(|why| {
         Fault::new(format!("cannot listen on {}", config.listen))
@@ -66,12 +59,12 @@ async fn work(
     tracing::info!(%listen, "the local API listens");
 
     let worker = Arc::new(Worker::default());
-    let (status, statuses) = watch::channel(Arc::new(first_status(&config, &root, &signer, listen)));
+    let (status, statuses) = watch::channel(Arc::new(first_status(&config, &root, listen)));
     let api = Api { worker: worker.clone(), pool: Pool::start()?, status: statuses };
     let (stop_serving, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, api, async { drop(stopped.await) }));
 
-    let driver = assemble(config, root, signer, tls, bundles, worker, status)?;
+    let driver = assemble(config, root, ca, bundles, worker, status)?;
     driver
         .work(async {
             tokio::select! {
@@ -89,8 +82,7 @@ async fn work(
 fn assemble(
     config: Config,
     root: Arc<Verified<Root>>,
-    signer: Signer,
-    tls: Arc<rustls::ClientConfig>,
+    ca: Vec<u8>,
     bundles: Bundles,
     worker: Arc<Worker>,
     status: watch::Sender<Arc<Status>>,
@@ -98,21 +90,15 @@ fn assemble(
     let (say_word, words) = mpsc::unbounded_channel();
     let (say_event, events) = mpsc::unbounded_channel();
     let keeper = Keeper::start(root.clone(), bundles.clone(), config.window, say_word)?;
+    let issued = u64::try_from(root.issued.unix()).unwrap_or_default();
     let loader = Loader::start(root.clone(), bundles, worker.clone(), say_event)?;
     Ok(Driver {
         topics: Topics::new(&config.fleet),
-        profile: Profile {
-            board: config.board.clone(),
-            arch: std::env::consts::ARCH.into(),
-            cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-            ram_mb: telemetry::board_memory_mb(),
-            agent: env!("CARGO_PKG_VERSION").into(),
-        },
+        profile: Profile { board: config.board.clone(), ..telemetry::profile() },
         gauge: Gauge::new(&config.state),
+        papers: Papers::new(Slots::of(&config.state), ca, Floor::new(issued)),
         config,
         root,
-        signer,
-        tls,
         started: Instant::now(),
         store: None,
         core: None,
@@ -132,7 +118,7 @@ fn assemble(
     })
 }
 
-fn first_status(config: &Config, root: &Verified<Root>, signer: &Signer, listen: SocketAddr) -> Status {
+fn first_status(config: &Config, root: &Verified<Root>, listen: SocketAddr) -> Status {
     Status {
         device: config.device.to_string(),
         fleet: config.fleet.to_string(),
@@ -142,7 +128,8 @@ fn first_status(config: &Config, root: &Verified<Root>, signer: &Signer, listen:
         uptime_s: 0,
         broker: format!("{}:{}", config.broker.host, config.broker.port),
         connected: false,
-        key_id: signer.public().id().to_string(),
+        key_id: String::new(),
+        certificate_until: None,
         root_version: root.version.get(),
         generation: None,
         listen,
@@ -150,6 +137,19 @@ fn first_status(config: &Config, root: &Verified<Root>, signer: &Signer, listen:
         streams: Vec::new(),
         refusals: Vec::new(),
     }
+}
+
+fn read_ca(config: &Config) -> Result<Vec<u8>, Fault> {
+    let wrong = |why: String| {
+        Fault::new(format!("cannot use the certificate authority {}", config.ca.display())).because(why).remedy(
+            "set the key `ca` to the fleet's ca.pem, a file with a PEM certificate; `petrel-agent enrol` writes it",
+        )
+    };
+    let mut bytes = Vec::new();
+    let read = File::open(&config.ca).and_then(|f| f.take(MAX_ROOT_BYTES as u64).read_to_end(&mut bytes));
+    read.map_err(|e| wrong(e.to_string()))?;
+    identity::certificates(&bytes).map_err(wrong)?;
+    Ok(bytes)
 }
 
 fn read_root(config: &Config) -> Result<Verified<Root>, Fault> {

@@ -1,16 +1,16 @@
 //! Land as a whole: devices, releases, rollouts, and one `step`.
 
+mod identity;
+
 use crate::rollout::{Evidence, MAX_WAVES, entry_order};
 use crate::{
-    Answer, Desired, Device, DeviceResult, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout,
-    RolloutRequest, Status, Step, Targets, UnixMillis,
+    Answer, Desired, Device, DeviceResult, Disbelief, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout,
+    RolloutRequest, Status, Step, Targets, UnixMillis, Withdrawn,
 };
 use protocol::{DeviceId, MAX_STREAMS, Outcome, Profile, Report, StreamName, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Digest, Intent, Trial};
 
-/// The most devices that may wait for a person's decision: hello costs an attacker nothing.
-const MAX_PENDING: usize = 1_000;
 /// The latest ended rollouts whose chunks are cleared again after a crash: clearing may have been lost with it.
 const CLEARED_AGAIN: usize = 16;
 
@@ -20,6 +20,8 @@ pub struct Bridge {
     devices: BTreeMap<DeviceId, Device>,
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
+    withdrawn: BTreeMap<String, Withdrawn>,
+    disbelieved: BTreeMap<Disbelief, u64>,
     /// Nothing has been said since the start: effects of the last step before it may be lost.
     fresh: bool,
     // What the step under way has gathered.
@@ -41,6 +43,8 @@ impl Bridge {
                 Record::NoDevice { id } => drop(bridge.devices.remove(&id)),
                 Record::Release(release) => drop(bridge.releases.insert(release.bundle, *release)),
                 Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
+                Record::Withdrawn(w) => drop(bridge.withdrawn.insert(w.serial.clone(), w)),
+                Record::NotWithdrawn { serial } => drop(bridge.withdrawn.remove(&serial)),
             }
         }
         bridge
@@ -71,14 +75,23 @@ impl Bridge {
         let answer = match event {
             Event::BrokerConnected { remembered } => self.say_all(remembered),
             Event::HelloReceived { device, boot, seq, key, profile } => {
-                self.greet(now, device, (boot, seq), key, profile)
+                self.greet(now, device, (boot, seq), &key, profile)
             }
+            Event::DeviceEnrolled { device, credential, profile, approved } => {
+                self.enrol(now, device, credential, profile, approved)
+            }
+            Event::KeyRenewed { device, credential } => self.renew(now, &device, credential),
+            Event::DeviceReturned { device, credential } => self.take_back(now, &device, credential),
+            Event::KeyUsed { device, key } => self.promote(now, &device, &key),
+            Event::MessageDisbelieved { why } => self.disbelieve(why),
             Event::ReportReceived(report) => self.take_report(now, *report),
             Event::VerdictReceived(verdict) => self.take_verdict(now, verdict),
             Event::PresenceReceived { device, online } => self.take_presence(now, &device, online),
             Event::ChunksNeeded { device, bundle, documents, chunks } => self.help(&device, bundle, documents, chunks),
             Event::DeviceApproved { device } => self.approve(&device),
-            Event::DeviceRejected { device } => self.reject(&device),
+            Event::DeviceRejected { device } => self.reject(now, &device),
+            Event::DeviceRevoked { device } => self.revoke(now, &device),
+            Event::DeviceRetired { device } => self.retire(now, &device),
             Event::ReleasePushed(release) => self.learn(release),
             Event::RolloutRequested(request) => self.start(now, &request),
             Event::DeadlineReached => self.reach_deadlines(now),
@@ -105,7 +118,11 @@ impl Bridge {
     /// After a connection every assignment is said again; bundles only when the broker forgot, or when
     /// a crash may have come between a rollout's row and what was to be said of it.
     fn say_all(&mut self, remembered: bool) -> Result<Answer, Rejection> {
-        if std::mem::take(&mut self.fresh) || !remembered {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh {
+            self.expel_again();
+        }
+        if fresh || !remembered {
             let live: BTreeSet<Digest> =
                 self.rollouts.values().filter(|r| r.wave().is_some()).map(|r| r.bundle).collect();
             let ended = self.rollouts.values().rev().filter(|r| r.wave().is_none()).take(CLEARED_AGAIN);
@@ -124,22 +141,22 @@ impl Bridge {
         now: Now,
         id: DeviceId,
         heard: (u64, u64),
-        key: Vec<u8>,
+        key: &[u8],
         profile: Profile,
     ) -> Result<Answer, Rejection> {
-        if !self.devices.contains_key(&id) {
-            let pending = self.devices.values().filter(|d| d.status == Status::Pending).count();
-            if pending >= MAX_PENDING {
-                return Err(Rejection::Conflict(format!("{MAX_PENDING} devices already wait for approval")));
-            }
-            self.devices.insert(id.clone(), Device::new(id.clone(), key.clone(), profile.clone()));
+        let Some(device) = self.devices.get(&id) else { return self.disbelieve(Disbelief::Unknown) };
+        if !device.status.is_member() {
+            // It should not have got so far: the broker does not know yet, or was never told.
+            self.effects.push(Effect::EndSession { device: id });
+            return self.disbelieve(Disbelief::Revoked);
         }
+        if !device.holds(key) {
+            return self.disbelieve(Disbelief::Signature);
+        }
+        self.promote(now, &id, key)?;
         let Some(device) = self.devices.get_mut(&id) else { return Ok(Answer::Done) };
-        if device.key != key {
-            return Err(Rejection::Conflict(format!("{id} said hello with another key")));
-        }
         if heard <= device.heard.hello {
-            return Ok(Answer::Done);
+            return self.disbelieve(Disbelief::Replayed);
         }
         device.heard.hello = heard;
         device.profile = profile;
@@ -152,15 +169,29 @@ impl Bridge {
         Ok(Answer::Done)
     }
 
+    /// The device of that name, if its word counts; it is counted when it does not.
+    fn believed(&mut self, id: &DeviceId) -> Option<&mut Device> {
+        let why = match self.devices.get(id).map(|d| d.status) {
+            Some(Status::Approved) => return self.devices.get_mut(id),
+            Some(Status::Pending) => Disbelief::Pending,
+            Some(Status::Revoked | Status::Retired) => Disbelief::Revoked,
+            None => Disbelief::Unknown,
+        };
+        *self.disbelieved.entry(why).or_default() += 1;
+        None
+    }
+
     fn take_report(&mut self, now: Now, report: Report) -> Result<Answer, Rejection> {
-        let Some(device) = self.devices.get_mut(&report.device_id) else { return Ok(Answer::Done) };
+        let Some(device) = self.believed(&report.device_id) else { return Ok(Answer::Done) };
         let heard = (report.boot, report.seq);
-        if heard > device.heard.report {
-            device.heard.report = heard;
-            device.last_seen = now.unix;
-            self.changed_devices.insert(device.id.clone());
-            device.report = Some(report);
+        if heard <= device.heard.report {
+            return self.disbelieve(Disbelief::Replayed);
         }
+        device.heard.report = heard;
+        device.last_seen = now.unix;
+        let id = report.device_id.clone();
+        device.report = Some(report);
+        self.changed_devices.insert(id);
         Ok(Answer::Done)
     }
 
@@ -184,27 +215,6 @@ impl Bridge {
         if self.devices.get(id).is_some_and(wants) {
             self.effects.push(Effect::PublishParts { bundle, documents, chunks });
         }
-        Ok(Answer::Done)
-    }
-
-    fn approve(&mut self, id: &DeviceId) -> Result<Answer, Rejection> {
-        let device = self.devices.get_mut(id).ok_or_else(|| no_device(id))?;
-        if device.status == Status::Pending {
-            device.status = Status::Approved;
-            device.generation += 1;
-            self.due.insert(id.clone());
-            self.changed_devices.insert(id.clone());
-        }
-        Ok(Answer::Done)
-    }
-
-    fn reject(&mut self, id: &DeviceId) -> Result<Answer, Rejection> {
-        let device = self.devices.get(id).ok_or_else(|| no_device(id))?;
-        if device.status == Status::Approved {
-            return Err(Rejection::Conflict(format!("device `{id}` is approved already")));
-        }
-        self.devices.remove(id);
-        self.records.push(Record::NoDevice { id: id.clone() });
         Ok(Answer::Done)
     }
 
@@ -302,7 +312,7 @@ impl Bridge {
     }
 
     fn take_verdict(&mut self, now: Now, verdict: Verdict) -> Result<Answer, Rejection> {
-        let Some(device) = self.devices.get_mut(&verdict.device_id) else { return Ok(Answer::Done) };
+        let Some(device) = self.believed(&verdict.device_id) else { return Ok(Answer::Done) };
         let answers = |d: &&mut Desired| {
             let new = verdict.seq > d.verdict && verdict.generation.seq >= d.since;
             new && d.bundle.0 == verdict.statement_sha256
@@ -311,7 +321,7 @@ impl Bridge {
         asked.verdict = verdict.seq;
         let rollout_id = asked.rollout;
         device.last_seen = now.unix;
-        self.changed_devices.insert(device.id.clone());
+        self.changed_devices.insert(verdict.device_id.clone());
         let Some(rollout) = self.rollouts.get_mut(&rollout_id) else { return Ok(Answer::Done) };
         if rollout.bundle.0 != verdict.statement_sha256 {
             return Ok(Answer::Done);

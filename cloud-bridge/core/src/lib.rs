@@ -6,6 +6,7 @@
 //! the hands.
 
 mod bridge;
+mod credential;
 mod device;
 mod effect;
 mod event;
@@ -13,6 +14,7 @@ mod rollout;
 mod step;
 
 pub use bridge::Bridge;
+pub use credential::{Credential, Disbelief, Withdrawn};
 pub use device::{Desired, Device, Heard, Status};
 pub use effect::{AssignmentDraft, Effect};
 pub use event::{Event, Rejection, Release, RolloutRequest, Targets};

@@ -1,6 +1,6 @@
 //! The door out: answers and effects leave a step only after the records that they rest on are saved.
 
-use crate::{Device, Effect, Rejection, Release, Rollout};
+use crate::{Device, Effect, Rejection, Release, Rollout, Withdrawn};
 use protocol::{DeviceId, StreamName};
 use serde::{Deserialize, Serialize};
 use trust::Digest;
@@ -21,7 +21,7 @@ pub struct Now {
 pub enum Record {
     /// A device.
     Device(Box<Device>),
-    /// A device that was rejected: its row goes.
+    /// A device that was never let in: its row goes.
     NoDevice {
         /// Which.
         id: DeviceId,
@@ -30,6 +30,13 @@ pub enum Record {
     Release(Box<Release>),
     /// A rollout.
     Rollout(Box<Rollout>),
+    /// A certificate that counts no more.
+    Withdrawn(Withdrawn),
+    /// One whose end has come by itself: its row goes.
+    NotWithdrawn {
+        /// Its serial number.
+        serial: String,
+    },
 }
 
 /// What a person's request came to.

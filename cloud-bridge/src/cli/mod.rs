@@ -3,6 +3,7 @@
 //! Decides how results, notes and errors look to people and to machines. Knows no bundle and no key.
 
 pub(crate) mod bridge;
+pub(crate) mod broker;
 pub(crate) mod client;
 pub(crate) mod devices;
 mod draft;
@@ -19,6 +20,7 @@ pub(crate) mod root;
 pub(crate) mod sign;
 pub(crate) mod status;
 pub(crate) mod table;
+mod token;
 pub(crate) mod verify;
 
 use crate::fault::Fault;

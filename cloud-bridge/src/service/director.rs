@@ -17,6 +17,11 @@ pub(crate) struct Director {
     key: SigningKey,
 }
 
+/// The roles whose keys a running bridge may hold.
+fn is_online(role: &str) -> bool {
+    [Role::Director, Role::Beacon].iter().any(|online| online.as_str() == role)
+}
+
 impl Director {
     /// With the key in a file, which must hold the director's role in `root`.
     pub(crate) fn new(root: Verified<Root>, path: &Path, passphrase: &Passphrase) -> anyhow::Result<Self> {
@@ -26,6 +31,14 @@ impl Director {
         if !holds {
             let fault = Fault::new(format!("{} is not the director's key of this root", path.display()))
                 .remedy("give the key that `petrel root init` wrote as keys/director.pem");
+            return Err(fault.into());
+        }
+        // A bridge that is taken over must not be a publisher, or worse.
+        let others = root.roles.iter().filter(|(role, held)| !is_online(role) && held.keyids.contains(&id));
+        if let Some((role, _)) = others.into_iter().next() {
+            let fault = Fault::new(format!("{} also holds the role `{role}`", path.display()))
+                .because("a running bridge holds keys of the director and of beacons only")
+                .remedy("make a director's key of its own and a new root: petrel keys new, petrel root rotate");
             return Err(fault.into());
         }
         Ok(Self { root, key })

@@ -1,5 +1,9 @@
 //! What land keeps: one SQLite file in WAL mode, synced before anything is acknowledged.
 
+mod tokens;
+
+pub(crate) use tokens::{Kept, NoEntry};
+
 use crate::fault::Fault;
 use anyhow::Context;
 use bridge_core::{Record, UnixMillis};
@@ -152,10 +156,14 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         Record::NoDevice { id } => ("device", id.to_string()),
         Record::Release(release) => ("release", release.bundle.to_string()),
         Record::Rollout(rollout) => ("rollout", rollout.id.to_string()),
+        Record::Withdrawn(withdrawn) => ("withdrawn", withdrawn.serial.clone()),
+        Record::NotWithdrawn { serial } => ("withdrawn", serial.clone()),
     };
     let query = match record {
-        Record::NoDevice { .. } => sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key),
-        Record::Device(_) | Record::Release(_) | Record::Rollout(_) => {
+        Record::NoDevice { .. } | Record::NotWithdrawn { .. } => {
+            sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key)
+        }
+        Record::Device(_) | Record::Release(_) | Record::Rollout(_) | Record::Withdrawn(_) => {
             sqlx::query("INSERT INTO record VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")
                 .bind(kind)
                 .bind(key)
@@ -165,3 +173,6 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
     query.execute(connection).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,7 +201,7 @@ impl Checks {
                 }
                 Record::NoDevice { id } => drop(self.land.remove(&id)),
                 Record::Rollout(rollout) => moved.push(*rollout),
-                Record::Release(_) => {}
+                Record::Release(_) | Record::Withdrawn(_) | Record::NotWithdrawn { .. } => {}
             }
         }
         for rollout in moved {

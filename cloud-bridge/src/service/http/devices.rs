@@ -3,6 +3,7 @@
 use super::Doors;
 use super::problem::Problem;
 use super::view::{DeviceView, List, TelemetryView};
+use crate::service::audit::audit;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -34,6 +35,7 @@ pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<String>) -> 
 pub(super) async fn approve(State(doors): State<Doors>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let device = id.parse().map_err(Problem::invalid)?;
     doors.driver.request(Event::DeviceApproved { device }).await??;
+    audit("operator", "approve", &id, "done");
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -43,6 +45,27 @@ pub(super) async fn approve(State(doors): State<Doors>, Path(id): Path<String>) 
 pub(super) async fn reject(State(doors): State<Doors>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
     let device = id.parse().map_err(Problem::invalid)?;
     doors.driver.request(Event::DeviceRejected { device }).await??;
+    audit("operator", "reject", &id, "done");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Throw a device out: its certificate counts no more, its session ends, its name stays taken
+#[utoipa::path(post, path = "/api/v1/devices/{id}/revoke", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn revoke(State(doors): State<Doors>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let device: DeviceId = id.parse().map_err(Problem::invalid)?;
+    doors.driver.request(Event::DeviceRevoked { device: device.clone() }).await??;
+    audit("operator", "revoke", device.as_str(), "done");
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Take a device out of the fleet and free its name
+#[utoipa::path(post, path = "/api/v1/devices/{id}/retire", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn retire(State(doors): State<Doors>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    let device: DeviceId = id.parse().map_err(Problem::invalid)?;
+    doors.driver.request(Event::DeviceRetired { device: device.clone() }).await??;
+    audit("operator", "retire", device.as_str(), "done");
     Ok(StatusCode::NO_CONTENT)
 }
 

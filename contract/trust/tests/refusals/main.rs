@@ -95,14 +95,17 @@ fn every_hostile_document_is_refused_with_its_code() {
 
 /// The rows that need hands, an engine, a ledger or a bridge, and where those live. Of T19-T26, T32-T38
 /// and T41-T46 this crate proves the decision; that the old model keeps answering is seen where it runs.
-const ELSEWHERE: [(&[&str], &str); 8] = [
+const ELSEWHERE: [(&[&str], &str); 11] = [
     (&["T45"], "agent/core: how often a device changes"),
     (&["T54", "T55", "T56"], "agent/engine: what a model may be"),
     (&["T57"], "agent/core: probation"),
     (&["T58"], "contract/drift: what a baseline may be"),
     (&["T59", "T60", "T61", "T62", "T63", "T64", "T65", "T66", "T67"], "agent: delivery and transport"),
-    (&["T68", "T69", "T71", "T80"], "cloud-bridge: enrolment, reports, the audit log"),
-    (&["T72", "T73"], "agent: its own key and certificate"),
+    (&["T68", "T69"], "cloud-bridge (service/store/tests.rs, certificates/tests.rs) and tests/end_to_end/enrolling.rs"),
+    (&["T71"], "cloud-bridge/core, in tests/bridge_core.rs"),
+    (&["T80"], "cloud-bridge: the audit log"),
+    (&["T72"], "agent/src/identity/tests.rs"),
+    (&["T73"], "tests/end_to_end/enrolling.rs"),
     (&["T74", "T75", "T76"], "agent: the disk"),
 ];
 
