@@ -3,7 +3,10 @@
 //! One stream, `digits`; releases are numbers, devices are `a`, `b`, `c`. They enter the waves of
 //! `digits` in the order a, c, b: entry is by a stable hash.
 
-use bridge_core::{Answer, Bridge, Committed, Effect, Event, Now, Record, Rejection, RolloutRequest, Targets};
+use bridge_core::{
+    Answer, Bridge, Committed, Credential, Disbelief, Effect, Event, Now, Record, Rejection, RolloutRequest, Status,
+    Targets,
+};
 use protocol::{ClockState, DeviceId, DocumentKind, Generation, Outcome, Profile, Report, SPEC, Verdict};
 use std::convert::Infallible;
 use trust::{Digest, Intent, RevokedBundle, Severity, WhichBundle};
@@ -15,6 +18,13 @@ struct Bench {
     saved: Vec<Record>,
     bundles: Vec<Bundle>,
     unix: u64,
+    certificates: usize,
+}
+
+const HOUR: u64 = 3_600_000;
+
+fn profile() -> Profile {
+    Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() }
 }
 
 fn device(name: &str) -> DeviceId {
@@ -27,7 +37,7 @@ impl Bench {
         let bundles = (1..=3).map(|release| signer.bundle("digits", release, |_| ())).collect();
         let bridge = Bridge::restore(FLEET.parse().unwrap(), []).unwrap();
         let root = signer.root_bytes().to_vec();
-        let mut bench = Self { signer, bridge, saved: Vec::new(), bundles, unix: 1_700_000_000_000 };
+        let mut bench = Self { signer, bridge, saved: Vec::new(), bundles, unix: 1_700_000_000_000, certificates: 0 };
         bench.step(Event::DocumentPushed { kind: DocumentKind::Root, bytes: root });
         bench
     }
@@ -79,16 +89,44 @@ impl Bench {
         })
     }
 
+    /// A certificate for `key`, good for an hour; its serial number is the key and how many there were before.
+    fn credential(&mut self, key: &str) -> Credential {
+        self.certificates += 1;
+        let serial = format!("{key}{}", self.certificates);
+        let certificate = Digest::of(serial.as_bytes());
+        Credential { key: key.as_bytes().to_vec(), serial, certificate, until: self.unix + HOUR }
+    }
+
+    fn status(&self, id: &str) -> Option<Status> {
+        self.bridge.devices().get(&device(id)).map(|d| d.status)
+    }
+
+    fn disbelieved(&self, why: Disbelief) -> u64 {
+        self.bridge.disbelieved().get(&why).copied().unwrap_or_default()
+    }
+
     fn event(&mut self, words: &[&str]) -> Event {
         match words[0] {
             "hello" => {
-                let profile =
-                    Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() };
                 let (id, key) = (device(words[1]), words.get(3).unwrap_or(&words[1]).as_bytes().to_vec());
                 let (boot, seq) = words[2].split_once('.').unwrap_or(("1", words[2]));
                 let (boot, seq) = (boot.parse().unwrap(), seq.parse().unwrap());
-                Event::HelloReceived { device: id, boot, seq, key, nonce: format!("of {}", words[1]), profile }
+                let (nonce, profile) = (format!("of {}", words[1]), profile());
+                Event::HelloReceived { device: id, boot, seq, key, nonce, profile }
             }
+            "enrol" => Event::DeviceEnrolled {
+                device: device(words[1]),
+                credential: self.credential(words.get(2).unwrap_or(&words[1])),
+                profile: profile(),
+                approved: words.get(3).is_none(),
+            },
+            "renew" => Event::KeyRenewed { device: device(words[1]), credential: self.credential(words[2]) },
+            "return" => Event::DeviceReturned { device: device(words[1]), credential: self.credential(words[2]) },
+            "use" => Event::KeyUsed { device: device(words[1]), key: words[2].as_bytes().to_vec() },
+            "revoke" => Event::DeviceRevoked { device: device(words[1]) },
+            "retire" => Event::DeviceRetired { device: device(words[1]) },
+            "report" => report(words[1], 1, words[2].parse().unwrap(), None),
+            "forged" => Event::MessageDisbelieved { why: Disbelief::Signature },
             "approve" => Event::DeviceApproved { device: device(words[1]) },
             "reject" => Event::DeviceRejected { device: device(words[1]) },
             "push" => Event::ReleasePushed(self.bundles[words[1].parse::<usize>().unwrap() - 1].released()),
@@ -137,6 +175,7 @@ impl Bench {
         let again = Bridge::restore(FLEET.parse().unwrap(), self.saved.clone()).unwrap();
         assert_eq!(again.rollouts(), self.bridge.rollouts(), "what the core holds is what was saved");
         assert_eq!(again.devices(), self.bridge.devices(), "what the core holds is what was saved");
+        assert_eq!(again.withdrawn(), self.bridge.withdrawn(), "what the core holds is what was saved");
         assert!(again.documents().eq(self.bridge.documents()), "what the core holds is what was saved");
         committed
     }
@@ -159,6 +198,12 @@ impl Bench {
             Effect::PublishBundle { bundle } => format!("publish {}", self.release(*bundle)),
             Effect::PublishParts { bundle, .. } => format!("parts of {}", self.release(*bundle)),
             Effect::ClearChunks { bundle } => format!("clear {}", self.release(*bundle)),
+            Effect::ClearDevice { device } => format!("clear {device}"),
+            Effect::EndSession { device } => format!("end {device}"),
+            Effect::PublishWithdrawn(all) => {
+                let serials: Vec<&str> = all.iter().map(|w| w.serial.as_str()).collect();
+                format!("withdrawn [{}]", serials.join(" "))
+            }
             Effect::PublishDocument(_) | Effect::PublishBeacon(_) | Effect::Adopt { .. } => return None,
         })
     }
@@ -177,15 +222,12 @@ fn check(script: &[(&str, &str)]) -> Bench {
     bench
 }
 
-/// `script`, with devices a, b and c approved and every release pushed.
+/// `script`, with devices a, b and c enrolled and every release pushed.
 fn fleet(script: &[(&str, &str)]) -> Bench {
     let before = [
-        ("hello a 1", ""),
-        ("hello b 1", ""),
-        ("hello c 1", ""),
-        ("approve a", "a 1: nothing"),
-        ("approve b", "b 1: nothing"),
-        ("approve c", "c 1: nothing"),
+        ("enrol a", "a 1: nothing"),
+        ("enrol b", "b 1: nothing"),
+        ("enrol c", "c 1: nothing"),
         ("push 1", ""),
         ("push 2", ""),
         ("push 3", ""),
@@ -194,20 +236,143 @@ fn fleet(script: &[(&str, &str)]) -> Bench {
 }
 
 #[test]
-fn a_device_belongs_to_the_fleet_when_a_person_says_so() {
-    check(&[
-        ("approve a", "not found"),
+fn a_device_belongs_to_the_fleet_when_it_enrolled_and_a_person_said_so() {
+    let bench = check(&[
+        // A word of somebody unknown makes nobody known.
         ("hello a 1", ""),
+        ("report a 1", ""),
+        ("approve a", "not found"),
+        ("enrol a a pending", ""),
+        ("hello a 1", ""),
+        ("report a 1", ""),
         ("approve a", "a 1: nothing"),
         ("approve a", ""),
         ("hello a 2", "a 1: nothing"),
         // The same word again is no news; another key is another device.
         ("hello a 2", ""),
-        ("hello a 3 thief", "conflict"),
+        ("hello a 3 thief", ""),
+        ("forged", ""),
         ("reject a", "conflict"),
-        ("hello b 1", ""),
-        ("reject b", ""),
+        ("enrol b b pending", ""),
+        ("reject b", "withdrawn [b2], end b, clear b"),
         ("approve b", "not found"),
+        ("enrol b", "b 1: nothing"),
+    ]);
+    assert_eq!(bench.disbelieved(Disbelief::Unknown), 2);
+    assert_eq!(bench.disbelieved(Disbelief::Pending), 1);
+    assert_eq!(bench.disbelieved(Disbelief::Replayed), 1);
+    assert_eq!(bench.disbelieved(Disbelief::Signature), 2);
+}
+
+#[test]
+fn a_name_has_one_key_and_a_lost_answer_is_given_again() {
+    check(&[
+        ("enrol a", "a 1: nothing"),
+        ("enrol a thief", "conflict"),
+        // Its answer was lost: the certificate that nobody has counts no more.
+        ("enrol a", "withdrawn [a1]"),
+        ("renew nobody k", "not found"),
+        ("return nobody k", "not found"),
+    ]);
+}
+
+#[test]
+fn the_old_key_counts_until_the_new_one_is_used() {
+    let bench = check(&[
+        ("enrol a", "a 1: nothing"),
+        ("renew a x", ""),
+        ("hello a 1 a", "a 1: nothing"),
+        // Asked again, because the answer was lost: the first new key was never used.
+        ("renew a y", "withdrawn [x2]"),
+        ("use a x", ""),
+        ("use a y", "withdrawn [a1 x2]"),
+        ("hello a 2 a", ""),
+        ("hello a 3 y", "a 1: nothing"),
+        ("use a y", ""),
+        // The first word with a new key may as well be the hello.
+        ("renew a z", ""),
+        ("hello a 4 z", "withdrawn [a1 x2 y3], a 1: nothing"),
+    ]);
+    assert_eq!(bench.bridge.devices()[&device("a")].credential.key, b"z");
+    assert_eq!(bench.disbelieved(Disbelief::Signature), 1);
+}
+
+#[test]
+fn a_device_whose_certificate_expired_comes_back_when_a_person_says_so() {
+    check(&[
+        ("enrol a", "a 1: nothing"),
+        ("return a k", "conflict"),
+        ("wait 3600", ""),
+        ("return a k", ""),
+        ("hello a 1 k", "withdrawn [a1]"),
+        // It asks again, since it did not hear the answer.
+        ("return a k", "conflict"),
+        ("approve a", "a 2: nothing"),
+        // So long that nobody need be told of the first certificates any more.
+        ("wait 90001", ""),
+        ("return a m", ""),
+        ("return a m", "withdrawn [m5]"),
+        // Whoever is turned away keeps its generation for whoever has the name next.
+        ("reject a", "withdrawn [m5 m6], end a, clear a"),
+        ("enrol a n", "a 3: nothing"),
+    ]);
+}
+
+#[test]
+fn a_revoked_device_is_heard_no_more_and_its_name_stays_taken() {
+    let bench = fleet(&[
+        ("start 1 0 600 1 100%", "publish 1, a 2: install 1, started 1"),
+        // Nobody waits for it: the wave goes on without it.
+        ("revoke a", "withdrawn [a1], end a, b 2: install 1, c 2: install 1"),
+        ("revoke a", ""),
+        ("report a 1", ""),
+        ("verdict a 1 1 confirmed", ""),
+        ("use a a", ""),
+        ("hello a 1", "end a"),
+        ("need a 1", ""),
+        ("enrol a x", "conflict"),
+        ("renew a x", "conflict"),
+        ("approve a", "conflict"),
+        ("verdict b 1 1 confirmed", ""),
+        ("verdict c 1 1 confirmed", "clear 1"),
+        ("revoke nobody", "not found"),
+        // A crash may have kept the broker from hearing of it.
+        ("restart", ""),
+        ("connect remembered", "withdrawn [a1], clear 1, b 2: install 1, c 2: install 1"),
+    ]);
+    assert_eq!(bench.phase(1), "Completed");
+    assert_eq!((bench.status("a"), bench.disbelieved(Disbelief::Revoked)), (Some(Status::Revoked), 0));
+}
+
+#[test]
+fn a_retired_device_runs_nothing_and_frees_its_name() {
+    let bench = fleet(&[
+        ("start 1 0 600 only", "publish 1, a 2: install 1, started 1"),
+        ("verdict a 1 1 confirmed", "clear 1"),
+        ("retire a", "withdrawn [a1], end a, a 3: nothing, clear a"),
+        ("retire a", ""),
+        ("revoke a", "conflict"),
+        ("report a 7", ""),
+        // The next of that name is told more than the last one ever was, and begins to count anew.
+        ("enrol a x", "a 4: nothing"),
+        ("report a 1", ""),
+        ("report a 1", ""),
+        ("start 1 0 600 only", "publish 1, a 5: install 1, started 2"),
+    ]);
+    assert_eq!((bench.disbelieved(Disbelief::Revoked), bench.disbelieved(Disbelief::Replayed)), (1, 1));
+}
+
+#[test]
+fn a_certificate_whose_end_has_come_need_not_be_told_any_more() {
+    check(&[
+        ("enrol a", "a 1: nothing"),
+        ("revoke a", "withdrawn [a1], end a"),
+        ("wait 86400", ""),
+        ("enrol b", "b 1: nothing"),
+        ("revoke b", "withdrawn [a1 b2], end b"),
+        ("wait 3601", ""),
+        ("enrol c", "c 1: nothing"),
+        ("retire c", "withdrawn [b2 c3], end c, clear c"),
     ]);
 }
 
@@ -367,13 +532,13 @@ fn only_a_device_that_should_run_it_is_helped() {
     ]);
 }
 
-/// A report of device `a` that names the beacon `seq`.
-fn report(boot: u64, seq: u64, beacon: Option<u64>) -> Event {
+/// A report of a device that names the beacon of that number.
+fn report(id: &str, boot: u64, seq: u64, beacon: Option<u64>) -> Event {
     let generation = |seq| Generation { role_epoch: 1, seq };
     Event::ReportReceived(Box::new(Report {
         spec: SPEC,
         fleet: FLEET.parse().unwrap(),
-        device_id: device("a"),
+        device_id: device(id),
         boot,
         seq,
         generation: Some(generation(1)),
@@ -477,18 +642,18 @@ fn a_revoked_release_is_not_rolled_out() {
 #[test]
 fn t79_a_device_whose_disk_was_put_back_is_heard_and_alarmed_but_a_replay_is_not() {
     let mut bench = fleet(&[("hello a 7.1", "a 1: nothing")]);
-    bench.step(report(7, 2, None));
+    bench.step(report("a", 7, 2, None));
     let heard = |bench: &Bench| bench.bridge.devices()[&device("a")].report.as_ref().map(|r| (r.boot, r.seq));
     assert_eq!(heard(&bench), Some((7, 2)));
     bench.unix += 1_000;
     // An old hello, and an old report after it: the broker may have recorded both.
     let event = bench.event(&["hello", "a", "3.1"]);
     let answer = beacons(&bench.step(event).effects).0[0];
-    bench.step(report(3, 2, Some(1)));
+    bench.step(report("a", 3, 2, Some(1)));
     assert_eq!(heard(&bench), Some((7, 2)), "recorded long ago");
     assert_eq!(bench.bridge.devices()[&device("a")].alarm, None);
     // A report that names the beacon of this moment was made by who is there now.
-    bench.step(report(3, 3, Some(answer)));
+    bench.step(report("a", 3, 3, Some(answer)));
     assert_eq!(heard(&bench), Some((3, 3)));
     let alarm = bench.bridge.devices()[&device("a")].alarm.clone().unwrap();
     assert!(alarm.what.contains("boot 3 after 7"), "{}", alarm.what);

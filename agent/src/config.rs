@@ -4,6 +4,7 @@
 //! authority's certificate or the root can be read is found where they are used.
 
 use crate::fault::Fault;
+use crate::identity::Address;
 use crate::log::Format;
 use protocol::{DeviceId, FleetId};
 use serde::Deserialize;
@@ -30,7 +31,9 @@ pub(crate) struct Config {
     pub(crate) board: String,
     /// The broker.
     pub(crate) broker: Broker,
-    /// PEM file with the authority that signed the broker's certificate.
+    /// Where land is, for newer certificates.
+    pub(crate) bridge: Option<Address>,
+    /// PEM file with the fleet's certificate authority.
     pub(crate) ca: PathBuf,
     /// The root of trust.
     pub(crate) root: PathBuf,
@@ -65,6 +68,7 @@ struct Raw {
     #[serde(default = "generic")]
     board: String,
     broker: String,
+    bridge: Option<String>,
     ca: PathBuf,
     root: PathBuf,
     state: PathBuf,
@@ -120,10 +124,10 @@ impl Config {
         Self::parse(path, &text)
     }
 
-    /// Validates the text of a file.
+    /// The same of a text that will be, or was, in the file.
     ///
     /// # Errors
-    /// A [`Fault`] that names the file, the key and the remedy.
+    /// As [`Config::read`].
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
         let raw: Raw = toml::from_str(text).map_err(|why| {
             Fault::new(format!("the configuration {} is wrong", path.display()))
@@ -160,6 +164,9 @@ impl Config {
             board: raw.board,
             broker: Broker::parse(&raw.broker).map_err(|why| {
                 wrong("broker", why, "write mqtts://HOST:PORT, for example mqtts://bridge.example:8883")
+            })?,
+            bridge: raw.bridge.as_deref().map(Address::parse).transpose().map_err(|why| {
+                wrong("bridge", why, "write https://HOST:PORT, for example https://bridge.example:8443")
             })?,
             ca: folder.join(raw.ca),
             root: folder.join(raw.root),
@@ -234,6 +241,7 @@ mod tests {
             ("listen = \"here\"", "listen"),
             ("telemetry_s = 0", "telemetry_s"),
             ("window = 0", "window"),
+            ("bridge = \"http://bridge:1\"", "bridge"),
             ("window = 1000", "window"),
             ("log = \"xml\"", "log"),
             ("log_filter = \"a=b=c\"", "log_filter"),

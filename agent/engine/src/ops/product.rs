@@ -180,10 +180,7 @@ fn tile<S: Simd, const ROWS: usize, const WIDE: usize, const PARTS: usize>(
             let to = &mut sums[row * pitch + first..][..WIDE * lanes];
             for at in 0..WIDE {
                 let to = &mut to[at * lanes..][..lanes];
-                let mut sum = S::f32s::from_slice(simd, to);
-                for part in 0..PARTS {
-                    sum = sum + parts[part][row][at];
-                }
+                let sum = parts.iter().fold(S::f32s::from_slice(simd, to), |sum, part| sum + part[row][at]);
                 bounded(simd, sum, bounds).store_slice(to);
             }
         }

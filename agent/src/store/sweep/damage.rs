@@ -5,7 +5,7 @@ use super::disk::Sim;
 use super::land::Flow;
 use super::world::World;
 use super::{Effort, base, ended_well, sweep};
-use crate::key::Signer;
+use crate::identity::FileKey;
 
 use protocol::Verdict;
 use std::path::Path;
@@ -41,7 +41,7 @@ fn every_byte(flow: &'static Flow, effort: Effort) -> Result<usize, Broken> {
 fn one(flow: &'static Flow, damaged: World, mut past: Past, path: &str) -> Result<(), Broken> {
     let disk = Sim::of(damaged);
     if path.ends_with("device.key") {
-        return match Signer::open(&disk, Path::new(STATE)) {
+        return match FileKey::open_or_make(&disk, &Path::new(STATE).join("device.key")) {
             Err(fault) if fault.advice().is_some() => Ok(()),
             other => Err(format!("the key is {other:?}")),
         };

@@ -7,8 +7,8 @@
 use super::disk::Sim;
 use super::land::{Flow, Land};
 use crate::fetch::Action;
+use crate::identity::{FileKey, Key};
 use crate::keeper::{Arrival, Desk, Errand, Word};
-use crate::key::Signer;
 use crate::store::{self, Bundles, Door, Store, ledger};
 use crate::testing::{self, FLEET, root_bytes};
 use agent_core::{Agent, Effect, Event, Ledger, Memory, Now, Phase, Step};
@@ -203,7 +203,8 @@ impl Device {
     fn start(&mut self) -> Result<(), String> {
         let state = Path::new(STATE);
         ledger::prepare(&self.disk, state).map_err(|error| error.to_string())?;
-        let signer = Signer::open(&self.disk, state).map_err(|fault| crate::fault::told(&fault))?;
+        let signer =
+            FileKey::open_or_make(&self.disk, &state.join("device.key")).map_err(|fault| crate::fault::told(&fault))?;
         let id = signer.public().id().to_string();
         match &self.past.key {
             Some((_, known)) if *known != id => return Err("its key is another one".into()),

@@ -56,7 +56,8 @@ impl Bench {
     }
 
     fn hear(&self, topic: &str, bytes: &[u8]) -> Option<anyhow::Result<Heard>> {
-        Some(understand(&self.bridge, &self.topics.read_up(topic)?, bytes))
+        let heard = understand(&self.bridge, &self.topics.read_up(topic)?, bytes);
+        Some(heard.map(|believed| believed.heard).map_err(|doubt| doubt.reason))
     }
 }
 
