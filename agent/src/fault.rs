@@ -29,7 +29,7 @@ impl Fault {
 
     /// Why: what another error gives as its cause, or itself where it has none.
     pub(crate) fn because_of(self, why: impl Error + Send + Sync + 'static) -> Self {
-        let cause = why.source().map(|cause| told(cause));
+        let cause = why.source().map(told);
         let words = match &cause {
             Some(cause) if self.what == why.to_string() => cause.clone(),
             Some(cause) => format!("{why}: {cause}"),
