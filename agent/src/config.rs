@@ -4,7 +4,6 @@
 //! authority's certificate or the root can be read is found where they are used.
 
 use crate::fault::Fault;
-use crate::identity::Address;
 use crate::log::Format;
 use protocol::{DeviceId, FleetId};
 use serde::Deserialize;
@@ -55,6 +54,15 @@ pub(crate) struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Broker {
     /// Name or IPv4 address, as its certificate has it.
+    pub(crate) host: String,
+    /// TCP port.
+    pub(crate) port: u16,
+}
+
+/// Land's REST API, always over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// Name or IP address, as its certificate has it.
     pub(crate) host: String,
     /// TCP port.
     pub(crate) port: u16,
@@ -180,6 +188,33 @@ impl Config {
     }
 }
 
+impl Address {
+    /// `https://host:port`
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        let rest = url.strip_prefix("https://").ok_or_else(|| format!("`{url}` does not begin with https://"))?;
+        let rest = rest.trim_end_matches('/');
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port),
+            _ => (rest, "443"),
+        };
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("`{port}` is no port"))?;
+        let host = match host.strip_prefix('[') {
+            Some(ip) => ip.strip_suffix(']').filter(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+            None => Some(host).filter(|host| !host.is_empty() && host.bytes().all(of_a_name)),
+        };
+        let host = host.ok_or_else(|| format!("`{rest}` begins with no host name and no IP address"))?;
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+/// What stands in host names and IPv4 addresses.
+fn of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
+}
+
 impl Broker {
     fn parse(url: &str) -> Result<Self, String> {
         let rest = url.strip_prefix("mqtts://").ok_or_else(|| match url.split_once("://") {
@@ -187,8 +222,7 @@ impl Broker {
             None => format!("`{url}` is no URL"),
         })?;
         let (host, port) = rest.trim_end_matches('/').rsplit_once(':').unwrap_or((rest, "8883"));
-        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
-        if host.is_empty() || !host.bytes().all(good) {
+        if host.is_empty() || !host.bytes().all(of_a_name) {
             return Err(format!("`{host}` is no host name and no IPv4 address"));
         }
         match port.parse() {
@@ -270,6 +304,18 @@ mod tests {
             assert!(fault.contains(expected), "{url}: {fault}");
         }
         assert_eq!(Broker::parse("mqtts://bridge").unwrap().port, 8883);
+    }
+
+    #[test]
+    fn an_address_of_land_is_read() {
+        let read = |url: &str| Address::parse(url).map(|a| (a.host, a.port));
+        assert_eq!(read("https://bridge.example:8443"), Ok(("bridge.example".into(), 8443)));
+        assert_eq!(read("https://bridge.example/"), Ok(("bridge.example".into(), 443)));
+        assert_eq!(read("https://[::1]:9"), Ok(("::1".into(), 9)));
+        assert_eq!(read("https://10.0.0.1:8443"), Ok(("10.0.0.1".into(), 8443)));
+        for bad in ["http://bridge:1", "bridge", "https://", "https://a b:1", "https://x:0", "https://x:many"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

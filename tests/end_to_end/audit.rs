@@ -27,24 +27,25 @@ fn who_did_what_is_told_and_cannot_be_changed_unseen() {
         };
         assert_eq!(lines.iter().filter(one).count(), 1, "{who} {action} {subject} {outcome}: {lines:#?}");
     };
-    told("admin", "device.approve", "edge-1", "done");
+    told("admin", "token.new", "edge-1", "done");
+    told("edge-1", "device.enrol", "edge-1", "done");
     told("director", "assign", "edge-1 generation 1", "done");
     told("admin", "device.approve", "edge-9", "not_found");
     told("admin", "rollout.start", "digits@1.0.0", "not_found");
     told("nobody", "POST /api/v1/devices/{id}/reject", "/api/v1/devices/edge-1/reject", "unauthorised");
     told("nobody", "POST /api/v1/rollouts", "/api/v1/rollouts", "unauthorised");
-    assert_eq!(lines.len(), 6, "looking leaves no line: {lines:#?}");
+    assert_eq!(lines.len(), 7, "looking leaves no line: {lines:#?}");
     let approve = fleet.desk.json("petrel audit ls --since 1h --who admin --action device");
-    assert_eq!(approve.as_array().unwrap().len(), 2);
+    assert_eq!(approve.as_array().unwrap().len(), 1);
     assert!(fleet.desk.done("petrel audit ls --last 2").contains("unauthorised"));
 
     let verified = fleet.desk.json("petrel audit verify");
-    assert_eq!((&verified["lines"], &verified["checkpoints"]), (&json!(6), &json!([])));
+    assert_eq!((&verified["lines"], &verified["checkpoints"]), (&json!(7), &json!([])));
     let made = fleet.desk.json("petrel audit checkpoint --out kept.json");
-    assert_eq!(made["line"], 7, "that it was signed is a line as well");
+    assert_eq!(made["line"], 8, "that it was signed is a line as well");
     fleet.desk.refused("petrel audit checkpoint --out kept.json", &["kept.json"], "");
     let verify = "petrel audit verify --checkpoint kept.json --root fleet/root.json";
-    assert_eq!(fleet.desk.json(verify)["checkpoints"], json!([7]));
+    assert_eq!(fleet.desk.json(verify)["checkpoints"], json!([8]));
 
     the_end_is_cut_off(&mut fleet, verify);
 }
@@ -72,9 +73,9 @@ fn the_end_is_cut_off(fleet: &mut Fleet, verify: &str) {
         copy(desk, "before", "fleet/data");
         let _ = fs::remove_file(desk.path("fleet/data/bridge.db-shm"));
     });
-    assert_eq!(fleet.desk.json("petrel audit verify")["lines"], 8);
+    assert_eq!(fleet.desk.json("petrel audit verify")["lines"], 9);
     fleet.desk.json(&verify.replace("kept", "later"));
-    let named = ["line 9 and all up to line 11 are missing", "cut off"];
+    let named = ["line 10 and all up to line 12 are missing", "cut off"];
     fleet.desk.refused(&verify.replace("kept", "last-2"), &named, "backup");
 
     // Whoever lets it grow again writes other lines than those that were cut off.
@@ -82,7 +83,7 @@ fn the_end_is_cut_off(fleet: &mut Fleet, verify: &str) {
         fleet.desk.json(&format!("petrel audit checkpoint --out last-{number}.json"));
     }
     let both = format!("{} --checkpoint later.json", verify.replace("kept", "last-2"));
-    fleet.desk.refused(&both, &["from 9 to 11", "written anew"], "backup");
+    fleet.desk.refused(&both, &["from 10 to 12", "written anew"], "backup");
     fleet
         .desk
         .write("kept.json", fleet.desk.read("kept.json").iter().map(|b| b ^ (*b == b'7') as u8).collect::<Vec<u8>>());

@@ -120,6 +120,7 @@ impl Driver {
         });
         match committed {
             Ok(effects) => {
+                self.papers.learn(core.trust().clock().low(now.mono));
                 if learned {
                     self.keeper.ask(Errand::Believe(Arc::new(core.trust().clone())));
                 }
@@ -152,6 +153,7 @@ impl Driver {
             Ok(effects) => {
                 let (boot, root) = (core.ledger().boot, core.trust().root().version.get());
                 self.keeper.ask(Errand::Believe(Arc::new(core.trust().clone())));
+                self.papers.learn(core.trust().clock().low(0));
                 self.core = Some(core);
                 self.retry = None;
                 tracing::info!(boot, root, "the agent is awake");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Interval, interval};
-use trust::{Code, Refusal};
+use trust::{Code, Refusal, Time};
 
 /// How often it is looked whether something is due.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -41,6 +41,11 @@ impl Papers {
         let look = interval(LOOK_EVERY);
         let (whole, shown, refused, expired, asked) = (Vec::new(), 0, 0, false, None);
         Self { slots, ca, floor, whole, shown, refused, expired, asked, answers, answer, look }
+    }
+
+    /// It is not earlier than this.
+    pub(super) fn learn(&self, low: Time) {
+        self.floor.set(u64::try_from(low.unix()).unwrap_or_default());
     }
 
     /// Reads what is on the disk.

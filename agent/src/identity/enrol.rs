@@ -4,10 +4,10 @@
 //! written that would be of no use without the certificate. Run again, it goes on where it was, or says that all is done.
 
 use super::der;
-use super::land::{Address, Failure, send};
+use super::land::{Failure, send};
 use super::tls::{self, Floor};
 use super::{Identity, Slots, replace};
-use crate::config::{Config, DEFAULT_PATH};
+use crate::config::{Address, Config, DEFAULT_PATH};
 use crate::fault::Fault;
 use crate::store::Lock;
 use crate::telemetry;

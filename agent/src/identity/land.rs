@@ -3,6 +3,7 @@
 //! One connection for one request. No library for it, since none lets the time be a lower bound; and there is nothing
 //! to it: a length, a body, and the end of the connection.
 
+use crate::config::Address;
 use crate::fault::Fault;
 use protocol::{Enrolled, Exchanged, Problem, encode_json};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -15,34 +16,6 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MAX_ANSWER_BYTES: u64 = 64 * 1024;
-
-/// Where land is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Address {
-    /// Name or IP address, as its certificate has it.
-    pub(crate) host: String,
-    /// TCP port.
-    pub(crate) port: u16,
-}
-
-impl Address {
-    /// `https://host:port`
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub(crate) fn parse(url: &str) -> Result<Self, String> {
-        let rest = url.strip_prefix("https://").ok_or_else(|| format!("`{url}` does not begin with https://"))?;
-        let rest = rest.trim_end_matches('/');
-        let (host, port) = match rest.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, port),
-            _ => (rest, "443"),
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("`{port}` is no port"))?;
-        ServerName::try_from(host).map_err(|_| format!("`{host}` is no host name and no IP address"))?;
-        Ok(Self { host: host.to_owned(), port })
-    }
-}
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -163,11 +136,13 @@ fn exchange(address: &Address, path: &str, tls: Arc<ClientConfig>, body: &[u8]) 
     let mut line = StreamOwned::new(ClientConnection::new(tls, name).map_err(io::Error::other)?, stream);
     let (host, port, length) = (&address.host, address.port, body.len());
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    write!(
-        line,
+    // In one piece, so that it is one record.
+    let mut words = format!(
         "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
-    )?;
-    line.write_all(body)?;
+    )
+    .into_bytes();
+    words.extend_from_slice(body);
+    line.write_all(&words)?;
     line.flush()?;
     let mut answer = Vec::new();
     match line.take(MAX_ANSWER_BYTES).read_to_end(&mut answer) {
@@ -194,18 +169,6 @@ fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_read() {
-        let read = |url: &str| Address::parse(url).map(|a| (a.host, a.port));
-        assert_eq!(read("https://bridge.example:8443"), Ok(("bridge.example".into(), 8443)));
-        assert_eq!(read("https://bridge.example/"), Ok(("bridge.example".into(), 443)));
-        assert_eq!(read("https://[::1]:9"), Ok(("::1".into(), 9)));
-        assert_eq!(read("https://10.0.0.1:8443"), Ok(("10.0.0.1".into(), 8443)));
-        for bad in ["http://bridge:1", "bridge", "https://", "https://a b:1", "https://x:0", "https://x:many"] {
-            assert!(read(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn an_answer_is_cut_where_its_length_says() {

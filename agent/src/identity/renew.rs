@@ -4,9 +4,10 @@
 //! expired, because the device was away, takes another way, which ends with a person.
 
 use super::der;
-use super::land::{Address, Failure, send};
+use super::land::{Failure, send};
 use super::tls::{self, Floor};
 use super::{Identity, Slots};
+use crate::config::Address;
 use crate::fault::Fault;
 use protocol::{RENEW_PATH, RETURN_PATH, RenewRequest, ReturnRequest, SPEC};
 

@@ -1,6 +1,7 @@
 //! The slots through every power cut, and TLS against everybody who may answer.
 
 use super::*;
+use crate::config::Address;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd,
 };
@@ -171,7 +172,7 @@ fn serve(
     key: &KeyPair,
     clients: Option<&Authority>,
     versions: &[&'static rustls::SupportedProtocolVersion],
-) -> (land::Address, std::thread::JoinHandle<Option<Vec<u8>>>) {
+) -> (Address, std::thread::JoinHandle<Option<Vec<u8>>>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
@@ -186,7 +187,7 @@ fn serve(
     };
     let tls = Arc::new(tls.with_single_cert(chain, key).unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = land::Address { host: "localhost".into(), port: listener.local_addr().unwrap().port() };
+    let address = Address { host: "localhost".into(), port: listener.local_addr().unwrap().port() };
     let served = std::thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let mut line = rustls::StreamOwned::new(rustls::ServerConnection::new(tls).unwrap(), stream);

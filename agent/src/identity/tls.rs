@@ -32,6 +32,11 @@ impl Floor {
         Self(Arc::new(Mutex::new((seconds, Instant::now()))))
     }
 
+    /// What was learned since; earlier as well, when a new root takes a time back.
+    pub(crate) fn set(&self, seconds: u64) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (seconds, Instant::now());
+    }
+
     /// What is known now.
     pub(crate) fn seconds(&self) -> u64 {
         let (least, at) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,13 +1,14 @@
 //! One-time tokens: made for a device by a person, shown once, in a join file.
 
 use super::Doors;
+use super::audit::Asked;
 use super::problem::Problem;
 use super::view::List;
 use crate::service::store::Kept;
 use anyhow::Context;
-use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use protocol::{BRIDGE_NAME, DeviceId, FleetId, JoinFile, JoinToken, SPEC};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -89,6 +90,7 @@ impl Invitation {
     responses((status = 201, body = MadeToken), (status = 401, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
 pub(super) async fn make(
     State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
     Json(new): Json<NewToken>,
 ) -> Result<(StatusCode, Json<MadeToken>), Problem> {
     let device: DeviceId = new.device.parse().map_err(Problem::invalid)?;
@@ -104,6 +106,7 @@ pub(super) async fn make(
     if !doors.driver.look(move |bridge| bridge.is_free(&name)).await? {
         return Err(Problem::taken(&device));
     }
+    doors.witness(&asked, "token.new", &device).await?;
     let (token, kept) = doors.store.new_join_token(&device, new.ttl_s * 1_000, new.pending).await?;
     let join = doors.invitation.write(device, token)?;
     Ok((StatusCode::CREATED, Json(MadeToken { token: kept.into(), join })))
@@ -119,9 +122,14 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<TokenVi
 /// Take a token back
 #[utoipa::path(post, path = "/api/v1/join-tokens/{id}/revoke", params(("id" = String, Path)),
     responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem)))]
-pub(super) async fn revoke(State(doors): State<Doors>, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub(super) async fn revoke(
+    State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
     if !doors.store.revoke_join_token(&id).await? {
         return Err(Problem::not_found(format!("there is no token `{id}`")));
     }
+    doors.witness(&asked, "token.revoke", &id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
