@@ -405,8 +405,12 @@ fn kind(error: &ConnectionError) -> LossKind {
 }
 
 /// What TLS said, however deep in the error.
-fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
-    let mut cause = Some(error);
+fn tls_error(error: &ConnectionError) -> Option<&rustls::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(match error {
+        // This one hides its cause.
+        ConnectionError::MqttState(StateError::Deserialization(hidden)) => hidden,
+        other => other,
+    });
     while let Some(error) = cause {
         let within = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
         let found = within.and_then(|e| e.downcast_ref::<rustls::Error>());
@@ -449,10 +453,14 @@ mod tests {
         let tls =
             |error: rustls::Error| ConnectionError::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
         let alert = |alert| tls(rustls::Error::AlertReceived(alert));
+        let revoked = rustls::Error::AlertReceived(AlertDescription::CertificateRevoked);
+        let hidden = std::io::Error::new(std::io::ErrorKind::InvalidData, revoked);
+        let hidden = ConnectionError::MqttState(StateError::Deserialization(hidden.into()));
         for (error, expected) in [
             (tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)), LossKind::Impostor),
             (alert(AlertDescription::ProtocolVersion), LossKind::Impostor),
             (alert(AlertDescription::CertificateRevoked), LossKind::Refused),
+            (hidden, LossKind::Refused),
             (alert(AlertDescription::CertificateExpired), LossKind::Expired),
             (alert(AlertDescription::InternalError), LossKind::Network),
             (ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized), LossKind::Refused),

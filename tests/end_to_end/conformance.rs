@@ -1,7 +1,7 @@
 //! One body of checks (`world::conformance`) on the simulation's broker and on real ones: that inside `petrel bridge`,
 //! and Mosquitto where it is installed. Clients show certificates, as everybody does.
 
-use crate::client::{Papers, tls};
+use crate::client::{Client, Papers, tls};
 use crate::fleet::Fleet;
 use protocol::{BridgeTopic, DeviceId, DeviceTopic, DocumentKind, FleetId, Topics};
 use rumqttc::v5::mqttbytes::QoS;
@@ -75,6 +75,8 @@ impl Real {
         if fleet.has_broker_of_its_own() {
             // There the name in the certificate is the client id, and the checks need the bridge's.
             fleet.bridge.kill();
+            // A clean start ends the session that the bridge left behind.
+            drop(Client::connect(&fleet, Some(Papers::bridge(&fleet.desk)), "petrel-bridge", None).unwrap());
         }
         let name: FleetId = "sea".parse().unwrap();
         Self {

@@ -112,6 +112,7 @@ fn tokens_are_made_for_free_names_and_may_be_taken_back() {
     desk.refused(&format!("petrel devices token revoke {id}"), &[&id, "404"], "petrel devices ls");
     desk.write("edge.toml", agent_config("edge", &fleet.broker_url(), "127.0.0.1:0"));
     desk.refused("petrel-agent enrol edge.join --config edge.toml", &["token_unknown"], "token new");
+    std::fs::remove_file(desk.path("edge.join")).unwrap();
     fleet.enrol("edge", "");
     desk.refused(&format!("{new} edge --out again.join"), &["`edge`", "name_taken"], "");
 }

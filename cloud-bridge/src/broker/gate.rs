@@ -63,8 +63,10 @@ impl Gate {
         else {
             return false;
         };
-        let itself = client.client_id().as_ref() as &str == name
-            && client.username().is_none_or(|user| user.as_ref() as &str == name);
+        let id: &str = client.client_id();
+        // The bridge may have several connections; no device has a name that begins like its own.
+        let itself = id == name || (name == BRIDGE_NAME && is_bridge(id));
+        let itself = itself && client.username().is_none_or(|user| user.as_ref() as &str == name);
         // A will is published without being asked for again.
         let will = client.last_will().is_none_or(|will| {
             let topic: &str = match &will {

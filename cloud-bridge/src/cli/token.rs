@@ -55,6 +55,11 @@ impl Args {
     pub(crate) fn run(self, client: &Client, out: &Out) -> anyhow::Result<()> {
         match self.command {
             Command::New { device, ttl, pending, out: file } => {
+                if let Some(taken) = file.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+                    let fault = Fault::new(format!("{} is there already", taken.display()))
+                        .because("a join file is not written over: nobody may have used it yet");
+                    return Err(fault.remedy("choose another file, or remove this one").into());
+                }
                 let new = NewToken { device, ttl_s: ttl.as_secs(), pending };
                 let made: MadeToken = client.post("/join-tokens", &new)?.context("the bridge's answer was empty")?;
                 give(made, file, out)
