@@ -193,7 +193,11 @@ fn serve(
         let mut line = rustls::StreamOwned::new(rustls::ServerConnection::new(tls).unwrap(), stream);
         let body = br#"{"status":401,"code":"token_used","detail":"x"}"#;
         let mut heard = [0; 2048];
-        let length = line.read(&mut heard).ok()?;
+        // A request may come in several pieces.
+        let mut length = line.read(&mut heard).ok()?;
+        while !heard[..length].windows(4).any(|end| end == b"\r\n\r\n") {
+            length += line.read(&mut heard[length..]).ok().filter(|more| *more > 0)?;
+        }
         write!(line, "HTTP/1.1 401 Unauthorized\r\nContent-Length: {}\r\n\r\n", body.len()).ok()?;
         line.write_all(body).ok()?;
         line.flush().ok()?;
