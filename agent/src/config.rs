@@ -30,7 +30,9 @@ pub(crate) struct Config {
     pub(crate) board: String,
     /// The broker.
     pub(crate) broker: Broker,
-    /// PEM file with the authority that signed the broker's certificate.
+    /// Where land is, for newer certificates.
+    pub(crate) bridge: Option<Address>,
+    /// PEM file with the fleet's certificate authority.
     pub(crate) ca: PathBuf,
     /// The root of trust.
     pub(crate) root: PathBuf,
@@ -57,6 +59,15 @@ pub(crate) struct Broker {
     pub(crate) port: u16,
 }
 
+/// Land's REST API, always over TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    /// Name or IP address, as its certificate has it.
+    pub(crate) host: String,
+    /// TCP port.
+    pub(crate) port: u16,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -65,6 +76,7 @@ struct Raw {
     #[serde(default = "generic")]
     board: String,
     broker: String,
+    bridge: Option<String>,
     ca: PathBuf,
     root: PathBuf,
     state: PathBuf,
@@ -120,10 +132,10 @@ impl Config {
         Self::parse(path, &text)
     }
 
-    /// Validates the text of a file.
+    /// The same of a text that will be, or was, in the file.
     ///
     /// # Errors
-    /// A [`Fault`] that names the file, the key and the remedy.
+    /// As [`Config::read`].
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
         let raw: Raw = toml::from_str(text).map_err(|why| {
             Fault::new(format!("the configuration {} is wrong", path.display()))
@@ -161,6 +173,9 @@ impl Config {
             broker: Broker::parse(&raw.broker).map_err(|why| {
                 wrong("broker", why, "write mqtts://HOST:PORT, for example mqtts://bridge.example:8883")
             })?,
+            bridge: raw.bridge.as_deref().map(Address::parse).transpose().map_err(|why| {
+                wrong("bridge", why, "write https://HOST:PORT, for example https://bridge.example:8443")
+            })?,
             ca: folder.join(raw.ca),
             root: folder.join(raw.root),
             state: folder.join(raw.state),
@@ -173,6 +188,33 @@ impl Config {
     }
 }
 
+impl Address {
+    /// `https://host:port`
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
+        let rest = url.strip_prefix("https://").ok_or_else(|| format!("`{url}` does not begin with https://"))?;
+        let rest = rest.trim_end_matches('/');
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => (host, port),
+            _ => (rest, "443"),
+        };
+        let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(|| format!("`{port}` is no port"))?;
+        let host = match host.strip_prefix('[') {
+            Some(ip) => ip.strip_suffix(']').filter(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+            None => Some(host).filter(|host| !host.is_empty() && host.bytes().all(of_a_name)),
+        };
+        let host = host.ok_or_else(|| format!("`{rest}` begins with no host name and no IP address"))?;
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+/// What stands in host names and IPv4 addresses.
+fn of_a_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
+}
+
 impl Broker {
     fn parse(url: &str) -> Result<Self, String> {
         let rest = url.strip_prefix("mqtts://").ok_or_else(|| match url.split_once("://") {
@@ -180,8 +222,7 @@ impl Broker {
             None => format!("`{url}` is no URL"),
         })?;
         let (host, port) = rest.trim_end_matches('/').rsplit_once(':').unwrap_or((rest, "8883"));
-        let good = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
-        if host.is_empty() || !host.bytes().all(good) {
+        if host.is_empty() || !host.bytes().all(of_a_name) {
             return Err(format!("`{host}` is no host name and no IPv4 address"));
         }
         match port.parse() {
@@ -234,6 +275,7 @@ mod tests {
             ("listen = \"here\"", "listen"),
             ("telemetry_s = 0", "telemetry_s"),
             ("window = 0", "window"),
+            ("bridge = \"http://bridge:1\"", "bridge"),
             ("window = 1000", "window"),
             ("log = \"xml\"", "log"),
             ("log_filter = \"a=b=c\"", "log_filter"),
@@ -262,6 +304,18 @@ mod tests {
             assert!(fault.contains(expected), "{url}: {fault}");
         }
         assert_eq!(Broker::parse("mqtts://bridge").unwrap().port, 8883);
+    }
+
+    #[test]
+    fn an_address_of_land_is_read() {
+        let read = |url: &str| Address::parse(url).map(|a| (a.host, a.port));
+        assert_eq!(read("https://bridge.example:8443"), Ok(("bridge.example".into(), 8443)));
+        assert_eq!(read("https://bridge.example/"), Ok(("bridge.example".into(), 443)));
+        assert_eq!(read("https://[::1]:9"), Ok(("::1".into(), 9)));
+        assert_eq!(read("https://10.0.0.1:8443"), Ok(("10.0.0.1".into(), 8443)));
+        for bad in ["http://bridge:1", "bridge", "https://", "https://a b:1", "https://x:0", "https://x:many"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

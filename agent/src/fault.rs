@@ -27,6 +27,18 @@ impl Fault {
         self
     }
 
+    /// Why: what another error gives as its cause, or itself where it has none.
+    pub(crate) fn because_of(self, why: impl Error + Send + Sync + 'static) -> Self {
+        let cause = why.source().map(told);
+        let words = match &cause {
+            Some(cause) if self.what == why.to_string() => cause.clone(),
+            Some(cause) => format!("{why}: {cause}"),
+            None if self.what == why.to_string() => return self,
+            None => why.to_string(),
+        };
+        self.because(words)
+    }
+
     /// What to do.
     pub(crate) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());

@@ -10,9 +10,9 @@ mod fetch;
 #[cfg(test)]
 mod fuzzed;
 mod http;
+mod identity;
 mod infer;
 mod keeper;
-mod key;
 mod log;
 mod mqtt;
 mod profile;
@@ -33,6 +33,7 @@ use std::process::ExitCode;
 
 const FIRST_STEPS: &str = "\
 First steps:
+  petrel-agent enrol press-7.join
   petrel-agent run --config /etc/petrel/agent.toml
   petrel-agent status
   petrel-agent infer digits-1.2.0/ --input x.csv
@@ -40,11 +41,12 @@ First steps:
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage";
 
 const EXAMPLE: &str = "\
-Example of a configuration; the last six keys show their defaults:
+Example of a configuration, as `petrel-agent enrol` writes it; the last six keys show their defaults:
   fleet = \"plant-3\"
   device = \"press-7\"
   broker = \"mqtts://bridge.example:8883\"   # TLS only
-  ca = \"ca.pem\"                            # who signed the broker's certificate
+  bridge = \"https://bridge.example:8443\"  # where newer certificates come from
+  ca = \"ca.pem\"                            # the fleet's certificate authority
   root = \"root.json\"                       # the fleet's root of trust
   state = \"/var/lib/petrel\"                # what the agent keeps
   board = \"generic\"
@@ -78,6 +80,7 @@ enum Command {
         #[arg(long, value_name = "FILTER", value_parser = filter)]
         log: Option<String>,
     },
+    Enrol(identity::EnrolArgs),
     Infer(infer::Args),
     /// What the agent on this device is doing
     #[command(after_help = "Example:\n  petrel-agent status --config /etc/petrel/agent.toml")]
@@ -99,7 +102,7 @@ impl Command {
     /// Whether a machine reads.
     fn is_json(&self) -> bool {
         match self {
-            Command::Run { .. } => false,
+            Command::Run { .. } | Command::Enrol(_) => false,
             Command::Infer(args) => args.is_json(),
             Command::Status { json, .. } => *json,
         }
@@ -114,6 +117,7 @@ impl Command {
                 driver::run(config)?;
                 Ok(String::new())
             }
+            Command::Enrol(args) => identity::enrol(&args),
             Command::Infer(args) => infer::run(&args),
             Command::Status { config, json } => {
                 let status = status::ask(&config)?;

@@ -6,17 +6,17 @@
 //! ledger, which says it again.
 
 use crate::config::Broker;
-use crate::fault::Fault;
+use crate::identity::is_their_fault;
 use protocol::MAX_PACKET_BYTES;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    Filter, LastWill, Packet, PubAckReason, PublishProperties, SubscribeReasonCode, UnsubAckReason,
+    ConnectReturnCode, DisconnectReasonCode, Filter, LastWill, Packet, PubAckReason, PublishProperties,
+    SubscribeReasonCode, UnsubAckReason,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, MqttOptions, StateError};
 use rumqttc::{Outgoing, TlsConfiguration, Transport};
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls::AlertDescription;
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -34,6 +34,9 @@ const ARRIVALS: usize = 64;
 const TOPICS_PER_SUBSCRIBE: usize = 8;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After a refusal of the device itself.
+const UNWANTED_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_UNWANTED_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// A connection that held this long was a good one.
 const GOOD_CONNECTION: Duration = Duration::from_secs(30);
 
@@ -48,6 +51,30 @@ pub(crate) struct Settings {
     pub(crate) tls: Arc<rustls::ClientConfig>,
     /// What the broker says when the device is gone without a word: topic and payload, retained.
     pub(crate) will: (String, Vec<u8>),
+    /// Connections that were refused to this device lately: the first attempt waits as long as the next would.
+    pub(crate) refused: u32,
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loss {
+    /// In words.
+    pub(crate) why: String,
+    /// Whose fault it is.
+    pub(crate) kind: LossKind,
+}
+
+/// Whose fault it is that there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LossKind {
+    /// The network's, or nobody's.
+    Network,
+    /// The broker cannot prove who it is.
+    Impostor,
+    /// The broker does not want this device, or gave its session to another.
+    Refused,
+    /// The broker says that the device's certificate has expired.
+    Expired,
 }
 
 /// A message to publish, at least once.
@@ -71,9 +98,9 @@ pub(crate) enum Heard {
     /// The broker took the connection.
     Connected,
     /// The connection is gone; another is tried.
-    Lost(String),
+    Lost(Loss),
     /// There was no connection; another is tried.
-    Unreachable(String),
+    Unreachable(Loss),
     /// A message arrived.
     Message {
         /// Its topic.
@@ -87,7 +114,7 @@ pub(crate) enum Heard {
 
 enum Raw {
     Up(AsyncClient),
-    Down { was_up: bool, why: String },
+    Down { was_up: bool, loss: Loss },
     Message { topic: String, payload: Vec<u8> },
     Sent(u16),
     Acknowledged { id: u16, refused: Option<PubAckReason> },
@@ -106,30 +133,6 @@ pub(crate) struct Link {
     /// Receipts of what has one, until it is acknowledged.
     unacknowledged: BTreeMap<u16, Option<u64>>,
     choked: bool,
-}
-
-/// Trust in the one authority of the file, and in no other.
-///
-/// # Errors
-/// When the file cannot be read or holds no certificate.
-pub(crate) fn tls(ca: &Path) -> Result<Arc<rustls::ClientConfig>, Fault> {
-    let wrong = |why: String| {
-        Fault::new(format!("cannot use the broker's authority {}", ca.display()))
-            .because(why)
-            .remedy("set the key `ca` to the fleet's ca.pem, a file with a PEM certificate")
-    };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(ca).map_err(|e| wrong(e.to_string()))? {
-        let certificate = certificate.map_err(|e| wrong(e.to_string()))?;
-        roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(wrong("it holds no certificate".into()));
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map_err(|e| wrong(e.to_string()))?;
-    Ok(Arc::new(config.with_root_certificates(roots).with_no_client_auth()))
 }
 
 impl Link {
@@ -161,9 +164,9 @@ impl Link {
                     self.client = Some(client);
                     return Heard::Connected;
                 }
-                Raw::Down { was_up, why } => {
+                Raw::Down { was_up, loss } => {
                     self.forget();
-                    return if was_up { Heard::Lost(why) } else { Heard::Unreachable(why) };
+                    return if was_up { Heard::Lost(loss) } else { Heard::Unreachable(loss) };
                 }
                 Raw::Message { topic, payload } => return Heard::Message { topic, payload },
                 Raw::Sent(id) => {
@@ -239,7 +242,8 @@ impl Link {
         self.task.abort();
         self.forget();
         (self.raw, self.task) = spawn(&self.settings);
-        Heard::Lost("the connection did not take what was to be said".into())
+        let why = "the connection did not take what was to be said".into();
+        Heard::Lost(Loss { why, kind: LossKind::Network })
     }
 
     fn forget(&mut self) {
@@ -258,15 +262,27 @@ fn spawn(settings: &Settings) -> (mpsc::Receiver<Raw>, JoinHandle<()>) {
 
 /// Ends when nobody listens any more.
 async fn keep_connected(settings: &Settings, heard: &mpsc::Sender<Raw>) {
-    let mut failures = 0;
+    let (mut failures, mut refused) = (0, settings.refused);
+    if refused > 0 {
+        tokio::time::sleep(unwanted_pause(refused, fastrand::f64())).await;
+    }
     loop {
         let began = Instant::now();
-        let Some((was_up, why)) = connection(settings, heard).await else { return };
-        if heard.send(Raw::Down { was_up, why }).await.is_err() {
+        let Some((was_up, loss)) = connection(settings, heard).await else { return };
+        let kind = loss.kind;
+        if heard.send(Raw::Down { was_up, loss }).await.is_err() {
             return;
         }
-        failures = if was_up && began.elapsed() >= GOOD_CONNECTION { 0 } else { failures + 1 };
-        tokio::time::sleep(pause(failures, fastrand::f64())).await;
+        let good = was_up && began.elapsed() >= GOOD_CONNECTION;
+        failures = if good { 0 } else { failures + 1 };
+        let pause = match kind {
+            LossKind::Network | LossKind::Impostor => pause(failures, fastrand::f64()),
+            LossKind::Refused | LossKind::Expired => {
+                refused = if good { 1 } else { refused + 1 };
+                unwanted_pause(refused, fastrand::f64())
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -276,8 +292,14 @@ fn pause(failures: u32, chance: f64) -> Duration {
     longest.mul_f64(chance)
 }
 
+/// A device that is not wanted knocks seldom: after a minute at least, and then ever later, up to half an hour.
+fn unwanted_pause(refused: u32, chance: f64) -> Duration {
+    let shortest = UNWANTED_PAUSE.saturating_mul(1 << refused.saturating_sub(1).min(4)).min(LONGEST_UNWANTED_PAUSE);
+    shortest.mul_f64(1.0 + chance)
+}
+
 /// One connection from its beginning to its end: whether it ever was one, and why it ended.
-async fn connection(settings: &Settings, heard: &mpsc::Sender<Raw>) -> Option<(bool, String)> {
+async fn connection(settings: &Settings, heard: &mpsc::Sender<Raw>) -> Option<(bool, Loss)> {
     let (client, mut polled) = AsyncClient::new(options(settings), REQUESTS);
     let mut was_up = false;
     loop {
@@ -310,7 +332,9 @@ async fn connection(settings: &Settings, heard: &mpsc::Sender<Raw>) -> Option<(b
                 continue;
             }
             // The goodbye is said. Some brokers leave closing to the client.
-            Ok(Event::Outgoing(Outgoing::Disconnect)) => return Some((was_up, "goodbye".into())),
+            Ok(Event::Outgoing(Outgoing::Disconnect)) => {
+                return Some((was_up, Loss { why: "goodbye".into(), kind: LossKind::Network }));
+            }
             Ok(_) => continue,
             Err(error) => return Some((was_up, explain(&error))),
         };
@@ -336,18 +360,76 @@ fn options(settings: &Settings) -> MqttOptions {
     options
 }
 
-/// The library's words; they hold those of their causes.
-fn explain(error: &ConnectionError) -> String {
-    match error {
+/// The library's words, which hold those of their causes, and whose fault it is.
+fn explain(error: &ConnectionError) -> Loss {
+    let why = match error {
         ConnectionError::Timeout(_) => "there was no answer in time".into(),
         other => other.to_string(),
+    };
+    Loss { why, kind: kind(error) }
+}
+
+fn kind(error: &ConnectionError) -> LossKind {
+    use ConnectReturnCode as Code;
+    let refused = match error {
+        ConnectionError::ConnectionRefused(code) => matches!(
+            code,
+            Code::NotAuthorized | Code::Banned | Code::BadUserNamePassword | Code::ClientIdentifierNotValid
+        ),
+        // Somebody else has the session: another agent with this identity, or land, which wants us gone.
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => matches!(
+            reason_code,
+            DisconnectReasonCode::SessionTakenOver
+                | DisconnectReasonCode::NotAuthorized
+                | DisconnectReasonCode::AdministrativeAction
+        ),
+        _ => false,
+    };
+    if refused {
+        return LossKind::Refused;
     }
+    match tls_error(error) {
+        Some(rustls::Error::AlertReceived(AlertDescription::CertificateExpired)) => LossKind::Expired,
+        Some(rustls::Error::AlertReceived(
+            AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateRequired
+            | AlertDescription::DecryptError,
+        )) => LossKind::Refused,
+        Some(error) if is_their_fault(error) => LossKind::Impostor,
+        Some(_) | None => LossKind::Network,
+    }
+}
+
+/// What TLS said, however deep in the error.
+fn tls_error(error: &ConnectionError) -> Option<&rustls::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(match error {
+        // This one hides its cause.
+        ConnectionError::MqttState(StateError::Deserialization(hidden)) => hidden,
+        other => other,
+    });
+    while let Some(error) = cause {
+        let within = error.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        let found = within.and_then(|e| e.downcast_ref::<rustls::Error>());
+        if let Some(found) = found.or_else(|| error.downcast_ref::<rustls::Error>()) {
+            return Some(found);
+        }
+        // An `io::Error` gives the cause of what it wraps, not what it wraps.
+        cause = match within {
+            Some(within) => Some(within as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::told;
+    use rustls::CertificateError;
 
     #[test]
     fn the_pause_doubles_up_to_its_limit_and_chance_shortens_it() {
@@ -357,12 +439,35 @@ mod tests {
         assert_eq!(pause(3, 0.5), Duration::from_secs(2));
     }
 
+    /// T66: a device that is refused makes no storm.
     #[test]
-    fn an_authority_without_a_certificate_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("ca.pem");
-        assert!(tls(&path).unwrap_err().to_string().contains("ca.pem"));
-        std::fs::write(&path, "nothing").unwrap();
-        assert!(told(&tls(&path).unwrap_err()).contains("no certificate"));
+    fn a_device_that_is_not_wanted_waits_for_a_minute_at_least() {
+        let shortest: Vec<u64> = (1..7).map(|refused| unwanted_pause(refused, 0.0).as_secs()).collect();
+        assert_eq!(shortest, [60, 120, 240, 480, 900, 900]);
+        assert_eq!(unwanted_pause(1, 0.5), Duration::from_secs(90));
+        assert_eq!(unwanted_pause(u32::MAX, 1.0), Duration::from_secs(1_800));
+    }
+
+    #[test]
+    fn it_is_known_whose_fault_it_is() {
+        let tls =
+            |error: rustls::Error| ConnectionError::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+        let alert = |alert| tls(rustls::Error::AlertReceived(alert));
+        let revoked = rustls::Error::AlertReceived(AlertDescription::CertificateRevoked);
+        let hidden = std::io::Error::new(std::io::ErrorKind::InvalidData, revoked);
+        let hidden = ConnectionError::MqttState(StateError::Deserialization(hidden.into()));
+        for (error, expected) in [
+            (tls(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)), LossKind::Impostor),
+            (alert(AlertDescription::ProtocolVersion), LossKind::Impostor),
+            (alert(AlertDescription::CertificateRevoked), LossKind::Refused),
+            (hidden, LossKind::Refused),
+            (alert(AlertDescription::CertificateExpired), LossKind::Expired),
+            (alert(AlertDescription::InternalError), LossKind::Network),
+            (ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized), LossKind::Refused),
+            (ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy), LossKind::Network),
+            (ConnectionError::Io(std::io::ErrorKind::ConnectionReset.into()), LossKind::Network),
+        ] {
+            assert_eq!(kind(&error), expected, "{error}");
+        }
     }
 }

@@ -38,8 +38,10 @@ pub(crate) struct Status {
     pub(crate) broker: String,
     /// Whether there is a connection.
     pub(crate) connected: bool,
-    /// The id of the device's key.
+    /// The id of the device's key; empty when it has none.
     pub(crate) key_id: String,
+    /// When its certificate ends, in seconds since 1970.
+    pub(crate) certificate_until: Option<u64>,
     /// The root of trust in use.
     pub(crate) root_version: u64,
     /// The newest revocation.
@@ -160,7 +162,11 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let link = if self.connected { "connected to" } else { "NOT connected to" };
         writeln!(f, "{} of fleet {} ({}, agent {})", self.device, self.fleet, self.board, self.agent)?;
-        writeln!(f, "key {}", self.key_id)?;
+        let until = self.certificate_until.and_then(|s| i64::try_from(s).ok()).and_then(trust::Time::from_unix);
+        match until {
+            Some(until) => writeln!(f, "key {}, certificate until {until}", self.key_id)?,
+            None => writeln!(f, "NOT enrolled")?,
+        }
         writeln!(f, "{link} {}, boot {}, up {}", self.broker, self.boot, duration(self.uptime_s))?;
         let generation = self.generation.map_or("no assignment yet".into(), |g| format!("assignment {}", g.seq));
         writeln!(

@@ -4,7 +4,7 @@
 //! add up until they can be sent.
 
 use crate::worker::{Counts, Observation};
-use protocol::{DeviceId, StreamName, StreamTelemetry, Telemetry};
+use protocol::{DeviceId, Profile, StreamName, StreamTelemetry, Telemetry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use sysinfo::{Components, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
@@ -37,6 +37,17 @@ pub(crate) struct Speaker {
     pub(crate) at: Option<u64>,
     /// Seconds since the start.
     pub(crate) uptime_s: u64,
+}
+
+/// What this board is, but for its name, which the configuration says.
+pub(crate) fn profile() -> Profile {
+    Profile {
+        board: String::new(),
+        arch: std::env::consts::ARCH.into(),
+        cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        ram_mb: board_memory_mb(),
+        agent: env!("CARGO_PKG_VERSION").into(),
+    }
 }
 
 /// Memory of the board in MiB; 0 where the system does not tell.
@@ -119,7 +130,6 @@ impl Gauge {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::Signer;
     use protocol::{Kind, LATENCY_BUCKETS};
     use trust::Digest;
 
@@ -151,7 +161,7 @@ mod tests {
     #[test]
     fn however_many_rows_there_are_a_message_fits_and_the_rest_follows() {
         let state = tempfile::tempdir().unwrap();
-        let signer = Signer::open(&*crate::store::host(), state.path()).unwrap();
+        let signer = crate::identity::signer_in(state.path());
         let mut gauge = Gauge::new(state.path());
         for n in 0..100u64 {
             let mut row = observation(&format!("{n:063}"), u64::MAX, u64::MAX / 2);

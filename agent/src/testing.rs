@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use trust::{
-    Assignment, Budget, Digest, Envelope, FileRole, GoldenTerms, Intent, Key, ListedFile, Manifest, PayloadKind,
-    Policy, Refusal, Resource, Revocation, RevokedBundle, Role, RoleKeys, Root, Runtime, Scheme, Scope, Severity,
-    Signature, Statement, StreamAssignment, Time, Trial, Trust, U53, WhichBundle,
+    Assignment, Beacon, Budget, Digest, Envelope, FileRole, GoldenTerms, Intent, Key, ListedFile, Manifest,
+    PayloadKind, Policy, Refusal, Resource, Revocation, RevokedBundle, Role, RoleKeys, Root, Runtime, Scheme, Scope,
+    Severity, Signature, Statement, StreamAssignment, Time, Trial, Trust, U53, WhichBundle,
 };
 
 pub(crate) const FLEET: &str = "harbour";
@@ -73,6 +73,22 @@ pub(crate) fn revocation_bytes(bundle: Digest) -> Vec<u8> {
         floors: BTreeMap::new(),
     };
     sign(PayloadKind::Revocation, serde_json::to_vec(&revocation).unwrap())
+}
+
+/// A beacon that answers a nonce.
+pub(crate) fn beacon_bytes(nonce: &str) -> Vec<u8> {
+    let beacon = Beacon {
+        spec: number(1),
+        fleet: FLEET.into(),
+        issued: Time::from_unix(0).unwrap(),
+        role_epoch: number(1),
+        seq: number(1),
+        now: Time::from_unix(60).unwrap(),
+        nonce: Some(nonce.into()),
+        root_version: number(1),
+        revocation_version: number(0),
+    };
+    sign(PayloadKind::Beacon, serde_json::to_vec(&beacon).unwrap())
 }
 
 fn first_root() -> Root {

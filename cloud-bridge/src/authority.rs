@@ -1,37 +1,27 @@
-//! A fleet's authority: its first root of trust, the keys of its roles, its certificates; and the
-//! signing of documents.
+//! A fleet's authority: its first root of trust and the keys of its roles; and the signing of documents.
 //!
 //! Decides who holds which role in a new fleet. What a device believes of it is decided by `trust`,
 //! which cannot sign; every root made here is checked there before it is written.
 
 use crate::bundle::Staging;
 use crate::ceremony::{self, Changes, Draft, Standing};
+use crate::certificates;
 use crate::fault::Fault;
 use crate::keyfile;
 use crate::service;
 use anyhow::Context;
-use ed25519_dalek::pkcs8::spki::der::zeroize::Zeroizing;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use protocol::FleetId;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, date_time_ymd,
-};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use trust::{
     Envelope, Key, MAX_ROOT_BYTES, PayloadKind, Policy, Role, RoleKeys, Root, Scheme, Scope, Signature, Time, U53,
     Verified,
 };
 
 const DAY: u64 = 24 * 60 * 60;
-/// How long the bridge's certificate holds.
-const SERVER_DAYS: u64 = 2 * 365;
-/// Every bridge answers on its own machine.
-const LOCAL_HOSTS: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
 /// What a new fleet is made of.
 #[derive(Debug)]
@@ -61,7 +51,7 @@ pub(crate) struct Authority {
     pub(crate) keys: BTreeMap<&'static str, PathBuf>,
 }
 
-/// Makes `DIR/root.json`, `DIR/keys/<role>.pem`, `DIR/tls/`, `DIR/bridge.toml` and `DIR/agent.toml`: all of it or nothing.
+/// Makes `DIR/root.json`, `DIR/keys/<role>.pem`, `DIR/tls/` and `DIR/bridge.toml`: all of it or nothing.
 ///
 /// # Errors
 /// When `dir` holds anything already, a host is no name, or a file cannot be written.
@@ -92,26 +82,15 @@ pub(crate) fn init(new: &NewFleet, dir: &Path) -> anyhow::Result<Authority> {
     for (role, key) in &secrets {
         keyfile::write_pair(&staging.path().join("keys"), role, key, None)?;
     }
-    write_certificates(new, &staging)?;
+    staging.folder("tls")?;
+    certificates::write_first(&new.fleet, &new.hosts, new.now, new.days.into(), &staging.path().join("tls"))?;
     let write = |name: &str, text: &[u8]| keyfile::write_new(&staging.path().join(name), text, 0o644);
     write("root.json", &bytes)?;
-    let bridge = service::starter(&new.fleet, "data", service::default_listen(), service::default_broker_listen());
+    let bridge = service::starter(&new.fleet, "data", &service::Doorsteps::of(new.hosts.first()));
     write("bridge.toml", bridge.as_bytes())?;
-    write("agent.toml", first_agent(&new.fleet).as_bytes())?;
     staging.commit()?;
     let keys = secrets.keys().map(|role| (*role, dir.join("keys").join(format!("{role}.pem")))).collect();
     Ok(Authority { root, standing, keys })
-}
-
-/// A configuration for a first agent, on the bridge's own machine.
-fn first_agent(fleet: &FleetId) -> String {
-    let broker = service::default_broker_listen();
-    format!(
-        "# For an agent on the bridge's own machine; elsewhere copy root.json and tls/ca.pem beside it.\n\
-         # Every key is explained in docs/operations.md.\n\
-         fleet = \"{fleet}\"\ndevice = \"edge-1\"\nbroker = \"mqtts://{broker}\"\nca = \"tls/ca.pem\"\nroot = \"root.json\"\n\
-         state = \"edge-1\"\n"
-    )
 }
 
 /// An envelope that `key` alone signed.
@@ -194,53 +173,6 @@ fn first_root(new: &NewFleet, holders: &BTreeMap<Role, Vec<VerifyingKey>>) -> an
     })
 }
 
-/// `tls/`: the fleet's certificate authority, and the bridge's certificate.
-fn write_certificates(new: &NewFleet, staging: &Staging) -> anyhow::Result<()> {
-    let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("no key for the certificate authority")?;
-    let mut ca = CertificateParams::default();
-    ca.distinguished_name = named("petrel CA", &new.fleet);
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-    valid_for(&mut ca, new.now, new.days.into());
-    let ca_certificate = ca.self_signed(&ca_key).context("the certificate authority cannot be made")?;
-
-    let hosts: BTreeSet<String> = LOCAL_HOSTS.map(str::to_owned).into_iter().chain(new.hosts.iter().cloned()).collect();
-    let bridge_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).context("no key for the bridge")?;
-    let no_host = |e| Fault::new("a host of the bridge is no name and no address").because(e);
-    let mut bridge = CertificateParams::new(hosts.into_iter().collect::<Vec<_>>()).map_err(no_host)?;
-    bridge.distinguished_name = named("petrel-bridge", &new.fleet);
-    bridge.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    bridge.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    bridge.use_authority_key_identifier_extension = true;
-    valid_for(&mut bridge, new.now, SERVER_DAYS.min(new.days.into()));
-    let issuer = Issuer::from_params(&ca, &ca_key);
-    let bridge_certificate =
-        bridge.signed_by(&bridge_key, &issuer).context("the bridge's certificate cannot be made")?;
-
-    let secret = |key: &KeyPair| Zeroizing::new(key.serialize_pem());
-    let write =
-        |name: &str, pem: &str, mode| keyfile::write_new(&staging.path().join("tls").join(name), pem.as_bytes(), mode);
-    staging.folder("tls")?;
-    write("ca.pem", &ca_certificate.pem(), 0o644)?;
-    write("ca.key", &secret(&ca_key), 0o600)?;
-    write("bridge.pem", &bridge_certificate.pem(), 0o644)?;
-    write("bridge.key", &secret(&bridge_key), 0o600)
-}
-
-fn named(name: &str, fleet: &FleetId) -> DistinguishedName {
-    let mut distinguished = DistinguishedName::new();
-    distinguished.push(DnType::OrganizationName, fleet.as_str());
-    distinguished.push(DnType::CommonName, name);
-    distinguished
-}
-
-/// From the day before, because clocks differ.
-fn valid_for(certificate: &mut CertificateParams, now: u64, days: u64) {
-    let at = |seconds: u64| date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds);
-    certificate.not_before = at(now.saturating_sub(DAY));
-    certificate.not_after = at(now + days * DAY);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +204,7 @@ mod tests {
                 keyfile::id(&keyfile::read_private(path, &keyfile::Passphrase::default()).unwrap().verifying_key());
             assert_eq!(made.root.roles[*role].keyids, BTreeSet::from([id]), "{role}");
         }
-        for secret in ["tls/ca.key", "tls/bridge.key"] {
+        for secret in ["tls/ca.key", "tls/devices.key", "tls/bridge.key", "tls/petrel-bridge.key"] {
             assert_eq!(dir.join(secret).metadata().unwrap().mode() & 0o777, 0o600);
         }
     }
@@ -296,34 +228,5 @@ mod tests {
         assert!(init(&bad, &parent.path().join("other")).is_err());
         let left: Vec<_> = std::fs::read_dir(parent.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["fleet"]);
-    }
-
-    #[test]
-    fn the_bridge_is_believed_by_its_own_fleet_only() {
-        use rustls::client::{WebPkiServerVerifier, danger::ServerCertVerifier};
-        use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
-        let parent = tempfile::tempdir().unwrap();
-        let dirs = ["a", "b"].map(|name| parent.path().join(name));
-        for dir in &dirs {
-            init(&fleet(vec![]), dir).unwrap();
-        }
-        let certificate = |path: &str, dir: &Path| CertificateDer::from_pem_file(dir.join("tls").join(path)).unwrap();
-        let believed = |ca: &Path, name: &'static str, seconds: u64| {
-            let mut store = rustls::RootCertStore::empty();
-            store.add(certificate("ca.pem", ca)).unwrap();
-            let provider = rustls::crypto::ring::default_provider().into();
-            let verifier =
-                WebPkiServerVerifier::builder_with_provider(std::sync::Arc::new(store), provider).build().unwrap();
-            let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-            let name = ServerName::try_from(name).unwrap();
-            verifier.verify_server_cert(&certificate("bridge.pem", &dirs[0]), &[], &name, &[], at).is_ok()
-        };
-        for name in ["localhost", "127.0.0.1", "::1", "bridge.example"] {
-            assert!(believed(&dirs[0], name, NOW), "{name}");
-        }
-        assert!(!believed(&dirs[1], "localhost", NOW), "another fleet");
-        assert!(!believed(&dirs[0], "elsewhere.example", NOW), "another host");
-        assert!(!believed(&dirs[0], "localhost", NOW - 2 * DAY), "before its time");
-        assert!(!believed(&dirs[0], "localhost", NOW + 31 * DAY), "after its time");
     }
 }

@@ -7,6 +7,7 @@ mod authority;
 mod broker;
 mod bundle;
 mod ceremony;
+mod certificates;
 mod cli;
 mod demo;
 mod fault;
@@ -15,8 +16,8 @@ mod service;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    Out, audit, breakglass, bridge, devices, inspect, keys, login, pack, publish, push, revoke, rollout, root, sign,
-    status, verify,
+    Out, audit, breakglass, bridge, broker as broker_config, devices, inspect, keys, login, pack, publish, push,
+    revoke, rollout, root, sign, status, verify,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ enum Command {
     Publish(publish::Args),
     Push(push::Args),
     Bridge(bridge::Args),
+    Broker(broker_config::Args),
     Devices(devices::Args),
     Rollout(rollout::Args),
     Audit(audit::Args),
@@ -68,6 +70,7 @@ impl Command {
             Command::Publish(args) => args.run(out),
             Command::Push(args) => args.run(out),
             Command::Bridge(args) => args.run(out),
+            Command::Broker(args) => args.run(out),
             Command::Devices(args) => args.run(out),
             Command::Rollout(args) => args.run(out),
             Command::Audit(args) => args.run(out),

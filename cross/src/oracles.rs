@@ -4,7 +4,7 @@
 use crate::build::{self, Profile, binaries, cargo, python, workspace};
 use anyhow::{Context, bail};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 type Oracle = fn() -> anyhow::Result<()>;
 
@@ -100,46 +100,12 @@ fn oms() -> anyhow::Result<()> {
     build::run(Command::new(python).arg(script).arg(example).arg(petrel))
 }
 
-/// A running server; it ends with this value.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// The conformance body of tests/end_to_end/conformance.rs against a real Mosquitto, with TLS.
+/// What end-to-end tests do with the broker inside, with a real Mosquitto as `petrel broker config` sets it up: the
+/// conformance body, and devices that misuse their certificates or are thrown out.
 fn mosquitto() -> anyhow::Result<()> {
-    let folder = workspace().join("target/oracles/mosquitto");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    std::fs::create_dir_all(&folder)?;
-    let fleet = folder.join("fleet");
-    let petrel = binaries(Profile::Dev)?.join("petrel");
-    let mut init = Command::new(petrel);
-    init.args(["root", "init", "--fleet", "oracle", "--out"]).arg(&fleet).stdout(Stdio::null());
-    build::run(&mut init)?;
-    // A free port: taken and given back, so that somebody else could take it; then Mosquitto says so.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let tls = fleet.join("tls");
-    let text = format!(
-        "listener {port} 127.0.0.1\nallow_anonymous true\ncafile {0}/ca.pem\ncertfile {0}/bridge.pem\nkeyfile {0}/bridge.key\n\
-         user root\nmax_queued_messages 20000\nmax_inflight_messages 64\nset_tcp_nodelay true\n",
-        tls.display()
-    );
-    let config = folder.join("mosquitto.conf");
-    std::fs::write(&config, text)?;
     let program =
         ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"].into_iter().find(|p| std::path::Path::new(p).exists());
-    let program = program.context("Mosquitto is not installed: apt-get install mosquitto")?;
-    let log = std::fs::File::create(folder.join("mosquitto.log"))?;
-    let child = Command::new(program).arg("-c").arg(&config).stdout(log.try_clone()?).stderr(log).spawn();
-    let _server = Server(child.context("cannot start Mosquitto")?);
+    program.context("Mosquitto is not installed: apt-get install mosquitto")?;
     let mut test = cargo();
-    test.args(["test", "--workspace", "--test", "end_to_end", "conformance"]);
-    test.env("PETREL_TEST_BROKER", format!("mqtts://localhost:{port}")).env("PETREL_TEST_CA", tls.join("ca.pem"));
-    build::run(&mut test)
+    build::run(test.args(["test", "--workspace", "--test", "end_to_end", "mosquitto"]))
 }

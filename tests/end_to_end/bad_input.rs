@@ -203,8 +203,6 @@ fn a_bridge_and_an_agent_that_cannot_start_say_why() {
     agent(good().replace("fleet/root.json", "fleet/no.json"), &["fleet/no.json"], "root.json");
     agent(good().replace("fleet/tls/ca.pem", "fleet/root.json"), &["fleet/root.json"], "ca");
     agent(good().replace("\"sea\"", "\"lake\""), &["root.json", "E_"], "root.json of this fleet");
-    fs::set_permissions(desk.path("edge/device.key"), Permissions::from_mode(0o644)).unwrap();
-    agent(good(), &["device.key", "644"], "chmod 600");
     desk.refused("petrel-agent status --config agent.toml", &["edge", "does not run"], "petrel-agent run");
     desk.refused("petrel-agent run --config nowhere.toml", &["nowhere.toml"], "--config");
 }

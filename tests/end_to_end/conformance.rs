@@ -1,17 +1,14 @@
-//! One body of checks (`world::conformance`) on the simulation's broker and on a real one: that inside
-//! `petrel bridge`, or any other with TLS that `PETREL_TEST_BROKER` and `PETREL_TEST_CA` name.
+//! One body of checks (`world::conformance`) on the simulation's broker and on real ones: that inside `petrel bridge`,
+//! and Mosquitto where it is installed. Clients show certificates, as everybody does.
 
+use crate::client::{Client, Papers, tls};
 use crate::fleet::Fleet;
 use protocol::{BridgeTopic, DeviceId, DeviceTopic, DocumentKind, FleetId, Topics};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{TlsConfiguration, Transport};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 use world::conformance::{Brokered, Heard, Place, WILL, Who, check};
@@ -25,21 +22,19 @@ fn the_model_is_a_broker() {
 }
 
 #[test]
-fn a_real_broker_is_one() {
-    if let (Ok(broker), Ok(ca)) = (std::env::var("PETREL_TEST_BROKER"), std::env::var("PETREL_TEST_CA")) {
-        return check(&mut Real::new(&broker, Path::new(&ca)));
-    }
-    let fleet = Fleet::start();
-    let addresses: serde_json::Value = serde_json::from_slice(&fleet.desk.read("fleet/data/bridge.json")).unwrap();
-    check(&mut Real::new(addresses["broker"].as_str().unwrap(), &fleet.desk.path("fleet/tls/ca.pem")));
+fn the_broker_inside_is_one() {
+    check(&mut Real::new(Fleet::start()));
+}
+
+#[test]
+fn mosquitto_is_one() {
+    check(&mut Real::new(Fleet::on_mosquitto()));
 }
 
 /// Real clients of a real broker.
 struct Real {
     runtime: Runtime,
-    host: String,
-    port: u16,
-    tls: Arc<rustls::ClientConfig>,
+    fleet: Fleet,
     topics: Topics,
     clients: BTreeMap<Who, Connection>,
     last: Option<Publish>,
@@ -72,21 +67,22 @@ impl Connection {
 }
 
 impl Real {
-    fn new(broker: &str, ca: &Path) -> Self {
-        // Another test of this process may have done it already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let (host, port) = broker.strip_prefix("mqtts://").and_then(|b| b.rsplit_once(':')).expect("mqtts://host:port");
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
-        let tls = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        // A fleet of its own: a broker that was used before has other topics.
-        let fleet: FleetId = format!("c{}-{}", std::process::id(), port).parse().unwrap();
+    fn new(mut fleet: Fleet) -> Self {
+        for number in 0..2 {
+            // One that waits for a person is told nothing, so its topics are the checks' own.
+            fleet.enrol(device(number).as_str(), "--pending");
+        }
+        if fleet.has_broker_of_its_own() {
+            // There the name in the certificate is the client id, and the checks need the bridge's.
+            fleet.bridge.kill();
+            // A clean start ends the session that the bridge left behind.
+            drop(Client::connect(&fleet, Some(Papers::bridge(&fleet.desk)), "petrel-bridge", None).unwrap());
+        }
+        let name: FleetId = "sea".parse().unwrap();
         Self {
             runtime: tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap(),
-            host: host.to_owned(),
-            port: port.parse().unwrap(),
-            tls: Arc::new(tls),
-            topics: Topics::new(&fleet),
+            fleet,
+            topics: Topics::new(&name),
             clients: BTreeMap::new(),
             last: None,
         }
@@ -117,12 +113,14 @@ impl Real {
     }
 
     fn options(&self, who: Who) -> MqttOptions {
-        let name = match who {
-            Who::Device(number) => format!("{}-{}", device(number), std::process::id()),
-            Who::Land => format!("land-{}", std::process::id()),
+        let desk = &self.fleet.desk;
+        let (name, papers) = match who {
+            Who::Device(number) => (device(number).to_string(), Papers::device(desk, device(number).as_str())),
+            Who::Land => ("petrel-bridge-conformance".to_owned(), Papers::bridge(desk)),
         };
-        let mut options = MqttOptions::new(name, self.host.clone(), self.port);
-        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(self.tls.clone())));
+        let (host, port) = self.fleet.broker();
+        let mut options = MqttOptions::new(name, host, port);
+        options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls(desk, Some(papers)))));
         options.set_outgoing_inflight_upper_limit(16);
         options.set_max_packet_size(Some(protocol::MAX_PACKET_BYTES));
         match who {

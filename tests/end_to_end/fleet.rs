@@ -15,6 +15,8 @@ pub(crate) struct Fleet {
     /// Agents end before the bridge, and the desk with its logs at the end.
     pub(crate) agents: BTreeMap<String, Process>,
     pub(crate) bridge: Process,
+    /// Another broker than the one inside, where there is one.
+    broker: Option<Process>,
     /// `https://host:port`
     pub(crate) api: String,
     pub(crate) desk: Desk,
@@ -23,7 +25,34 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) fn start() -> Self {
+        Self::begin(Desk::with_fleet(), None)
+    }
+
+    /// With Mosquitto as the broker, configured by `petrel broker config`; where it is not installed, with the one inside.
+    pub(crate) fn on_mosquitto() -> Self {
         let desk = Desk::with_fleet();
+        let installed = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
+        let Some(program) = installed.into_iter().find(|path| std::path::Path::new(path).exists()) else {
+            return Self::begin(desk, None);
+        };
+        // A free port: taken and given back, so that somebody else could take it; then Mosquitto says so.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
+        let written = desk.json(&format!(
+            "petrel broker config mosquitto --config fleet/bridge.toml --out mosquitto --listen 127.0.0.1:{port} --user {user}"
+        ));
+        let broker = desk.start(&format!("{program} -c mosquitto/mosquitto.conf"), "mosquitto.log");
+        wait_for("Mosquitto", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+        // As a person would add what was printed; but this test's Mosquitto, and no other, is told to read anew.
+        let lines = written["bridge_toml"].as_str().unwrap();
+        let (lines, _) = lines.split_once("broker_reload").unwrap();
+        let reload = format!("broker_reload = [\"kill\", \"-HUP\", \"{}\"]", broker.id());
+        let config = String::from_utf8(desk.read("fleet/bridge.toml")).unwrap();
+        desk.write("fleet/bridge.toml", format!("{config}{lines}{reload}\n"));
+        Self::begin(desk, Some(broker))
+    }
+
+    fn begin(desk: Desk, broker: Option<Process>) -> Self {
         let bridge = start_bridge(&desk, "127.0.0.1:0", "127.0.0.1:0");
         let addresses: Value = serde_json::from_slice(&desk.read("fleet/data/bridge.json")).unwrap();
         let api = addresses["api"].as_str().unwrap().to_owned();
@@ -31,7 +60,25 @@ impl Fleet {
         let ca = Certificate::from_pem(&desk.read("fleet/tls/ca.pem")).unwrap();
         let tls = TlsConfig::builder().root_certs(RootCerts::new_with_certs(&[ca])).build();
         let land = Agent::config_builder().tls_config(tls).http_status_as_error(false).proxy(None).build().new_agent();
-        Self { agents: BTreeMap::new(), bridge, api, desk, land }
+        Self { agents: BTreeMap::new(), bridge, broker, api, desk, land }
+    }
+
+    /// Whether the broker is another program than the bridge.
+    pub(crate) fn has_broker_of_its_own(&self) -> bool {
+        self.broker.is_some()
+    }
+
+    /// `mqtts://host:port`
+    pub(crate) fn broker_url(&self) -> String {
+        let addresses: Value = serde_json::from_slice(&self.desk.read("fleet/data/bridge.json")).unwrap();
+        addresses["broker"].as_str().unwrap().to_owned()
+    }
+
+    /// Host and port of the broker.
+    pub(crate) fn broker(&self) -> (String, u16) {
+        let url = self.broker_url();
+        let (host, port) = url.strip_prefix("mqtts://").and_then(|rest| rest.rsplit_once(':')).unwrap();
+        (host.to_owned(), port.parse().unwrap())
     }
 
     /// Ends the bridge as a power cut would, and starts it again on the same ports.
@@ -51,9 +98,6 @@ impl Fleet {
     /// Starts an agent, or starts it again from what it remembers.
     pub(crate) fn start_agent(&mut self, id: &str) {
         self.agents.remove(id);
-        let addresses: Value = serde_json::from_slice(&self.desk.read("fleet/data/bridge.json")).unwrap();
-        let config = agent_config(id, addresses["broker"].as_str().unwrap(), "127.0.0.1:0");
-        self.desk.write(&format!("{id}.toml"), config);
         let _ = fs::remove_file(self.desk.path(&format!("{id}/http.addr")));
         let process = self.desk.start(&format!("petrel-agent run --config {id}.toml"), &format!("{id}.log"));
         self.agents.insert(id.to_owned(), process);
@@ -64,13 +108,20 @@ impl Fleet {
         });
     }
 
-    /// Starts an agent, compares its key and lets it in, as a person would.
+    /// Makes a join file for a device and lets it enrol, as people would; gives what `enrol` said.
+    pub(crate) fn enrol(&self, id: &str, options: &str) -> String {
+        let config = agent_config(id, &self.broker_url(), "127.0.0.1:0");
+        self.desk.write(&format!("{id}.toml"), format!("{config}bridge = \"{}\"\n", self.api));
+        self.desk.json(&format!("petrel devices token new {id} --out {id}.join {options}"));
+        self.desk.done(&format!("petrel-agent enrol {id}.join --config {id}.toml"))
+    }
+
+    /// Enrols a device, starts its agent, and waits until land has heard of it.
     pub(crate) fn enlist(&mut self, id: &str) {
+        let said = self.enrol(id, "");
         self.start_agent(id);
-        let pending = self.device(id, "hello", |device| device["status"] == "pending");
-        assert_eq!(pending["key_id"], self.desk.json(&format!("petrel-agent status --config {id}.toml"))["key_id"]);
-        self.desk.json(&format!("petrel devices approve {id}"));
-        self.device(id, "its first assignment", |device| device["reported_generation"].is_u64());
+        let device = self.device(id, "its first assignment", |device| device["reported_generation"].is_u64());
+        assert!(said.contains(device["key_id"].as_str().unwrap()), "{said}");
     }
 
     /// Waits until land sees a device as it should be.
@@ -123,7 +174,7 @@ impl Fleet {
 }
 
 /// A bridge that answers, on the given addresses.
-fn start_bridge(desk: &Desk, api: &str, broker: &str) -> Process {
+pub(crate) fn start_bridge(desk: &Desk, api: &str, broker: &str) -> Process {
     desk.write("fleet/bridge.toml", bridge_config(desk, api, broker));
     let _ = fs::remove_file(desk.path("fleet/data/bridge.json"));
     let mut bridge = desk.start("petrel bridge --config fleet/bridge.toml", "bridge.log");

@@ -4,20 +4,28 @@
 //! Decides what is seen from outside. Every way in which a document can be hostile is tried where it is decided.
 
 use crate::answers::npy;
+use crate::client::{Client, Papers};
 use crate::fleet::Fleet;
-use crate::programs::wait_for;
-use crate::stranger::Stranger;
+use crate::programs::{Desk, wait_for};
 use ed25519_dalek::pkcs8::DecodePrivateKey;
 use ed25519_dalek::{Signer, SigningKey};
+use protocol::{BRIDGE_NAME, BridgeTopic, DeviceId, Topics};
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 use trust::{Envelope, PayloadKind, Signature, key_id, pae};
 
-const DOWN: &str = "petrel/v1/sea/d/edge-1/down/assignment";
+/// Where a device hears what it should run.
+fn down() -> String {
+    topics().assignment(&"edge-1".parse().unwrap())
+}
+
+fn topics() -> Topics {
+    Topics::new(&"sea".parse().unwrap())
+}
 
 /// One device that runs digits.
 fn serving() -> Fleet {
-    let mut fleet = Fleet::start();
+    let mut fleet = Fleet::on_mosquitto();
     fleet.enlist("edge-1");
     fleet.desk.bundle("digits", "1.0.0", "digits");
     fleet.desk.json("petrel push digits");
@@ -37,8 +45,8 @@ fn answers(fleet: &Fleet) {
 }
 
 /// A document that the fleet's director signed, whoever holds that key now.
-fn directed(fleet: &Fleet, payload_type: &str, payload: &Value) -> Vec<u8> {
-    let pem = String::from_utf8(fleet.desk.read("fleet/keys/director.pem")).unwrap();
+fn directed(desk: &Desk, payload_type: &str, payload: &Value) -> Vec<u8> {
+    let pem = String::from_utf8(desk.read("fleet/keys/director.pem")).unwrap();
     let key = SigningKey::from_pkcs8_pem(&pem).unwrap();
     let (payload_type, payload) = (payload_type.to_owned(), serde_json::to_vec(payload).unwrap());
     let bytes = key.sign(&pae(&payload_type, &payload)).to_bytes().to_vec();
@@ -54,73 +62,101 @@ fn edited(assigned: &[u8], edit: impl FnOnce(&mut Value)) -> Value {
     payload
 }
 
+/// What a broker says while land is away, in the bridge's own name: nobody stops it.
+fn in_the_name_of_land(fleet: &mut Fleet, says: impl FnOnce(&Desk, &mut Client)) {
+    let broker = fleet.broker();
+    fleet.cut_bridge_and(|desk| {
+        let papers = Papers::bridge(desk);
+        let mut broker = Client::at(desk, broker, Some(papers), BRIDGE_NAME, None).expect("it may come in");
+        says(desk, &mut broker);
+    });
+}
+
+/// Waits until a device reports that it refused something with `code`, so many times.
+fn refused(fleet: &Fleet, code: &str, times: u64) -> Value {
+    let reported = |device: &Value| {
+        let refusals = device["refusals"].as_array().into_iter().flatten();
+        refusals.filter(|r| r["code"] == *code).any(|r| r["count"].as_u64() >= Some(times))
+    };
+    fleet.device("edge-1", &format!("a report of {code}"), reported)
+}
+
 #[test]
 fn the_old_model_answers_whatever_a_broker_says() {
     let mut fleet = serving();
     answers(&fleet);
-    let mut stranger = Stranger::at(&fleet);
-    let assigned = stranger.hears(DOWN);
-    let media = PayloadKind::Assignment.media_type();
-    let flipped = {
-        let mut envelope = Envelope::parse(PayloadKind::Assignment, &assigned, 1 << 18).unwrap();
-        envelope.payload[20] ^= 1;
-        envelope.to_bytes()
-    };
-    let hostile: Vec<(&str, Vec<u8>)> = vec![
-        ("E_SIG", flipped),
-        ("E_TYPE", directed(&fleet, PayloadKind::Beacon.media_type(), &json!({}))),
-        ("E_PARSE", b"{".to_vec()),
-        ("E_FLEET", directed(&fleet, media, &edited(&assigned, |p| p["fleet"] = "land".into()))),
-        ("E_DEVICE", directed(&fleet, media, &edited(&assigned, |p| p["device_id"] = "edge-2".into()))),
-        ("E_VERSION", directed(&fleet, media, &edited(&assigned, |p| p["spec"] = 2.into()))),
-        ("E_REPLAY", directed(&fleet, media, &edited(&assigned, |p| p["streams"] = json!([])))),
-    ];
-    for (code, bytes) in &hostile {
-        stranger.says(DOWN, bytes, true);
-        let reported = |device: &Value| {
-            let refusals = device["refusals"].as_array();
-            refusals.is_some_and(|all| all.iter().any(|refusal| refusal["code"] == *code))
+    let mut codes = Vec::new();
+    in_the_name_of_land(&mut fleet, |desk, broker| {
+        let assigned = broker.hears(&down());
+        let media = PayloadKind::Assignment.media_type();
+        let flipped = {
+            let mut envelope = Envelope::parse(PayloadKind::Assignment, &assigned, 1 << 18).unwrap();
+            envelope.payload[20] ^= 1;
+            envelope.to_bytes()
         };
-        let device = fleet.device("edge-1", &format!("a report of {code}"), reported);
+        let hostile: Vec<(&str, Vec<u8>)> = vec![
+            ("E_SIG", flipped),
+            ("E_TYPE", directed(desk, PayloadKind::Beacon.media_type(), &json!({}))),
+            ("E_PARSE", b"{".to_vec()),
+            ("E_FLEET", directed(desk, media, &edited(&assigned, |p| p["fleet"] = "land".into()))),
+            ("E_DEVICE", directed(desk, media, &edited(&assigned, |p| p["device_id"] = "edge-2".into()))),
+            ("E_VERSION", directed(desk, media, &edited(&assigned, |p| p["spec"] = 2.into()))),
+            ("E_REPLAY", directed(desk, media, &edited(&assigned, |p| p["streams"] = json!([])))),
+        ];
+        for (code, bytes) in hostile {
+            broker.publish(&down(), true, &bytes);
+            codes.push(code);
+        }
+        broker.publish(&down(), true, &assigned);
+    });
+    for code in codes {
+        let device = refused(&fleet, code, 1);
         assert_eq!(device["streams"][0]["active"], 1_000_000, "{code}: {device}");
-        answers(&fleet);
     }
+    answers(&fleet);
     fleet.agents.get_mut("edge-1").unwrap().runs();
-    stranger.says(DOWN, &assigned, true);
     fleet.device("edge-1", "as wanted", |device| device["streams"][0]["converged"] == true);
 }
 
 #[test]
 fn a_version_that_is_not_known_is_refused_by_both_sides_and_both_go_on() {
     let mut fleet = serving();
-    let mut stranger = Stranger::at(&fleet);
-    let assigned = stranger.hears(DOWN);
-    // A document from the future may say things that nobody has heard of, under a type that says so.
-    let future = edited(&assigned, |payload| {
-        payload["spec"] = 2.into();
-        payload["unheard"] = json!([1]);
+    fleet.enlist("edge-2");
+    let edge_2: DeviceId = "edge-2".parse().unwrap();
+    let up = |topic: fn(DeviceId) -> BridgeTopic| topics().upstream(&topic(edge_2.clone()));
+    let mut report = Vec::new();
+    in_the_name_of_land(&mut fleet, |desk, broker| {
+        report = broker.hears(&up(BridgeTopic::Report));
+        let assigned = broker.hears(&down());
+        // A document from the future may say things that nobody has heard of, under a type that says so.
+        let future = edited(&assigned, |payload| {
+            payload["spec"] = 2.into();
+            payload["unheard"] = json!([1]);
+        });
+        let v1 = PayloadKind::Assignment.media_type();
+        for media in [v1.to_owned(), v1.replace(".v1+", ".v2+")] {
+            broker.publish(&down(), true, &directed(desk, &media, &future));
+        }
+        broker.publish(&down(), true, &assigned);
     });
-    let v2 = PayloadKind::Assignment.media_type().replace(".v1+", ".v2+");
-    let refused = |device: &Value, times: u64| {
-        let refusals = device["refusals"].as_array().into_iter().flatten();
-        refusals.filter(|r| r["code"] == "E_VERSION").any(|r| r["count"].as_u64() >= Some(times))
-    };
-    stranger.says(DOWN, &directed(&fleet, PayloadKind::Assignment.media_type(), &future), true);
-    fleet.device("edge-1", "a report of E_VERSION", |device| refused(device, 1));
-    stranger.says(DOWN, &directed(&fleet, &v2, &future), true);
-    fleet.device("edge-1", "another report of E_VERSION", |device| refused(device, 2));
+    refused(&fleet, "E_VERSION", 2);
     answers(&fleet);
 
-    // Land: a frame, a report and a verdict of version 2, on the topics of a device that it knows.
-    let report = stranger.hears("petrel/v1/sea/d/edge-1/up/report");
+    // Land: a frame and a report of version 2, from a device that it knows.
+    fleet.agents.get_mut("edge-2").unwrap().terminate();
+    let papers = Papers::device(&fleet.desk, "edge-2");
+    let mut device = Client::connect(&fleet, Some(papers), "edge-2", None).expect("it may come in");
     let report = String::from_utf8(report).unwrap().replace("report.v1+json", "report.v2+json");
-    for (leaf, bytes) in [("hello", vec![2; 100]), ("telemetry", vec![2; 100]), ("report", report.into_bytes())] {
-        stranger.says(&format!("petrel/v1/sea/d/edge-1/up/{leaf}"), &bytes, false);
-        let told = |line: &str| line.contains("E_VERSION") && line.contains(&format!("/up/{leaf}"));
-        wait_for(&format!("the bridge's word on {leaf}"), || fleet.bridge.said().lines().any(told).then_some(()));
+    for (topic, bytes) in [
+        (up(BridgeTopic::Hello), vec![2; 100]),
+        (up(BridgeTopic::Telemetry), vec![2; 100]),
+        (up(BridgeTopic::Report), report.into_bytes()),
+    ] {
+        device.publish(&topic, false, &bytes);
+        let told = |line: &str| line.contains("E_VERSION") && line.contains(&topic);
+        wait_for(&format!("the bridge's word on {topic}"), || fleet.bridge.said().lines().any(told).then_some(()));
     }
-    let status = fleet.desk.json("petrel status");
-    assert_eq!(status["devices"], 1);
+    assert_eq!(fleet.desk.json("petrel status")["devices"], 2);
 
     // A person: a root of version 2 is refused by name, with what to do.
     let root = String::from_utf8(fleet.desk.read("fleet/root.json")).unwrap().replace("root.v1+json", "root.v2+json");
@@ -128,6 +164,5 @@ fn a_version_that_is_not_known_is_refused_by_both_sides_and_both_go_on() {
     fleet.desk.refused("petrel verify digits --root future.json", &["future.json", "E_VERSION"], "root.json");
     fleet.bridge.runs();
     fleet.agents.get_mut("edge-1").unwrap().runs();
-    stranger.says(DOWN, &assigned, true);
     fleet.device("edge-1", "as wanted", |device| device["streams"][0]["converged"] == true);
 }

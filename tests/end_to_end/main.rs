@@ -6,10 +6,12 @@
 mod answers;
 mod audit;
 mod bad_input;
+mod client;
 mod conformance;
+mod enrolling;
 mod fleet;
 mod hostile;
+mod impostors;
 mod kills;
 mod programs;
-mod stranger;
 mod whole_loop;

@@ -17,6 +17,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// One of the programs of this workspace, built for the profile of this test.
 fn program(name: &str) -> PathBuf {
+    if name.starts_with('/') {
+        return name.into();
+    }
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {
         let test = std::env::current_exe().unwrap();
@@ -179,6 +182,11 @@ impl Process {
         let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status().unwrap();
         assert!(sent.success());
         wait_for("the end of a process", || self.child.try_wait().unwrap())
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Fails when it has ended.

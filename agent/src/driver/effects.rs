@@ -35,15 +35,15 @@ impl Driver {
             Effect::Serve { stream, bundle, fallback } => self.loader.ask(Task::Serve { stream, bundle, fallback }),
             Effect::StopServing { stream } => self.loader.ask(Task::Stop(stream)),
             Effect::AwaitRoot { version } => {
-                let topics = [version, version.saturating_sub(1)].map(|version| self.topics.root(version));
+                let [next, last] = [version, version.saturating_sub(1)].map(|version| self.topics.root(version));
                 if let Some(link) = &mut self.link {
-                    let [next, last] = topics;
                     link.subscribe([next]);
                     link.unsubscribe(last);
                 }
             }
             Effect::SayHello { boot, seq, nonce, profile } => {
-                let key = self.signer.public().spki().to_vec();
+                let Some(signer) = self.papers.signer() else { return };
+                let key = signer.public().spki().to_vec();
                 let hello = Hello { device: self.config.device.clone(), boot, seq, key, nonce, profile };
                 let topic = BridgeTopic::Hello(self.config.device.clone());
                 self.say_frame(Kind::Hello, &topic, &hello, Some(PASSING_EXPIRY_S));
@@ -115,7 +115,8 @@ impl Driver {
         expiry_s: Option<u32>,
     ) {
         let topic = self.topics.upstream(topic);
-        match self.signer.frame(kind, message) {
+        let Some(signer) = self.papers.signer() else { return };
+        match signer.frame(kind, message) {
             Ok(payload) => self.publish(Message { topic, payload, retain: false, expiry_s, receipt: None }),
             Err(error) => tracing::error!(topic, "a message was not sent: {error}"),
         }
@@ -130,7 +131,8 @@ impl Driver {
         receipt: Option<u64>,
     ) {
         let topic = self.topics.upstream(topic);
-        match self.signer.document(kind, document) {
+        let Some(signer) = self.papers.signer() else { return };
+        match signer.document(kind, document) {
             Ok(payload) => self.publish(Message { topic, payload, retain, expiry_s: None, receipt }),
             Err(error) => tracing::error!(topic, "a document was not sent: {error}"),
         }

@@ -5,14 +5,18 @@
 //! is always free to listen.
 
 mod effects;
+mod papers;
 mod start;
 
 pub(crate) use start::run;
 
+use papers::Papers;
+
 use crate::config::Config;
+use crate::fault::told;
+use crate::identity::{self, Identity};
 use crate::keeper::{Arrival, Errand, Keeper, Word};
-use crate::key::{self, Signer};
-use crate::mqtt::{self, Heard, Link};
+use crate::mqtt::{self, Heard, Link, Loss, LossKind};
 use crate::status::{Progress, Status, StreamStatus};
 use crate::store::{self, Store};
 use crate::telemetry::{Gauge, Speaker};
@@ -41,10 +45,9 @@ pub(crate) struct Driver {
     config: Config,
     /// The root that the device was given at first.
     root: Vec<u8>,
-    signer: Signer,
+    papers: Papers,
     topics: Topics,
     profile: Profile,
-    tls: Arc<rustls::ClientConfig>,
     started: Instant,
     /// When the core was restored.
     awake: Instant,
@@ -99,6 +102,7 @@ impl Driver {
             () = until(self.observation) => self.observe(),
             () = until(deadline) => self.step(Event::DeadlineReached),
             () = until(self.retry.map(|(at, _)| at)) => self.restore(),
+            answer = self.papers.due() => self.look_at_papers(answer),
             _ = telemetry.tick() => self.measure(),
         }
     }
@@ -116,6 +120,7 @@ impl Driver {
         });
         match committed {
             Ok(effects) => {
+                self.papers.learn(core.trust().clock().low(now.mono));
                 if learned {
                     self.keeper.ask(Errand::Believe(Arc::new(core.trust().clone())));
                 }
@@ -136,7 +141,7 @@ impl Driver {
             // The root was read and believed when the agent started.
             Err(refusal) => return self.lose_core(&std::io::Error::other(refusal)),
         };
-        let Some(seed) = key::seed() else {
+        let Some(seed) = identity::seed() else {
             return self.lose_core(&std::io::Error::other("the system gives no random numbers"));
         };
         let (fleet, device) = (self.config.fleet.clone(), self.config.device.clone());
@@ -148,11 +153,12 @@ impl Driver {
             Ok(effects) => {
                 let (boot, root) = (core.ledger().boot, core.trust().root().version.get());
                 self.keeper.ask(Errand::Believe(Arc::new(core.trust().clone())));
+                self.papers.learn(core.trust().clock().low(0));
                 self.core = Some(core);
                 self.retry = None;
                 tracing::info!(boot, root, "the agent is awake");
                 effects.into_iter().for_each(|effect| self.carry_out(effect));
-                self.link = Some(Link::start(self.link_settings(boot)));
+                self.read_papers();
             }
             Err(error) => self.lose_core(&error),
         }
@@ -182,13 +188,80 @@ impl Driver {
         self.progress.clear();
     }
 
-    fn link_settings(&self, boot: u64) -> mqtt::Settings {
+    /// What lies on the disk is shown from now on.
+    fn read_papers(&mut self) {
+        match self.papers.read() {
+            Ok(()) => self.connect(),
+            Err(refusal) => {
+                tracing::error!(
+                    code = refusal.code.as_str(),
+                    "nothing is said to land, models go on answering: {}",
+                    refusal.detail
+                );
+                self.step(Event::DocumentRefused(refusal));
+            }
+        }
+    }
+
+    /// Begins a connection that shows the identity in use, in place of the one before.
+    fn connect(&mut self) {
+        let Some(boot) = self.core.as_ref().map(|core| core.ledger().boot) else { return };
+        let tls = match self.papers.tls() {
+            Some(Ok(tls)) => tls,
+            Some(Err(why)) => return tracing::error!("no connection can be made: {}", told(&why)),
+            None => return,
+        };
+        if let Some(link) = self.link.take() {
+            link.drop_now();
+            if self.connected.replace(false) == Some(true) {
+                self.keeper.ask(Errand::Online(false));
+                self.step(Event::Disconnected);
+            }
+        }
         let topic = self.topics.upstream(&BridgeTopic::Presence(self.config.device.clone()));
-        mqtt::Settings {
+        self.link = Some(Link::start(mqtt::Settings {
             broker: self.config.broker.clone(),
             client_id: self.config.device.to_string(),
-            tls: self.tls.clone(),
+            tls,
             will: (topic, self.presence(boot, false)),
+            refused: self.papers.refused,
+        }));
+    }
+
+    fn look_at_papers(&mut self, answer: Option<Result<Identity, crate::fault::Fault>>) {
+        match answer {
+            Some(Ok(identity)) => {
+                tracing::info!(until = identity.until, "there is a newer certificate");
+                self.papers.refused = 0;
+                self.read_papers();
+            }
+            Some(Err(why)) => {
+                let advice = why.advice().unwrap_or_default();
+                tracing::warn!("no newer certificate: {}; {advice}", told(&why));
+            }
+            None if self.papers.identity().is_none() => self.read_papers(),
+            None => {
+                let wall = self.now().wall.map(|ms| ms / 1_000);
+                self.papers.ask(&self.config, wall);
+            }
+        }
+    }
+
+    /// The broker did not want this device, or could not prove who it is.
+    fn mind(&mut self, loss: &Loss) {
+        match loss.kind {
+            LossKind::Network => {}
+            LossKind::Impostor => self.step(Event::DocumentRefused(Refusal::new(Code::Tls, &*loss.why))),
+            LossKind::Refused | LossKind::Expired => {
+                let expired = loss.kind == LossKind::Expired;
+                tracing::warn!("the broker does not want this device: {}", loss.why);
+                if self.papers.refused(expired) {
+                    self.connect();
+                } else if expired {
+                    let wall = self.now().wall.map(|ms| ms / 1_000);
+                    self.papers.ask(&self.config, wall);
+                }
+            }
         }
     }
 
@@ -198,22 +271,25 @@ impl Driver {
             Heard::Connected => {
                 tracing::info!(broker, "connected");
                 self.connected = Some(true);
+                self.papers.taken();
                 self.greet();
                 self.keeper.ask(Errand::Online(true));
                 self.step(Event::Connected);
             }
-            Heard::Lost(why) => {
-                tracing::warn!(broker, "the connection is lost, models go on answering: {why}");
+            Heard::Lost(loss) => {
+                tracing::warn!(broker, "the connection is lost, models go on answering: {}", loss.why);
                 self.connected = Some(false);
                 self.keeper.ask(Errand::Online(false));
                 self.step(Event::Disconnected);
+                self.mind(&loss);
             }
-            Heard::Unreachable(why) => {
+            Heard::Unreachable(loss) => {
                 if self.connected.replace(false).is_none() {
-                    tracing::warn!(broker, "no connection, tried again and again: {why}");
+                    tracing::warn!(broker, "no connection, tried again and again: {}", loss.why);
                 } else {
-                    tracing::debug!(broker, "still no connection: {why}");
+                    tracing::debug!(broker, "still no connection: {}", loss.why);
                 }
+                self.mind(&loss);
             }
             Heard::Message { topic, payload } => self.receive(&topic, payload),
             Heard::Delivered(seq) => self.step(Event::VerdictDelivered { seq }),
@@ -306,6 +382,8 @@ impl Driver {
         let last = self.status.borrow().clone();
         let mut status = Status { connected: self.connected == Some(true), ..(*last).clone() };
         status.uptime_s = self.started.elapsed().as_secs();
+        status.key_id = self.papers.signer().map_or(String::new(), |s| s.public().id().to_string());
+        status.certificate_until = self.papers.identity().map(|identity| identity.until);
         let Some(core) = &self.core else { return status };
         let (ledger, serving) = (core.ledger(), self.worker.serving());
         status.boot = ledger.boot;

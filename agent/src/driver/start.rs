@@ -1,12 +1,12 @@
 //! `petrel-agent run`: brings everything up in an order in which each failure has a clear word.
 
 use super::Driver;
+use super::papers::Papers;
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::http::{self, Api};
+use crate::identity::{self, Floor, Slots};
 use crate::keeper::Keeper;
-use crate::key::Signer;
-use crate::mqtt;
 use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{self, Bundles, Lock};
 use crate::telemetry::{self, Gauge};
@@ -37,21 +37,13 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let _entered = span.clone().entered();
     let _lock = Lock::take(&config.state)?;
     let root = read_root(&config)?;
-    let disk = store::host();
-    let signer = Signer::open(&*disk, &config.state)?;
-    let tls = mqtt::tls(&config.ca)?;
-    let bundles = Bundles::open(disk, &config.state).map_err(|why| unusable(&config.state, why))?;
+    let ca = read_ca(&config)?;
+    let bundles = Bundles::open(store::host(), &config.state).map_err(|why| unusable(&config.state, why))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(work(config, root, signer, tls, bundles).instrument(span))
+    runtime.block_on(work(config, root, ca, bundles).instrument(span))
 }
 
-async fn work(
-    config: Config,
-    root: Vec<u8>,
-    signer: Signer,
-    tls: Arc<rustls::ClientConfig>,
-    bundles: Bundles,
-) -> anyhow::Result<()> {
+async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> anyhow::Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listener = TcpListener::bind(config.listen).await.map_err(|why| {
         Fault::new(format!("cannot listen on {}", config.listen))
@@ -69,12 +61,12 @@ async fn work(
     tracing::info!(%listen, "the local API listens");
 
     let worker = Arc::new(Worker::default());
-    let (status, statuses) = watch::channel(Arc::new(first_status(&config, &signer, listen)));
+    let (status, statuses) = watch::channel(Arc::new(first_status(&config, listen)));
     let api = Api { worker: worker.clone(), pool: Pool::start()?, status: statuses };
     let (stop_serving, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, api, async { drop(stopped.await) }));
 
-    let driver = assemble(config, root, signer, tls, bundles, worker, status)?;
+    let driver = assemble(config, root, ca, bundles, worker, status)?;
     driver
         .work(async {
             tokio::select! {
@@ -92,8 +84,7 @@ async fn work(
 fn assemble(
     config: Config,
     root: Vec<u8>,
-    signer: Signer,
-    tls: Arc<rustls::ClientConfig>,
+    ca: Vec<u8>,
     bundles: Bundles,
     worker: Arc<Worker>,
     status: watch::Sender<Arc<Status>>,
@@ -103,22 +94,16 @@ fn assemble(
     let device =
         trust::Device { id: config.device.to_string(), class: config.board.clone(), certificate: None, built: built() };
     let believed = Arc::new(Trust::first(device, config.fleet.as_str(), &root)?);
+    let low = u64::try_from(believed.clock().low(0).unix()).unwrap_or_default();
     let keeper = Keeper::start(believed, bundles.clone(), config.window, say_word)?;
     let loader = Loader::start(bundles, worker.clone(), say_event)?;
     Ok(Driver {
         topics: Topics::new(&config.fleet),
-        profile: Profile {
-            board: config.board.clone(),
-            arch: std::env::consts::ARCH.into(),
-            cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-            ram_mb: telemetry::board_memory_mb(),
-            agent: env!("CARGO_PKG_VERSION").into(),
-        },
+        profile: Profile { board: config.board.clone(), ..telemetry::profile() },
         gauge: Gauge::new(&config.state),
+        papers: Papers::new(Slots::of(&config.state), ca, Floor::new(low)),
         config,
         root,
-        signer,
-        tls,
         started: Instant::now(),
         awake: Instant::now(),
         store: None,
@@ -139,7 +124,7 @@ fn assemble(
     })
 }
 
-fn first_status(config: &Config, signer: &Signer, listen: SocketAddr) -> Status {
+fn first_status(config: &Config, listen: SocketAddr) -> Status {
     Status {
         device: config.device.to_string(),
         fleet: config.fleet.to_string(),
@@ -149,7 +134,8 @@ fn first_status(config: &Config, signer: &Signer, listen: SocketAddr) -> Status 
         uptime_s: 0,
         broker: format!("{}:{}", config.broker.host, config.broker.port),
         connected: false,
-        key_id: signer.public().id().to_string(),
+        key_id: String::new(),
+        certificate_until: None,
         root_version: 0,
         revocation: None,
         clock: ClockState::Unset,
@@ -159,6 +145,19 @@ fn first_status(config: &Config, signer: &Signer, listen: SocketAddr) -> Status 
         streams: Vec::new(),
         refusals: Vec::new(),
     }
+}
+
+fn read_ca(config: &Config) -> Result<Vec<u8>, Fault> {
+    let wrong = |why: String| {
+        Fault::new(format!("cannot use the certificate authority {}", config.ca.display())).because(why).remedy(
+            "set the key `ca` to the fleet's ca.pem, a file with a PEM certificate; `petrel-agent enrol` writes it",
+        )
+    };
+    let mut bytes = Vec::new();
+    let read = File::open(&config.ca).and_then(|f| f.take(MAX_ROOT_BYTES as u64).read_to_end(&mut bytes));
+    read.map_err(|e| wrong(e.to_string()))?;
+    identity::certificates(&bytes).map_err(wrong)?;
+    Ok(bytes)
 }
 
 /// The root that the device was given, believed.

@@ -20,8 +20,8 @@ struct Served {
 fn status(listen: SocketAddr) -> Status {
     serde_json::from_value(json!({
         "device": "d", "fleet": "f", "board": "b", "agent": "0", "boot": 1, "uptime_s": 0, "broker": "b:1",
-        "connected": false, "key_id": "", "root_version": 1, "revocation": null, "clock": "STALE",
-        "generation": null, "listen": listen, "outbox": 0,
+        "connected": false, "key_id": "", "certificate_until": null, "root_version": 1, "revocation": null,
+        "clock": "STALE", "generation": null, "listen": listen, "outbox": 0,
         "streams": [{
             "stream": "digits", "phase": "settled", "held": null, "silenced": false, "wanted": 1, "active": 1, "previous": null, "trial": null,
             "serving": null, "fallback": null, "answers": 0, "errors": 0, "progress": null

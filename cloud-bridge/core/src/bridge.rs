@@ -1,17 +1,17 @@
 //! Land as a whole: devices, releases, rollouts, and one `step`.
 
+mod identity;
+
 use crate::documents::{Beacons, Documents};
 use crate::rollout::{Evidence, MAX_WAVES, entry_order};
 use crate::{
-    Answer, Desired, Device, DeviceResult, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout,
-    RolloutRequest, Status, Step, StoredDocument, Targets, UnixMillis,
+    Answer, Desired, Device, DeviceResult, Disbelief, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout,
+    RolloutRequest, Status, Step, StoredDocument, Targets, UnixMillis, Withdrawn,
 };
 use protocol::{DeviceId, FleetId, MAX_STREAMS, Outcome, Profile, Report, StreamName, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Digest, Intent, Refusal, Revocation, Root, Trial, Verified};
 
-/// The most devices that may wait for a person's decision: hello costs an attacker nothing.
-const MAX_PENDING: usize = 1_000;
 /// The latest ended rollouts whose chunks are cleared again after a crash: clearing may have been lost with it.
 const CLEARED_AGAIN: usize = 16;
 
@@ -24,6 +24,8 @@ pub struct Bridge {
     pub(crate) devices: BTreeMap<DeviceId, Device>,
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
+    withdrawn: BTreeMap<String, Withdrawn>,
+    disbelieved: BTreeMap<Disbelief, u64>,
     /// Nothing has been said since the start: effects of the last step before it may be lost.
     fresh: bool,
     /// The generation of each device's assignment that the audit log tells of.
@@ -50,6 +52,8 @@ impl Bridge {
             devices: BTreeMap::new(),
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
+            withdrawn: BTreeMap::new(),
+            disbelieved: BTreeMap::new(),
             fresh: true,
             told: BTreeMap::new(),
             changed_devices: BTreeSet::new(),
@@ -72,6 +76,8 @@ impl Bridge {
                 Record::Deed(_) => {}
                 Record::Document(document) => documents.push(*document),
                 Record::Beacons { reserved } => bridge.beacons.restore(reserved),
+                Record::Withdrawn(w) => drop(bridge.withdrawn.insert(w.serial.clone(), w)),
+                Record::NotWithdrawn { serial } => drop(bridge.withdrawn.remove(&serial)),
             }
         }
         bridge.documents = Documents::restore(bridge.fleet.as_str(), documents)?;
@@ -115,14 +121,23 @@ impl Bridge {
             Event::BrokerConnected { remembered } => self.say_all(now, remembered),
             Event::DocumentPushed { .. } => self.take_document(now, event),
             Event::HelloReceived { device, boot, seq, key, nonce, profile } => {
-                self.greet(now, device, (boot, seq), key, nonce, profile)
+                self.greet(now, device, (boot, seq), &key, nonce, profile)
             }
+            Event::DeviceEnrolled { device, credential, profile, approved } => {
+                self.enrol(now, device, credential, profile, approved)
+            }
+            Event::KeyRenewed { device, credential } => self.renew(now, &device, credential),
+            Event::DeviceReturned { device, credential } => self.take_back(now, &device, credential),
+            Event::KeyUsed { device, key } => self.promote(now, &device, &key),
+            Event::MessageDisbelieved { why } => self.disbelieve(why),
             Event::ReportReceived(report) => self.take_report(now, *report),
             Event::VerdictReceived(verdict) => self.take_verdict(now, verdict),
             Event::PresenceReceived { device, online } => self.take_presence(now, &device, online),
             Event::ChunksNeeded { device, bundle, documents, chunks } => self.help(&device, bundle, documents, chunks),
             Event::DeviceApproved { device } => self.approve(&device),
-            Event::DeviceRejected { device } => self.reject(&device),
+            Event::DeviceRejected { device } => self.reject(now, &device),
+            Event::DeviceRevoked { device } => self.revoke(now, &device),
+            Event::DeviceRetired { device } => self.retire(now, &device),
             Event::ReleasePushed(release) => self.learn(release),
             Event::RolloutRequested(request) => self.start(now, &request),
             Event::DeadlineReached => self.reach_deadlines(now),
@@ -162,7 +177,11 @@ impl Bridge {
     /// crash may have come between a rollout's row and what was to be said of it.
     fn say_all(&mut self, now: Now, remembered: bool) -> Result<Answer, Rejection> {
         self.effects.extend(self.documents.all().cloned().map(Effect::PublishDocument));
-        if std::mem::take(&mut self.fresh) || !remembered {
+        let fresh = std::mem::take(&mut self.fresh);
+        if fresh {
+            self.expel_again();
+        }
+        if fresh || !remembered {
             let live: BTreeSet<Digest> =
                 self.rollouts.values().filter(|r| r.wave().is_some()).map(|r| r.bundle).collect();
             let ended = self.rollouts.values().rev().filter(|r| r.wave().is_none()).take(CLEARED_AGAIN);
@@ -181,23 +200,24 @@ impl Bridge {
         now: Now,
         id: DeviceId,
         heard: (u64, u64),
-        key: Vec<u8>,
+        key: &[u8],
         nonce: String,
         profile: Profile,
     ) -> Result<Answer, Rejection> {
-        if !self.devices.contains_key(&id) {
-            let pending = self.devices.values().filter(|d| d.status == Status::Pending).count();
-            if pending >= MAX_PENDING {
-                return Err(Rejection::Conflict(format!("{MAX_PENDING} devices already wait for approval")));
-            }
-            self.devices.insert(id.clone(), Device::new(id.clone(), key.clone(), profile.clone()));
+        let Some(device) = self.devices.get(&id) else { return self.disbelieve(Disbelief::Unknown) };
+        if !device.status.is_member() {
+            // It should not have got so far: the broker does not know yet, or was never told.
+            self.effects.push(Effect::EndSession { device: id });
+            return self.disbelieve(Disbelief::Revoked);
         }
+        if !device.holds(key) {
+            return self.disbelieve(Disbelief::Signature);
+        }
+        self.promote(now, &id, key)?;
         let Some(device) = self.devices.get_mut(&id) else { return Ok(Answer::Done) };
-        if device.key != key {
-            return Err(Rejection::Conflict(format!("{id} said hello with another key")));
-        }
         let approved = device.status == Status::Approved;
-        if heard > device.heard.hello {
+        let new = heard > device.heard.hello;
+        if new {
             device.heard.hello = heard;
             device.profile = profile;
             device.online = true;
@@ -212,19 +232,34 @@ impl Bridge {
         if approved {
             self.answer(now, &id, nonce);
         }
-        Ok(Answer::Done)
+        if new { Ok(Answer::Done) } else { self.disbelieve(Disbelief::Replayed) }
+    }
+
+    /// The device of that name, if its word counts; it is counted when it does not.
+    fn heeded(&mut self, id: &DeviceId) -> Option<&mut Device> {
+        let why = match self.devices.get(id).map(|d| d.status) {
+            Some(Status::Approved) => return self.devices.get_mut(id),
+            Some(Status::Pending) => Disbelief::Pending,
+            Some(Status::Revoked | Status::Retired) => Disbelief::Revoked,
+            None => Disbelief::Unknown,
+        };
+        *self.disbelieved.entry(why).or_default() += 1;
+        None
     }
 
     fn take_report(&mut self, now: Now, report: Report) -> Result<Answer, Rejection> {
         let answer = self.beacons.answer_to(&report.device_id);
-        let Some(device) = self.devices.get_mut(&report.device_id) else { return Ok(Answer::Done) };
+        let Some(device) = self.heeded(&report.device_id) else { return Ok(Answer::Done) };
         let new = (report.boot, report.seq) > device.heard.report;
         // Nobody can have recorded a report that names a beacon of this moment.
         let present = answer.is_some() && answer == report.beacon.map(|beacon| beacon.seq);
-        if new || present && device.forgot(&report) {
-            device.take_report(now, report);
-            self.changed_devices.insert(device.id.clone());
+        let heard = new || present && device.forgot(&report);
+        if !heard {
+            return self.disbelieve(Disbelief::Replayed);
         }
+        let id = report.device_id.clone();
+        device.take_report(now, report);
+        self.changed_devices.insert(id);
         Ok(Answer::Done)
     }
 
@@ -248,28 +283,6 @@ impl Bridge {
         if self.devices.get(id).is_some_and(wants) {
             self.effects.push(Effect::PublishParts { bundle, documents, chunks });
         }
-        Ok(Answer::Done)
-    }
-
-    fn approve(&mut self, id: &DeviceId) -> Result<Answer, Rejection> {
-        let device = self.devices.get_mut(id).ok_or_else(|| no_device(id))?;
-        if device.status == Status::Pending {
-            device.status = Status::Approved;
-            device.generation += 1;
-            self.due.insert(id.clone());
-            self.changed_devices.insert(id.clone());
-        }
-        Ok(Answer::Done)
-    }
-
-    fn reject(&mut self, id: &DeviceId) -> Result<Answer, Rejection> {
-        let device = self.devices.get(id).ok_or_else(|| no_device(id))?;
-        if device.status == Status::Approved {
-            return Err(Rejection::Conflict(format!("device `{id}` is approved already")));
-        }
-        self.devices.remove(id);
-        self.told.remove(id);
-        self.records.push(Record::NoDevice { id: id.clone() });
         Ok(Answer::Done)
     }
 
@@ -368,7 +381,7 @@ impl Bridge {
     }
 
     fn take_verdict(&mut self, now: Now, verdict: Verdict) -> Result<Answer, Rejection> {
-        let Some(device) = self.devices.get_mut(&verdict.device_id) else { return Ok(Answer::Done) };
+        let Some(device) = self.heeded(&verdict.device_id) else { return Ok(Answer::Done) };
         let answers = |d: &&mut Desired| {
             let new = verdict.seq > d.verdict && verdict.generation.seq >= d.since;
             new && d.bundle.0 == verdict.statement_sha256
@@ -377,7 +390,7 @@ impl Bridge {
         asked.verdict = verdict.seq;
         let rollout_id = asked.rollout;
         device.last_seen = now.unix;
-        self.changed_devices.insert(device.id.clone());
+        self.changed_devices.insert(verdict.device_id.clone());
         let Some(rollout) = self.rollouts.get_mut(&rollout_id) else { return Ok(Answer::Done) };
         if rollout.bundle.0 != verdict.statement_sha256 {
             return Ok(Answer::Done);

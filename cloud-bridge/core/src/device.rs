@@ -1,10 +1,11 @@
 //! One device as land knows it: who it is, what it should run, what it says it runs.
 
 use crate::audit::Deed;
-use crate::{AssignmentDraft, Now, Numbers, Release, UnixMillis};
+use crate::{AssignmentDraft, Credential, Now, Numbers, Release, UnixMillis};
 use protocol::{DeviceId, Profile, Report, StreamName, StreamReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use trust::{Digest, Intent, StreamAssignment, Trial, U53};
 
 /// An assignment is signed anew after 30 days, in milliseconds: it is good for a year.
@@ -15,9 +16,11 @@ const SIGNED_ANEW: UnixMillis = 30 * 24 * 3_600_000;
 pub struct Device {
     /// Its name.
     pub id: DeviceId,
-    /// Its public key, SubjectPublicKeyInfo in DER.
-    pub key: Vec<u8>,
-    /// Whether a person let it in.
+    /// The key that speaks for it.
+    pub credential: Credential,
+    /// One that it asked for later, which counts from its first use.
+    pub next: Option<Credential>,
+    /// Whether it belongs to the fleet.
     pub status: Status,
     /// What it runs on.
     pub profile: Profile,
@@ -39,14 +42,39 @@ pub struct Device {
     pub report: Option<Report>,
 }
 
-/// Whether a person let a device in.
+/// Whether a device belongs to the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// It said hello; nobody decided.
+    /// It is enrolled; a person must still decide.
     Pending,
     /// It belongs to the fleet.
     Approved,
+    /// It was thrown out: nothing that it says counts, and its name stays taken.
+    Revoked,
+    /// It left; its name is free.
+    Retired,
+}
+
+impl Status {
+    /// Whether it has a certificate that counts.
+    pub fn is_member(self) -> bool {
+        match self {
+            Status::Pending | Status::Approved => true,
+            Status::Revoked | Status::Retired => false,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Status::Pending => "pending",
+            Status::Approved => "approved",
+            Status::Revoked => "revoked",
+            Status::Retired => "retired",
+        })
+    }
 }
 
 /// What an assignment says besides the streams: the same generation is always signed alike.
@@ -104,10 +132,11 @@ pub struct Desired {
 
 impl Device {
     /// A device that was never heard before.
-    pub(crate) fn new(id: DeviceId, key: Vec<u8>, profile: Profile) -> Self {
+    pub(crate) fn new(id: DeviceId, credential: Credential, profile: Profile) -> Self {
         Self {
             id,
-            key,
+            credential,
+            next: None,
             status: Status::Pending,
             profile,
             online: false,
@@ -119,6 +148,16 @@ impl Device {
             desired: BTreeMap::new(),
             report: None,
         }
+    }
+
+    /// Its credentials: the one that speaks for it, and one that may soon.
+    pub fn credentials(&self) -> impl Iterator<Item = &Credential> {
+        [&self.credential].into_iter().chain(&self.next)
+    }
+
+    /// Whether `key` is one of its keys.
+    pub fn holds(&self, key: &[u8]) -> bool {
+        self.credentials().any(|c| c.key == key)
     }
 
     /// Wants `release` of its stream: a new generation.

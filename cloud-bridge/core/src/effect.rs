@@ -1,6 +1,6 @@
 //! What the core asks of the hands. Each may be asked again after a restart: doing it twice does no harm.
 
-use crate::{Numbers, StoredDocument, UnixMillis};
+use crate::{Numbers, StoredDocument, UnixMillis, Withdrawn};
 use protocol::DeviceId;
 use trust::{Digest, Revocation, Root, StreamAssignment, Verified};
 
@@ -38,6 +38,18 @@ pub enum Effect {
     ClearChunks {
         /// The bundle.
         bundle: Digest,
+    },
+    /// Clear what is retained for a device and of it.
+    ClearDevice {
+        /// Which.
+        device: DeviceId,
+    },
+    /// Let the broker know of every certificate that counts no more.
+    PublishWithdrawn(Vec<Withdrawn>),
+    /// End the session that a device may have.
+    EndSession {
+        /// Which.
+        device: DeviceId,
     },
 }
 

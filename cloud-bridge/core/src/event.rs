@@ -1,6 +1,6 @@
 //! What the hands tell the core: news of devices, verified, and requests of people, authorised.
 
-use crate::{UnixMillis, WaveSize};
+use crate::{Credential, Disbelief, UnixMillis, WaveSize};
 use protocol::{DeviceId, DocumentKind, Profile, Report, StreamName, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -58,6 +58,43 @@ pub enum Event {
         /// Chunk digests.
         chunks: Vec<[u8; 32]>,
     },
+    /// A device enrolled: its token was good, and it holds the key of `credential`.
+    DeviceEnrolled {
+        /// Who.
+        device: DeviceId,
+        /// The key and the certificate that it is to be given.
+        credential: Credential,
+        /// What it runs on.
+        profile: Profile,
+        /// Its token says that no person need decide.
+        approved: bool,
+    },
+    /// A device that showed its certificate holds a new key.
+    KeyRenewed {
+        /// Who.
+        device: DeviceId,
+        /// The key and the certificate that it is to be given.
+        credential: Credential,
+    },
+    /// A device whose certificate expired is back with a new key, which its old one signed.
+    DeviceReturned {
+        /// Who.
+        device: DeviceId,
+        /// The key and the certificate that it is to be given.
+        credential: Credential,
+    },
+    /// A message came that `key`, one of the device's, has signed.
+    KeyUsed {
+        /// Who.
+        device: DeviceId,
+        /// The public key, SubjectPublicKeyInfo in DER.
+        key: Vec<u8>,
+    },
+    /// A message came that was not believed.
+    MessageDisbelieved {
+        /// Why.
+        why: Disbelief,
+    },
     /// A person let a pending device in.
     DeviceApproved {
         /// Which.
@@ -65,6 +102,16 @@ pub enum Event {
     },
     /// A person turned a pending device away.
     DeviceRejected {
+        /// Which.
+        device: DeviceId,
+    },
+    /// A person threw a device out.
+    DeviceRevoked {
+        /// Which.
+        device: DeviceId,
+    },
+    /// A person took a device out of the fleet.
+    DeviceRetired {
         /// Which.
         device: DeviceId,
     },

@@ -8,6 +8,7 @@
 
 pub mod audit;
 mod bridge;
+mod credential;
 mod device;
 mod documents;
 mod effect;
@@ -16,6 +17,7 @@ mod rollout;
 mod step;
 
 pub use bridge::Bridge;
+pub use credential::{Credential, Disbelief, Withdrawn};
 pub use device::{Alarm, Desired, Device, Heard, Sealed, Status};
 pub use documents::{Numbers, StoredDocument};
 pub use effect::{AssignmentDraft, BeaconDraft, Effect};

@@ -1,7 +1,7 @@
 //! The door out: answers and effects leave a step only after the records that they rest on are saved.
 
 use crate::audit::Deed;
-use crate::{Device, Effect, Rejection, Release, Rollout, StoredDocument};
+use crate::{Device, Effect, Rejection, Release, Rollout, StoredDocument, Withdrawn};
 use protocol::{DeviceId, DocumentKind, StreamName};
 use serde::{Deserialize, Serialize};
 use trust::Digest;
@@ -23,7 +23,7 @@ pub struct Now {
 pub enum Record {
     /// A device.
     Device(Box<Device>),
-    /// A device that was rejected: its row goes.
+    /// A device that was never let in: its row goes.
     NoDevice {
         /// Which.
         id: DeviceId,
@@ -40,6 +40,13 @@ pub enum Record {
     Beacons {
         /// The first number that is not.
         reserved: u64,
+    },
+    /// A certificate that counts no more.
+    Withdrawn(Withdrawn),
+    /// One whose end has come by itself: its row goes.
+    NotWithdrawn {
+        /// Its serial number.
+        serial: String,
     },
 }
 

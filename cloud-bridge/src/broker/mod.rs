@@ -1,9 +1,14 @@
 //! The broker inside this process: MQTT over TLS for a desk and a single site.
 //!
 //! Decides how much one process may hold for its clients (packets, sessions, queues, retained bytes) and what happens
-//! at a limit. It deliberately does not know the fleet's topics, nor who may say what: what matters is signed by who
-//! says it. It keeps everything in memory, so a restart begins empty and the bridge and the devices publish again.
+//! at a limit; who may come in and say what is decided in `gate`. It keeps everything in memory, so a restart begins empty and the bridge and the devices publish again.
 
+mod gate;
+
+pub(crate) use gate::Guests;
+
+use gate::Gate;
+use protocol::{FleetId, Topics};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -61,6 +66,12 @@ pub(crate) struct BrokerConfig {
     pub(crate) cert: PathBuf,
     /// PEM file with the private key of that certificate.
     pub(crate) key: PathBuf,
+    /// PEM file with the certificate that signs those of clients.
+    pub(crate) clients: PathBuf,
+    /// The fleet whose topics are used.
+    pub(crate) fleet: FleetId,
+    /// Which of those certificates count.
+    pub(crate) guests: Arc<Guests>,
     /// Sessions at once, connected or remembered; one more is refused with `ServerUnavailable`.
     pub(crate) max_sessions: u16,
     /// Bytes of retained payload; one more is refused with `QuotaExceeded`.
@@ -68,10 +79,10 @@ pub(crate) struct BrokerConfig {
 }
 
 impl BrokerConfig {
-    /// The limits for a desk: 1,000 sessions and 1 GiB of retained payload.
-    pub(crate) fn new(listen: SocketAddr, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        Self { listen, cert: cert.into(), key: key.into(), max_sessions: 1_000, max_retained: 1 << 30 }
-    }
+    /// Sessions at once for a desk: connected or remembered.
+    pub(crate) const SESSIONS: u16 = 1_000;
+    /// Bytes of retained payload for a desk.
+    pub(crate) const RETAINED: usize = 1 << 30;
 }
 
 /// Why the broker did not start.
@@ -118,7 +129,7 @@ impl Broker {
     ///
     /// [`BrokerError`] when certificate and key are not usable or the address is not free.
     pub(crate) async fn start(config: BrokerConfig) -> Result<Broker, BrokerError> {
-        check_identity(&config.cert, &config.key)?;
+        check_identity(&config.cert, &config.key, &config.clients)?;
         let (listening, address) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -143,7 +154,7 @@ impl Broker {
 }
 
 /// Finds out before the broker does, with an error that names the file.
-fn check_identity(cert: &Path, key: &Path) -> Result<(), BrokerError> {
+fn check_identity(cert: &Path, key: &Path, clients: &Path) -> Result<(), BrokerError> {
     let fault = |path: &Path, reason: String| BrokerError::Identity { path: path.to_owned(), reason };
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
@@ -156,6 +167,7 @@ fn check_identity(cert: &Path, key: &Path) -> Result<(), BrokerError> {
         .with_safe_default_protocol_versions()
         .and_then(|tls| tls.with_no_client_auth().with_single_cert(chain, private))
         .map_err(|e| fault(key, e.to_string()))?;
+    CertificateDer::from_pem_file(clients).map_err(|e| fault(clients, e.to_string()))?;
     Ok(())
 }
 
@@ -215,7 +227,10 @@ fn listen(config: &BrokerConfig) -> Result<(SocketAddr, Listener), BrokerError> 
         .max_session_expiry_interval(MAX_SESSION_EXPIRY)
         .message_expiry_interval(Duration::ZERO) // never, unless the message says so itself
         .message_retry_interval(Duration::ZERO) // MQTT 5 sends again at a reconnect and at no other time
-        .allow_anonymous(true)
+        .allow_anonymous(false) // or nobody without a user name would be asked for anything
+        .tls_cross_certificate(true)
+        .tls_client_ca_certs(Some(file(&config.clients)?))
+        .collect_cert_info(true)
         .tls_cert(Some(file(&config.cert)?))
         .tls_key(Some(file(&config.key)?))
         .bind()
@@ -235,7 +250,11 @@ async fn context(config: &BrokerConfig, retained: &Arc<Retained>) -> ServerConte
     *context.extends.retain_mut().await = Box::new(Store(retained.clone()));
     *context.extends.shared_subscription_mut().await = Box::new(RoundRobin(AtomicUsize::new(0)));
     let hooks = context.extends.hook_mgr().register();
-    hooks.add(Type::MessagePublishCheckAcl, Box::new(Admission(retained.clone()))).await;
+    let gate = || Box::new(Gate { guests: config.guests.clone(), topics: Topics::new(&config.fleet) });
+    hooks.add(Type::ClientAuthenticate, gate()).await;
+    hooks.add(Type::ClientSubscribeCheckAcl, gate()).await;
+    let admission = Admission { gate: *gate(), retained: retained.clone() };
+    hooks.add(Type::MessagePublishCheckAcl, Box::new(admission)).await;
     hooks.start().await;
     context
 }
@@ -343,19 +362,26 @@ impl RetainStorage for Store {
     }
 }
 
-/// Refuses a message that no topic or no room takes, so that its publisher hears of it.
-struct Admission(Arc<Retained>);
+/// Refuses a message that is not its publisher's to say, or that no topic or no room takes, so that it hears of it.
+struct Admission {
+    gate: Gate,
+    retained: Arc<Retained>,
+}
 
 #[async_trait]
 impl Handler for Admission {
     async fn hook(&self, event: &Parameter, so_far: Option<HookResult>) -> ReturnType {
         let Parameter::MessagePublishCheckAcl(_, publish) = event else { return (true, so_far) };
+        let (goes_on, refusal) = self.gate.hook(event, so_far).await;
+        if !goes_on {
+            return (false, refusal);
+        }
         let (code, reason) = if !is_name(&publish.topic) {
             (PublishAckReason::TopicNameInvalid, "a topic to publish to has no wildcard and at most 16 levels")
-        } else if publish.retain && !self.0.has_room(&publish.topic, publish.payload.len()).await {
+        } else if publish.retain && !self.retained.has_room(&publish.topic, publish.payload.len()).await {
             (PublishAckReason::QuotaExceeded, "the broker holds no more retained bytes")
         } else {
-            return (true, so_far);
+            return (true, refusal);
         };
         let refusal = PublishResult::reason_code(code, Some(reason.into()), false);
         (false, Some(HookResult::PublishAclResult(PublishAclResult(refusal))))

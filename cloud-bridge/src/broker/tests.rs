@@ -1,4 +1,5 @@
-//! The broker as its clients see it: retained messages, wills, sessions, limits, over TLS.
+//! The broker as its clients see it: retained messages, wills, sessions, limits, over TLS. They come as the bridge,
+//! which may say anything; what devices may is tested in `gate`, and with real devices end to end.
 
 use rumqttc::v5::mqttbytes::QoS::AtLeastOnce;
 use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, LastWill, Packet, PubAckReason, Publish};
@@ -9,7 +10,7 @@ use super::*;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// A folder with the broker's certificate and key, and clients that trust its authority.
+/// A folder with the broker's certificate and key, and clients that trust its authority and are trusted by it.
 struct Desk {
     folder: tempfile::TempDir,
     tls: Arc<rustls::ClientConfig>,
@@ -28,6 +29,13 @@ impl Desk {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("cert.pem"), cert.pem()).unwrap();
         std::fs::write(folder.path().join("key.pem"), key.serialize_pem()).unwrap();
+        std::fs::write(folder.path().join("clients.pem"), root.pem()).unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.distinguished_name.push(rcgen::DnType::CommonName, protocol::BRIDGE_NAME);
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let shown = params.signed_by(&key, &issuer).unwrap().der().clone();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(root.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -35,16 +43,27 @@ impl Desk {
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_client_auth_cert(vec![shown], key)
+            .unwrap();
         Desk { folder, tls: Arc::new(tls) }
     }
 
     fn config(&self) -> BrokerConfig {
         let file = |name| self.folder.path().join(name);
-        BrokerConfig::new(([127, 0, 0, 1], 0).into(), file("cert.pem"), file("key.pem"))
+        BrokerConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            cert: file("cert.pem"),
+            key: file("key.pem"),
+            clients: file("clients.pem"),
+            fleet: "sea".parse().unwrap(),
+            guests: Arc::default(),
+            max_sessions: BrokerConfig::SESSIONS,
+            max_retained: BrokerConfig::RETAINED,
+        }
     }
 
     fn options(&self, broker: &Broker, id: &str) -> MqttOptions {
+        let id = format!("{}-{id}", protocol::BRIDGE_NAME);
         let mut options = MqttOptions::new(id, "127.0.0.1", broker.address().port());
         options
             .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(self.tls.clone())))

@@ -20,7 +20,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
     /// Levels by module, such as `info` or `warn,petrel=debug`
-    #[arg(long, value_name = "FILTER", env = "PETREL_LOG", default_value = "warn,petrel=info,rmqtt=error")]
+    #[arg(long, value_name = "FILTER", env = "PETREL_LOG", default_value = "warn,petrel=info,audit=info,rmqtt=error")]
     log: String,
     /// How log lines look
     #[arg(long, value_enum, default_value_t = LogFormat::Human)]

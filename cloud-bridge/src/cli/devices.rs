@@ -1,16 +1,19 @@
 //! `petrel devices`: who is there, who may come in, how they are doing.
 
-use super::Out;
 use super::client::Client;
 use super::table::{ago, spark, table};
+use super::{Out, token};
 use crate::service::view::{DeviceView, TelemetryView};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// List devices, let them in, see how they are doing
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Examples:\n  petrel devices ls\n  petrel devices approve edge-1\n  petrel devices telemetry edge-1"
-)]
+#[command(after_help = "\
+Examples:
+  petrel devices token new edge-1 --out edge-1.join    # on the device: petrel-agent enrol edge-1.join
+  petrel devices ls
+  petrel devices revoke edge-1                         # stolen: its session ends, its name stays taken
+  petrel devices retire edge-1                         # gone: its name is free")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -18,6 +21,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Token(token::Args),
     /// Every device
     Ls,
     /// One device
@@ -25,13 +29,27 @@ enum Command {
         /// The device's name
         id: String,
     },
-    /// Let a pending device in, after comparing its key id with what `petrel-agent status` shows on it
+    /// Let a pending device in, after comparing its key id with what `petrel-agent enrol` printed on it
     Approve {
         /// The device's name
         id: String,
     },
     /// Turn a pending device away
     Reject {
+        /// The device's name
+        id: String,
+    },
+    /// Throw a device out: nothing that it says counts any more, and its session ends
+    #[command(after_help = "Example:\n  petrel devices revoke edge-1\n\nIts name stays taken until it is retired.")]
+    Revoke {
+        /// The device's name
+        id: String,
+    },
+    /// Take a device out of the fleet: what the broker keeps of it is cleared, and its name is free
+    #[command(
+        after_help = "Example:\n  petrel devices retire edge-1\n  petrel devices token new edge-1 --out edge-1.join   # the next of that name"
+    )]
+    Retire {
         /// The device's name
         id: String,
     },
@@ -50,10 +68,13 @@ impl Args {
     pub(crate) fn run(self, out: &Out) -> anyhow::Result<()> {
         let client = Client::from_context()?;
         match self.command {
+            Command::Token(args) => args.run(&client, out),
             Command::Ls => list(&client, out),
             Command::Show { id } => show(&client, out, &id),
             Command::Approve { id } => decide(&client, out, &id, "approve", "approved"),
             Command::Reject { id } => decide(&client, out, &id, "reject", "rejected"),
+            Command::Revoke { id } => decide(&client, out, &id, "revoke", "revoked"),
+            Command::Retire { id } => decide(&client, out, &id, "retire", "retired"),
             Command::Telemetry { id, last } => telemetry(&client, out, &id, last),
         }
     }
@@ -83,7 +104,7 @@ fn list(client: &Client, out: &Out) -> anyhow::Result<()> {
         ]
     };
     let people = if devices.is_empty() {
-        "no device has said hello yet\nstart one with: petrel-agent run --config agent.toml".to_owned()
+        "no device has enrolled yet\nbegin with: petrel devices token new DEVICE --out DEVICE.join".to_owned()
     } else {
         let header = ["DEVICE", "STATUS", "LINK", "LAST SEEN", "BOARD", "ARCH", "RUNS"];
         table(header, devices.iter().map(row)).to_string()

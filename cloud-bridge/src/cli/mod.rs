@@ -5,6 +5,7 @@
 pub(crate) mod audit;
 pub(crate) mod breakglass;
 pub(crate) mod bridge;
+pub(crate) mod broker;
 pub(crate) mod client;
 pub(crate) mod devices;
 mod draft;
@@ -22,6 +23,7 @@ pub(crate) mod root;
 pub(crate) mod sign;
 pub(crate) mod status;
 pub(crate) mod table;
+mod token;
 pub(crate) mod verify;
 
 use crate::fault::Fault;

@@ -13,10 +13,14 @@ impl Args {
     /// Asks the bridge.
     pub(crate) fn run(self, out: &Out) -> anyhow::Result<()> {
         let status: StatusView = Client::from_context()?.get("/status")?;
-        let people = format!(
+        let mut people = format!(
             "devices   {} ({} online, {} pending)\nreleases  {}\nrolling   {}\nbridge    {}",
             status.devices, status.online, status.pending, status.releases, status.rolling, status.version
         );
+        let doubts: Vec<String> = status.disbelieved.iter().map(|(why, count)| format!("{why} {count}")).collect();
+        if !doubts.is_empty() {
+            people += &format!("\nmessages that were not believed: {}", doubts.join(", "));
+        }
         out.result(&status, people)
     }
 }

@@ -5,6 +5,7 @@ use crate::authority::{self, NewFleet};
 use crate::ceremony::Changes;
 use crate::cli::client::{Client, Context, Token};
 use crate::keyfile;
+use crate::service::tokens::{MadeToken, NewToken};
 use crate::service::view::DeviceView;
 use crate::service::{self, ADDRESSES, ADMIN_TOKEN, Addresses};
 use anyhow::Context as _;
@@ -61,7 +62,8 @@ impl Fleet {
     pub(crate) fn start(dir: &Path, program: PathBuf) -> anyhow::Result<Self> {
         let config = dir.join("fleet/demo-bridge.toml");
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        let text = service::starter(&FLEET.parse()?, "../bridge", free, free);
+        let doorsteps = service::Doorsteps { listen: free, broker_listen: free, host: None };
+        let text = service::starter(&FLEET.parse()?, "../bridge", &doorsteps);
         std::fs::write(&config, text)?;
         let petrel = std::env::current_exe()?;
         let args = [OsStr::new("bridge"), OsStr::new("--config"), config.as_os_str()];
@@ -79,33 +81,46 @@ impl Fleet {
         Ok(Self { agents: Vec::new(), bridge, addresses, client, dir: dir.to_owned(), program })
     }
 
-    /// Starts `count` agents and lets them in.
+    /// Enrols `count` devices, each with a join file of its own, and starts their agents.
     pub(crate) fn enlist(&mut self, count: usize) -> anyhow::Result<()> {
         for number in 1..=count {
             let id = format!("edge-{number}");
+            self.enrol(&id)?;
             let device = self.start_agent(&id)?;
             self.agents.push(device);
         }
         for number in 0..count {
             let id = self.agents[number].id.clone();
-            self.wait_for_device(&id, "hello", |_| true)?;
-            self.client.post::<serde_json::Value>(&format!("/devices/{id}/approve"), &serde_json::Map::new())?;
             self.wait_for_device(&id, "its first assignment", |d| d.reported_generation.is_some())?;
         }
+        Ok(())
+    }
+
+    /// What a person does on land and beside the device: a join file is made, carried over, and used.
+    fn enrol(&self, id: &str) -> anyhow::Result<()> {
+        let home = self.dir.join(id);
+        std::fs::create_dir_all(&home)?;
+        let (config, file) = (home.join("agent.toml"), home.join("device.join"));
+        let text = format!(
+            "fleet = \"{FLEET}\"\ndevice = \"{id}\"\nboard = \"demo\"\nbroker = \"{}\"\nbridge = \"{}\"\nca = \"ca.pem\"\n\
+             root = \"root.json\"\nstate = \"state\"\nlisten = \"127.0.0.1:0\"\ntelemetry_s = 2\n",
+            self.addresses.broker, self.addresses.api
+        );
+        std::fs::write(&config, text)?;
+        let new = NewToken { device: id.to_owned(), ttl_s: 600, pending: false };
+        let made: MadeToken = self.client.post("/join-tokens", &new)?.context("the bridge's answer was empty")?;
+        keyfile::write_new(&file, &serde_json::to_vec(&made.join)?, 0o600)?;
+        let mut command = std::process::Command::new(&self.program);
+        let enrolled = command.arg("enrol").arg(&file).arg("--config").arg(&config).output()?;
+        let words = String::from_utf8_lossy(&enrolled.stderr);
+        anyhow::ensure!(enrolled.status.success(), "{id} could not enrol:\n{words}");
         Ok(())
     }
 
     /// Starts one agent, or starts it again from what it remembers.
     pub(crate) fn start_agent(&self, id: &str) -> anyhow::Result<Device> {
         let home = self.dir.join(id);
-        std::fs::create_dir_all(&home)?;
         let config = home.join("agent.toml");
-        let text = format!(
-            "fleet = \"{FLEET}\"\ndevice = \"{id}\"\nboard = \"demo\"\nbroker = \"{}\"\nca = \"../fleet/tls/ca.pem\"\n\
-             root = \"../fleet/root.json\"\nstate = \"state\"\nlisten = \"127.0.0.1:0\"\ntelemetry_s = 2\n",
-            self.addresses.broker
-        );
-        std::fs::write(&config, text)?;
         let address_file = home.join("state/http.addr");
         // An address from before would be believed too early.
         let _ = std::fs::remove_file(&address_file);

@@ -101,7 +101,7 @@ impl Args {
 
         step("starting the bridge with its broker");
         let mut fleet = Fleet::start(dir, program)?;
-        step(&format!("starting {} agents and approving them", self.devices));
+        step(&format!("enrolling {} devices and starting their agents", self.devices));
         fleet.enlist(self.devices.into())?;
         let traffic: Vec<Traffic> =
             fleet.agents.iter().map(|d| Traffic::start(d.address.clone(), heldout.clone())).collect();

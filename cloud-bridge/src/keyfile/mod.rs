@@ -104,16 +104,48 @@ pub(crate) fn read_private(path: &Path, passphrase: &Passphrase) -> anyhow::Resu
     Ok(SigningKey::from_pkcs8_der(open_secret(path, passphrase)?.as_bytes()).map_err(no_key)?)
 }
 
-/// The PKCS#8 document of a secret that nobody but its owner can read.
-fn open_secret(path: &Path, passphrase: &Passphrase) -> anyhow::Result<SecretDocument> {
+/// The text of a secret that nobody but its owner can read.
+///
+/// # Errors
+/// When others could read it, or it cannot be read.
+pub(crate) fn read_secret_text(path: &Path) -> anyhow::Result<Zeroizing<String>> {
     let mode = open(path)?.metadata().with_context(|| format!("cannot read {}", path.display()))?.mode();
-    if mode & 0o077 != 0 {
+    // What systemd hands over lies in a folder of the service alone; its group bits are the mask of an access list.
+    let handed_over = credentials().is_some_and(|folder| path.starts_with(folder));
+    if mode & if handed_over { 0o037 } else { 0o077 } != 0 {
         let fault = Fault::new(format!("the private key {} can be read by others", path.display()))
             .because(format!("its mode is {:04o}", mode & 0o7777))
             .remedy(format!("run: chmod 600 {}   and think about who may have read it", path.display()));
         return Err(fault.into());
     }
-    sealed::from_pem(path, &read_text(path)?, passphrase)
+    read_text(path)
+}
+
+/// The PKCS#8 document of a secret that nobody but its owner can read.
+fn open_secret(path: &Path, passphrase: &Passphrase) -> anyhow::Result<SecretDocument> {
+    sealed::from_pem(path, &read_secret_text(path)?, passphrase)
+}
+
+/// The folder of the credentials that systemd handed to this service.
+fn credentials() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from).filter(|folder| folder.is_absolute())
+}
+
+/// Where a secret lies: a path, relative to `base`, or `credential:NAME` for one that systemd hands over.
+///
+/// # Errors
+/// When a credential is named and none were handed over, or its name could leave the folder.
+pub(crate) fn secret_path(base: &Path, said: &str) -> anyhow::Result<PathBuf> {
+    let Some(name) = said.strip_prefix("credential:") else { return Ok(base.join(said)) };
+    let fault = || Fault::new(format!("there is no credential `{name}`"));
+    if name.is_empty() || name.contains('/') || name.starts_with('.') {
+        return Err(fault().because("it is no name of one").remedy("use the name in LoadCredential=").into());
+    }
+    let folder = credentials().ok_or_else(|| {
+        let unset = fault().because("CREDENTIALS_DIRECTORY is not set: systemd handed over nothing");
+        unset.remedy(format!("add LoadCredentialEncrypted={name} to the unit, or give a path"))
+    })?;
+    Ok(folder.join(name))
 }
 
 /// Reads a public key.

@@ -2,9 +2,10 @@
 
 use crate::authority;
 use crate::fault::Fault;
-use protocol::FleetId;
+use crate::keyfile;
+use protocol::{BRIDGE_NAME, FleetId};
 use serde::Deserialize;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use trust::{Root, Verified};
 
@@ -14,13 +15,22 @@ use trust::{Root, Verified};
 struct Said {
     fleet: FleetId,
     root: PathBuf,
-    director_key: PathBuf,
-    director_passphrase: Option<PathBuf>,
-    beacon_key: PathBuf,
-    beacon_passphrase: Option<PathBuf>,
+    director_key: String,
+    director_passphrase: Option<String>,
+    beacon_key: String,
+    beacon_passphrase: Option<String>,
     ca: PathBuf,
     tls_cert: PathBuf,
-    tls_key: PathBuf,
+    tls_key: String,
+    devices_cert: PathBuf,
+    devices_key: String,
+    client_cert: PathBuf,
+    client_key: String,
+    api_url: Option<String>,
+    broker_url: Option<String>,
+    crl: Option<PathBuf>,
+    #[serde(default)]
+    broker_reload: Vec<String>,
     data: PathBuf,
     #[serde(default = "default_listen")]
     listen: SocketAddr,
@@ -65,6 +75,22 @@ pub(crate) struct BridgeConfig {
     pub(crate) tls_cert: PathBuf,
     /// The server's private key, PEM.
     pub(crate) tls_key: PathBuf,
+    /// The certificate of the intermediate that signs devices, PEM.
+    pub(crate) devices_cert: PathBuf,
+    /// The intermediate's private key, PEM.
+    pub(crate) devices_key: PathBuf,
+    /// The bridge's certificate as a client of the broker, with its chain, PEM.
+    pub(crate) client_cert: PathBuf,
+    /// Its private key, PEM.
+    pub(crate) client_key: PathBuf,
+    /// What devices are told of where the REST API is, where it is not where it listens.
+    pub(crate) api_url: Option<String>,
+    /// What devices are told of where the broker is, where it is not where the bridge finds it.
+    pub(crate) broker_url: Option<String>,
+    /// The list of withdrawn certificates, for another broker.
+    pub(crate) crl: PathBuf,
+    /// The command that lets another broker read that list anew; nothing by default.
+    pub(crate) broker_reload: Vec<String>,
     /// Where everything is kept.
     pub(crate) data: PathBuf,
     /// Where the REST API listens.
@@ -84,14 +110,50 @@ pub(crate) enum BrokerChoice {
     Elsewhere(String),
 }
 
+/// Where a new bridge listens, and what it tells devices.
+#[derive(Debug)]
+pub(crate) struct Doorsteps {
+    /// The REST API.
+    pub(crate) listen: SocketAddr,
+    /// The broker inside.
+    pub(crate) broker_listen: SocketAddr,
+    /// The name by which devices find it, where that is not this machine's own.
+    pub(crate) host: Option<String>,
+}
+
+impl Doorsteps {
+    /// On loopback; or everywhere when others know the machine by a name.
+    pub(crate) fn of(host: Option<&String>) -> Self {
+        let (mut listen, mut broker_listen) = (default_listen(), default_broker_listen());
+        if host.is_some() {
+            listen.set_ip(Ipv4Addr::UNSPECIFIED.into());
+            broker_listen.set_ip(Ipv4Addr::UNSPECIFIED.into());
+        }
+        Self { listen, broker_listen, host: host.cloned() }
+    }
+}
+
 /// A configuration to begin with, for a file beside `root.json` and its folders `keys` and `tls`.
-pub(crate) fn starter(fleet: &FleetId, data: &str, listen: SocketAddr, broker_listen: SocketAddr) -> String {
+pub(crate) fn starter(fleet: &FleetId, data: &str, at: &Doorsteps) -> String {
+    let Doorsteps { listen, broker_listen, host } = at;
+    let told = match host {
+        Some(host) => format!(
+            "\n# What devices are told of where these are.\n\
+             api_url = \"https://{host}:{}\"\nbroker_url = \"mqtts://{host}:{}\"\n",
+            listen.port(),
+            broker_listen.port()
+        ),
+        None => String::new(),
+    };
     format!(
         "# Where things are, relative to this file. Every key is explained in docs/operations.md.\n\
-         fleet = \"{fleet}\"\nroot = \"root.json\"\ndirector_key = \"keys/director.pem\"\nbeacon_key = \"keys/beacon.pem\"\nca = \"tls/ca.pem\"\n\
-         tls_cert = \"tls/bridge.pem\"\ntls_key = \"tls/bridge.key\"\ndata = \"{data}\"\n\n\
+         fleet = \"{fleet}\"\nroot = \"root.json\"\ndirector_key = \"keys/director.pem\"\n\
+         beacon_key = \"keys/beacon.pem\"\nca = \"tls/ca.pem\"\n\
+         tls_cert = \"tls/bridge.pem\"\ntls_key = \"tls/bridge.key\"\n\
+         devices_cert = \"tls/devices.pem\"\ndevices_key = \"tls/devices.key\"\n\
+         client_cert = \"tls/{BRIDGE_NAME}.pem\"\nclient_key = \"tls/{BRIDGE_NAME}.key\"\ndata = \"{data}\"\n\n\
          # The REST API, and the broker inside; `broker = \"mqtts://host:8883\"` names another one.\n\
-         listen = \"{listen}\"\nbroker_listen = \"{broker_listen}\"\n"
+         listen = \"{listen}\"\nbroker_listen = \"{broker_listen}\"\n{told}"
     )
 }
 
@@ -120,21 +182,36 @@ impl BridgeConfig {
             Some(url) => BrokerChoice::Elsewhere(url),
             None => BrokerChoice::Here(said.broker_listen),
         };
+        let secret = |said: &str| keyfile::secret_path(base, said);
+        let data = base.join(said.data);
         Ok(Self {
             fleet: said.fleet,
             root: base.join(said.root),
-            director_key: base.join(said.director_key),
-            director_passphrase: said.director_passphrase.map(|path| base.join(path)),
-            beacon_key: base.join(said.beacon_key),
-            beacon_passphrase: said.beacon_passphrase.map(|path| base.join(path)),
+            director_key: secret(&said.director_key)?,
+            director_passphrase: said.director_passphrase.as_deref().map(secret).transpose()?,
+            beacon_key: secret(&said.beacon_key)?,
+            beacon_passphrase: said.beacon_passphrase.as_deref().map(secret).transpose()?,
             ca: base.join(said.ca),
             tls_cert: base.join(said.tls_cert),
-            tls_key: base.join(said.tls_key),
-            data: base.join(said.data),
+            tls_key: secret(&said.tls_key)?,
+            devices_cert: base.join(said.devices_cert),
+            devices_key: secret(&said.devices_key)?,
+            client_cert: base.join(said.client_cert),
+            client_key: secret(&said.client_key)?,
+            api_url: said.api_url,
+            broker_url: said.broker_url,
+            crl: said.crl.map_or_else(|| data.join("devices.crl"), |path| base.join(path)),
+            broker_reload: said.broker_reload,
+            data,
             listen: said.listen,
             broker,
             telemetry_days: said.telemetry_days,
         })
+    }
+
+    /// Where the root of trust lies.
+    pub(crate) fn root_path(&self) -> &Path {
+        &self.root
     }
 
     /// The root of trust that the configuration names, with its bytes.
@@ -158,7 +235,7 @@ mod tests {
 
     #[test]
     fn no_text_breaks_the_configuration() {
-        let honest = starter(&"plant-3".parse().unwrap(), "data", default_listen(), default_broker_listen());
+        let honest = starter(&"plant-3".parse().unwrap(), "data", &Doorsteps::of(None));
         let path = Path::new("/etc/petrel/bridge.toml");
         assert!(BridgeConfig::parse(path, &honest, None).is_ok());
         let mut dice = fastrand::Rng::with_seed(7);

@@ -3,15 +3,17 @@
 //! It owns the core; everybody else asks through [`Driver`]. It verifies what devices say with the
 //! key that land holds of them, and decides nothing.
 
+use super::expulsion::Expulsion;
 use super::library::Library;
 use super::mqtt::Inbound;
 use super::pen::Pen;
 use super::speaker::{Job, Speaker};
 use super::store::{Store, unix_millis};
+use crate::broker::Guests;
 use crate::fault::Fault;
 use anyhow::Context;
 use bridge_core::audit::Deed;
-use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, Status};
+use bridge_core::{Answer, Bridge, Disbelief, Effect, Event, Now, Record, Rejection, Status};
 use protocol::{
     BridgeTopic, CodecError, DeviceId, DocumentKind, FleetId, Hello, Kind, Need, Outcome, Presence, Report,
     SignedFrame, Telemetry, Topics, Verdict, decode_cbor, decode_json,
@@ -45,6 +47,10 @@ pub(crate) struct Hands {
     pub(crate) library: Arc<Library>,
     /// Holds records.
     pub(crate) store: Store,
+    /// Makes it felt when a device is thrown out.
+    pub(crate) expulsion: Expulsion,
+    /// Whom the broker inside lets in.
+    pub(crate) guests: Arc<Guests>,
 }
 
 type Look = Box<dyn FnOnce(&Bridge) + Send>;
@@ -161,7 +167,7 @@ async fn advance(
     };
     let committed = step.commit(|records| {
         save(records, asked.take())?;
-        tell(records);
+        tell(hands, records);
         anyhow::Ok(())
     })?;
     // What changed nothing was asked for all the same.
@@ -182,10 +188,12 @@ fn outcome(answer: &Result<Answer, Rejection>) -> &'static str {
     }
 }
 
-/// What changed, for whoever reads the log: each line with the ids that belong to it.
-fn tell(records: &[Record]) {
+/// What changed: the broker inside hears of certificates, and whoever reads the log of everything.
+fn tell(hands: &Hands, records: &[Record]) {
     for record in records {
         match record {
+            Record::Withdrawn(w) => info!(device = %w.device, serial = w.serial, "certificate withdrawn"),
+            Record::NotWithdrawn { serial } => debug!(serial, "a withdrawn certificate has ended"),
             Record::Rollout(r) => {
                 let (confirmed, given) = (r.count(Outcome::Confirmed), r.results.len());
                 info!(rollout = r.id, stream = %r.stream, release = r.release, confirmed, given, hit = r.hit(), phase = ?r.phase, "rollout");
@@ -193,11 +201,15 @@ fn tell(records: &[Record]) {
             Record::Release(r) => {
                 info!(stream = %r.stream, release = r.release, version = r.version, bundle = %r.bundle.short(), "release known");
             }
-            Record::NoDevice { id } => info!(device = %id, "device rejected"),
             Record::Deed(deed) => debug!(who = deed.who, action = deed.action, subject = deed.subject, "audit"),
             Record::Document(d) => info!(document = ?d.document, number = d.number, "document"),
             Record::Beacons { reserved } => debug!(reserved, "numbers of beacons"),
+            Record::NoDevice { id } => {
+                hands.guests.forget(id);
+                info!(device = %id, "device rejected");
+            }
             Record::Device(d) => {
+                hands.guests.know(d);
                 debug!(device = %d.id, status = ?d.status, online = d.online, generation = d.generation, "device");
                 if let Some(alarm) = &d.alarm {
                     warn!(device = %d.id, at = alarm.at, "{}", alarm.what);
@@ -221,20 +233,16 @@ async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish) -> anyhow::R
     match hands.topics.read_up(&topic) {
         None => debug!(%topic, "a topic that means nothing here"),
         Some(from) => match understand(bridge, &from, &publish.payload) {
-            Ok(Heard::Event(event)) => {
-                if let Event::VerdictReceived(v) = event.as_ref() {
-                    info!(device = %v.device_id, stream = %v.stream, release = v.release, outcome = ?v.outcome, code = v.code, "verdict");
+            Ok(Believed { key, heard }) => {
+                if let Some((device, key)) = key {
+                    take(bridge, hands, Event::KeyUsed { device, key }).await?;
                 }
-                take(bridge, hands, *event).await?;
+                heed(bridge, hands, &topic, heard).await?;
             }
-            Ok(Heard::Telemetry(telemetry)) => {
-                // Telemetry may be lost; the bridge must not be.
-                if let Err(error) = hands.store.keep_telemetry(&telemetry).await {
-                    warn!(%topic, error = format!("{error:#}"), "telemetry was not kept");
-                }
+            Err(Doubt { why, reason }) => {
+                warn!(%topic, code = code(&reason), reason = format!("{reason:#}"), "a message was not believed");
+                take(bridge, hands, Event::MessageDisbelieved { why }).await?;
             }
-            Ok(Heard::Nothing) => {}
-            Err(reason) => warn!(%topic, code = code(&reason), %reason, "a message was not believed"),
         },
     }
     hands.speaker.acknowledge(publish);
@@ -254,82 +262,163 @@ fn code(reason: &anyhow::Error) -> Option<&'static str> {
     Some(code.as_str())
 }
 
+async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> anyhow::Result<()> {
+    match heard {
+        Heard::Event(event) => {
+            if let Event::VerdictReceived(v) = event.as_ref() {
+                info!(device = %v.device_id, stream = %v.stream, release = v.release, outcome = ?v.outcome, code = v.code, "verdict");
+            }
+            take(bridge, hands, *event).await?;
+        }
+        Heard::Telemetry(telemetry) => {
+            // Telemetry may be lost; the bridge must not be.
+            if let Err(error) = hands.store.keep_telemetry(&telemetry).await {
+                warn!(%topic, error = format!("{error:#}"), "telemetry was not kept");
+            }
+        }
+        Heard::Nothing => {}
+    }
+    Ok(())
+}
+
 enum Heard {
     Event(Box<Event>),
     Telemetry(Box<Telemetry>),
     Nothing,
 }
 
-/// Bytes of a device, checked against the key that land holds of it.
-fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> anyhow::Result<Heard> {
-    let event = match from {
+/// What a device said; and with which of its keys, where that may be news.
+struct Believed {
+    key: Option<(DeviceId, Vec<u8>)>,
+    heard: Heard,
+}
+
+impl Believed {
+    fn event(event: Event) -> Self {
+        Self { key: None, heard: Heard::Event(Box::new(event)) }
+    }
+}
+
+/// Why it was not believed.
+struct Doubt {
+    why: Disbelief,
+    reason: anyhow::Error,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Doubt {
+    fn from(reason: E) -> Self {
+        Self { why: Disbelief::Malformed, reason: reason.into() }
+    }
+}
+
+/// Bytes of a device, checked against the keys that land holds of it.
+fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> Result<Believed, Doubt> {
+    match from {
         BridgeTopic::Hello(device) => {
             let frame = SignedFrame::split(Kind::Hello, bytes)?;
             let hello: Hello = decode_cbor(frame.body)?;
             same(device, &hello.device)?;
-            // The first hello proves that it holds the key it shows; later ones must show the same.
-            let key = DeviceKey::from_spki(&hello.key)?;
-            key.verify(&SignedFrame::signed_bytes(Kind::Hello, frame.body), frame.signature)?;
+            // Whether the key that it shows is its own, the core knows.
+            let signed = SignedFrame::signed_bytes(Kind::Hello, frame.body);
+            DeviceKey::from_spki(&hello.key).and_then(|key| key.verify(&signed, frame.signature)).map_err(unsigned)?;
             let Hello { device, boot, seq, key, nonce, profile } = hello;
-            anyhow::ensure!(nonce.len() <= MAX_NONCE_BYTES, "its nonce is too long");
-            for word in [&profile.board, &profile.arch, &profile.agent] {
-                anyhow::ensure!(word.len() <= 64 && !word.contains(char::is_control), "its profile is no plain text");
+            if nonce.len() > MAX_NONCE_BYTES {
+                return Err(anyhow::anyhow!("its nonce is too long").into());
             }
-            Event::HelloReceived { device, boot, seq, key, nonce, profile }
+            for word in [&profile.board, &profile.arch, &profile.agent] {
+                if word.len() > 64 || word.contains(char::is_control) {
+                    return Err(anyhow::anyhow!("its profile is no plain text").into());
+                }
+            }
+            Ok(Believed::event(Event::HelloReceived { device, boot, seq, key, nonce, profile }))
         }
         BridgeTopic::Need(device) => {
-            let need: Need = framed(bridge, device, Kind::Need, bytes)?;
+            let (key, need): (_, Need) = framed(bridge, device, Kind::Need, bytes)?;
             same(device, &need.device)?;
             let chunks = need.digests().context("too many chunks at once")?;
             let (bundle, documents) = (Digest(need.statement), need.documents);
-            Event::ChunksNeeded { device: need.device, bundle, documents, chunks }
+            let event = Event::ChunksNeeded { device: need.device, bundle, documents, chunks };
+            Ok(Believed { key: Some(key), ..Believed::event(event) })
         }
         BridgeTopic::Telemetry(device) => {
-            let telemetry: Telemetry = framed(bridge, device, Kind::Telemetry, bytes)?;
+            let (key, telemetry): (_, Telemetry) = framed(bridge, device, Kind::Telemetry, bytes)?;
             same(device, &telemetry.device)?;
-            return Ok(Heard::Telemetry(Box::new(telemetry)));
+            Ok(Believed { key: Some(key), heard: Heard::Telemetry(Box::new(telemetry)) })
         }
         BridgeTopic::Presence(device) => {
             if bytes.is_empty() {
-                return Ok(Heard::Nothing);
+                return Ok(Believed { key: None, heard: Heard::Nothing });
             }
             let presence: Presence = decode_json(bytes, MAX_PRESENCE_BYTES)?;
-            Event::PresenceReceived { device: device.clone(), online: presence.online }
+            Ok(Believed::event(Event::PresenceReceived { device: device.clone(), online: presence.online }))
         }
         BridgeTopic::Report(device) => {
-            let report: Report = document(bridge, device, PayloadKind::Report, bytes)?;
+            if bytes.is_empty() {
+                // A retained one was cleared.
+                return Ok(Believed { key: None, heard: Heard::Nothing });
+            }
+            let (key, report): (_, Report) = document(bridge, device, PayloadKind::Report, bytes)?;
             same(device, &report.device_id)?;
-            Event::ReportReceived(Box::new(report))
+            Ok(Believed { key: Some(key), ..Believed::event(Event::ReportReceived(Box::new(report))) })
         }
         BridgeTopic::Verdict(device) => {
-            let verdict: Verdict = document(bridge, device, PayloadKind::Verdict, bytes)?;
+            let (key, verdict): (_, Verdict) = document(bridge, device, PayloadKind::Verdict, bytes)?;
             same(device, &verdict.device_id)?;
-            Event::VerdictReceived(verdict)
+            Ok(Believed { key: Some(key), ..Believed::event(Event::VerdictReceived(verdict)) })
         }
-    };
-    Ok(Heard::Event(Box::new(event)))
+    }
 }
 
-fn same(topic: &DeviceId, message: &DeviceId) -> anyhow::Result<()> {
-    anyhow::ensure!(topic == message, "the message of {message} came on the topic of {topic}");
-    Ok(())
+fn same(topic: &DeviceId, message: &DeviceId) -> Result<(), Doubt> {
+    let other = || anyhow::anyhow!("the message of {message} came on the topic of {topic}");
+    if topic == message { Ok(()) } else { Err(Doubt { why: Disbelief::Signature, reason: other() }) }
 }
 
-fn key(bridge: &Bridge, device: &DeviceId) -> anyhow::Result<DeviceKey> {
-    let known = bridge.devices().get(device).context("this device has not said hello")?;
-    anyhow::ensure!(known.status == Status::Approved, "this device was not let in");
-    Ok(DeviceKey::from_spki(&known.key)?)
+fn unsigned(refusal: trust::Refusal) -> Doubt {
+    Doubt { why: Disbelief::Signature, reason: refusal.into() }
 }
+
+/// The keys of a device that belongs to the fleet: the one that speaks for it, and the one that may soon.
+fn keys(bridge: &Bridge, device: &DeviceId) -> Result<Vec<DeviceKey>, Doubt> {
+    let doubt = |why, reason: &str| Doubt { why, reason: anyhow::anyhow!("this device {reason}") };
+    let known = bridge.devices().get(device).ok_or_else(|| doubt(Disbelief::Unknown, "was never enrolled"))?;
+    match known.status {
+        Status::Approved => {}
+        Status::Pending => return Err(doubt(Disbelief::Pending, "waits for a person's decision")),
+        Status::Revoked | Status::Retired => return Err(doubt(Disbelief::Revoked, "was thrown out")),
+    }
+    Ok(known.credentials().filter_map(|c| DeviceKey::from_spki(&c.key).ok()).collect())
+}
+
+/// Which of its keys has signed, as `verify` sees it.
+fn signer<T>(
+    bridge: &Bridge,
+    device: &DeviceId,
+    verify: impl Fn(&DeviceKey) -> Result<T, trust::Refusal>,
+) -> Result<((DeviceId, Vec<u8>), T), Doubt> {
+    let mut refused = None;
+    for key in keys(bridge, device)? {
+        match verify(&key) {
+            Ok(verified) => return Ok(((device.clone(), key.spki().to_vec()), verified)),
+            Err(refusal) => refused = refused.or(Some(refusal)),
+        }
+    }
+    let none = || trust::Refusal::new(trust::Code::KeyId, "this device has no key");
+    Err(unsigned(refused.unwrap_or_else(none)))
+}
+
+type Signed<T> = ((DeviceId, Vec<u8>), T);
 
 fn framed<T: serde::de::DeserializeOwned>(
     bridge: &Bridge,
     device: &DeviceId,
     kind: Kind,
     bytes: &[u8],
-) -> anyhow::Result<T> {
+) -> Result<Signed<T>, Doubt> {
     let frame = SignedFrame::split(kind, bytes)?;
-    key(bridge, device)?.verify(&SignedFrame::signed_bytes(kind, frame.body), frame.signature)?;
-    Ok(decode_cbor(frame.body)?)
+    let signed = SignedFrame::signed_bytes(kind, frame.body);
+    let (key, ()) = signer(bridge, device, |key| key.verify(&signed, frame.signature))?;
+    Ok((key, decode_cbor(frame.body)?))
 }
 
 fn document<T: serde::de::DeserializeOwned>(
@@ -337,9 +426,9 @@ fn document<T: serde::de::DeserializeOwned>(
     device: &DeviceId,
     kind: PayloadKind,
     bytes: &[u8],
-) -> anyhow::Result<T> {
-    let payload = verify_device_document(kind, &key(bridge, device)?, bytes)?;
-    Ok(decode_json(&payload, MAX_DOCUMENT_BYTES)?)
+) -> Result<Signed<T>, Doubt> {
+    let (key, payload) = signer(bridge, device, |key| verify_device_document(kind, key, bytes))?;
+    Ok((key, decode_json(&payload, MAX_DOCUMENT_BYTES)?))
 }
 
 impl Hands {
@@ -381,6 +470,13 @@ impl Hands {
                 self.speaker.ask(Job::Repeat { bundle, documents, chunks })
             }
             Effect::ClearChunks { bundle } => self.speaker.ask(Job::Clear(bundle)),
+            Effect::ClearDevice { device } => {
+                let up = [BridgeTopic::Report(device.clone()), BridgeTopic::Presence(device.clone())];
+                self.speaker.publish(self.topics.assignment(&device), Vec::new());
+                up.iter().for_each(|topic| self.speaker.publish(self.topics.upstream(topic), Vec::new()));
+            }
+            Effect::PublishWithdrawn(withdrawn) => self.expulsion.list(withdrawn),
+            Effect::EndSession { device } => self.expulsion.end(device),
         }
     }
 }

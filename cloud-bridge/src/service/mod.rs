@@ -5,28 +5,36 @@
 
 mod config;
 mod driver;
+mod expulsion;
 mod http;
 mod library;
+pub(crate) mod mosquitto;
 mod mqtt;
 mod pen;
 mod speaker;
 mod store;
+mod tls;
 
-pub(crate) use config::{BridgeConfig, default_broker_listen, default_listen, starter};
-pub(crate) use http::view;
+pub(crate) use config::{BridgeConfig, Doorsteps, starter};
+pub(crate) use http::{tokens, view};
 
-use crate::broker::{Broker, BrokerConfig};
+use crate::broker::{Broker, BrokerConfig, Guests};
+use crate::certificates::Issuer;
 use crate::fault::Fault;
 use anyhow::Context;
+use bridge_core::Record;
 use config::BrokerChoice;
+use expulsion::Expulsion;
 use library::Library;
 use pen::Pen;
 use protocol::Topics;
 use speaker::Speaker;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
+use tokens::Invitation;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
@@ -59,7 +67,15 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let store = Store::open(&config.data, config.fleet.as_str()).await?;
     store.admit(&config.data.join(ADMIN_TOKEN)).await?;
     let library = Arc::new(Library::open(&config.data, root)?);
-    let (broker, address) = start_broker(&config).await?;
+    let issuer = Arc::new(Issuer::open(&config.fleet, &config.devices_cert, &config.devices_key)?);
+    let guests = Arc::new(Guests::default());
+    // Before anybody can knock: a device that is refused once stays away for a minute.
+    for record in store.records().await? {
+        if let Record::Device(device) = record {
+            guests.know(&device);
+        }
+    }
+    let (broker, address) = start_broker(&config, guests.clone()).await?;
 
     let mqtt::Wire { client, inbound, mut listens } = mqtt::connect(&config, &address, &Topics::new(&config.fleet))?;
     let hands = driver::Hands {
@@ -68,15 +84,19 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
         pen: pen.clone(),
         library: library.clone(),
         store: store.clone(),
+        expulsion: Expulsion::start(&config, &address, issuer.clone(), guests.clone()),
+        guests,
     };
     let (driver, driving) = driver::start(config.fleet.clone(), root_bytes, hands, inbound).await?;
-    let doors = http::Doors { driver, library, pen, store: store.clone(), strangers: Arc::default() };
-    let (api, serving) = http::start(&config, doors).await?;
+    let listener = http::listen(config.listen)?;
+    let invitation = invitation(&config, listener.local_addr()?, &address);
+    let doors = http::Doors::new(driver, library, store.clone(), pen, issuer, invitation);
+    let (api, serving) = http::start(&config, listener, doors).await?;
     let retention = tokio::spawn(store.clone().forget_regularly(config.telemetry_days));
 
     // Another broker may be away for long; the one inside answers at once, and then no hello is lost.
     let _ = tokio::time::timeout(LISTEN_PATIENCE, listens.wait_for(|listens| *listens)).await;
-    let addresses = Addresses { api: format!("https://{api}"), broker: address };
+    let addresses = Addresses { api: format!("https://{}", reachable(api)), broker: address };
     write_addresses(&config.data, &addresses)?;
     info!(api = addresses.api, broker = addresses.broker, fleet = %config.fleet, "the bridge is up");
 
@@ -99,16 +119,46 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
 }
 
 /// The broker in this process, or the address of another.
-async fn start_broker(config: &BridgeConfig) -> anyhow::Result<(Option<Broker>, String)> {
+async fn start_broker(config: &BridgeConfig, guests: Arc<Guests>) -> anyhow::Result<(Option<Broker>, String)> {
     match &config.broker {
         BrokerChoice::Elsewhere(url) => Ok((None, url.clone())),
         BrokerChoice::Here(listen) => {
-            let settings = BrokerConfig::new(*listen, config.tls_cert.clone(), config.tls_key.clone());
-            let broker = Broker::start(settings).await?;
-            let address = format!("mqtts://{}", broker.address());
+            let broker = Broker::start(BrokerConfig {
+                listen: *listen,
+                cert: config.tls_cert.clone(),
+                key: config.tls_key.clone(),
+                clients: config.devices_cert.clone(),
+                fleet: config.fleet.clone(),
+                guests,
+                max_sessions: BrokerConfig::SESSIONS,
+                max_retained: BrokerConfig::RETAINED,
+            });
+            let broker = broker.await?;
+            let address = format!("mqtts://{}", reachable(broker.address()));
             Ok((Some(broker), address))
         }
     }
+}
+
+/// What devices are told: what the configuration says, or where things are on this machine.
+fn invitation(config: &BridgeConfig, api: SocketAddr, broker: &str) -> Invitation {
+    Invitation {
+        fleet: config.fleet.clone(),
+        bridge: config.api_url.clone().unwrap_or_else(|| format!("https://{}", reachable(api))),
+        broker: config.broker_url.clone().unwrap_or_else(|| broker.to_owned()),
+        ca: config.ca.clone(),
+        root: config.root_path().to_owned(),
+    }
+}
+
+/// An address to connect to: what listens everywhere is found on loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        IpAddr::V4(_) | IpAddr::V6(_) => {}
+    }
+    address
 }
 
 fn write_addresses(data: &Path, addresses: &Addresses) -> anyhow::Result<()> {

@@ -4,21 +4,18 @@
 //! after it was saved; the polling task itself never waits for the driver's requests.
 
 use super::config::BridgeConfig;
+use super::tls;
 use crate::fault::Fault;
-use anyhow::Context;
-use protocol::{MAX_PACKET_BYTES, Topics};
+use protocol::{BRIDGE_NAME, MAX_PACKET_BYTES, Topics};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
-use rustls::pki_types::{CertificateDer, pem::PemObject};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-/// The bridge's client id within its fleet.
-const CLIENT_ID: &str = "petrel-bridge";
 /// Seconds that the broker keeps what devices say while the bridge is away.
 const SESSION_SECONDS: u32 = 24 * 3_600;
 /// Messages on their way from the broker to the driver: the broker sends no more until they are acknowledged.
@@ -59,8 +56,10 @@ struct Line {
 /// Opens the session; the connection is made, and made again, in the background.
 pub(crate) fn connect(config: &BridgeConfig, address: &str, topics: &Topics) -> anyhow::Result<Wire> {
     let (host, port) = parse(address)?;
-    let mut options = MqttOptions::new(format!("{CLIENT_ID}-{}", config.fleet), host, port);
-    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls(config)?))));
+    let tls = tls::client(&config.ca, tls::chain(&config.client_cert)?, tls::key(&config.client_key)?)?;
+    // Brokers bind the client id to the name in the certificate.
+    let mut options = MqttOptions::new(BRIDGE_NAME, host, port);
+    options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls))));
     options.set_keep_alive(Duration::from_secs(20));
     options.set_clean_start(false);
     options.set_manual_acks(true);
@@ -82,7 +81,7 @@ pub(crate) fn connect(config: &BridgeConfig, address: &str, topics: &Topics) -> 
 }
 
 /// `mqtts://host:port`
-fn parse(address: &str) -> anyhow::Result<(String, u16)> {
+pub(crate) fn parse(address: &str) -> anyhow::Result<(String, u16)> {
     let fault = || {
         Fault::new(format!("`{address}` is no broker that the bridge can use"))
             .remedy("give one with TLS, such as mqtts://broker.example:8883")
@@ -92,15 +91,6 @@ fn parse(address: &str) -> anyhow::Result<(String, u16)> {
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = port.parse().ok().filter(|_| !host.is_empty()).ok_or_else(fault)?;
     Ok((host.to_owned(), port))
-}
-
-/// Only the fleet's own authority counts.
-fn tls(config: &BridgeConfig) -> anyhow::Result<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    let ca =
-        CertificateDer::from_pem_file(&config.ca).with_context(|| format!("cannot read {}", config.ca.display()))?;
-    roots.add(ca).with_context(|| format!("{} is no certificate authority", config.ca.display()))?;
-    Ok(rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }
 
 impl Line {

@@ -1,6 +1,9 @@
 //! What land keeps: one SQLite file in WAL mode, synced before anything is acknowledged.
 
 pub(crate) mod audit;
+mod tokens;
+
+pub(crate) use tokens::{Kept, NoEntry};
 
 use crate::fault::Fault;
 use anyhow::Context;
@@ -79,7 +82,9 @@ impl Store {
             | Record::Release(_)
             | Record::Rollout(_)
             | Record::Document(_)
-            | Record::Beacons { .. } => None,
+            | Record::Beacons { .. }
+            | Record::Withdrawn(_)
+            | Record::NotWithdrawn { .. } => None,
         });
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         self.add(&mut transaction, asked.into_iter().chain(decided)).await?;
@@ -176,14 +181,19 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
             ("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
         }
         Record::Beacons { .. } => ("beacons", String::new()),
+        Record::Withdrawn(withdrawn) => ("withdrawn", withdrawn.serial.clone()),
+        Record::NotWithdrawn { serial } => ("withdrawn", serial.clone()),
     };
     let query = match record {
-        Record::NoDevice { .. } => sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key),
+        Record::NoDevice { .. } | Record::NotWithdrawn { .. } => {
+            sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key)
+        }
         Record::Device(_)
         | Record::Release(_)
         | Record::Rollout(_)
         | Record::Document(_)
         | Record::Beacons { .. }
+        | Record::Withdrawn(_)
         | Record::Deed(_) => {
             sqlx::query("INSERT INTO record VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")
                 .bind(kind)
@@ -194,3 +204,6 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
     query.execute(connection).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

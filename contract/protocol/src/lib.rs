@@ -4,15 +4,22 @@
 //! (that is `trust`): signed documents pass through here as opaque bytes, digests as 32 raw bytes.
 //! There is no network, no clock and no key here.
 
+mod access;
 mod chunk;
 mod codec;
+mod enrol;
 mod message;
 mod name;
 mod report;
 mod topic;
 
+pub use access::is_bridge;
 pub use chunk::{CHUNK_BYTES, ChunkSpan, chunks_in, spans};
 pub use codec::{CodecError, Kind, SIGNATURE_BYTES, SignedFrame, decode_cbor, decode_json, encode_cbor, encode_json};
+pub use enrol::{
+    BRIDGE_NAME, ENROL_PATH, EnrolRequest, Enrolled, Exchanged, JoinFile, JoinToken, MAX_ENROL_BYTES,
+    MAX_ENROLLED_BYTES, MAX_JOIN_BYTES, Problem, RENEW_PATH, RETURN_PATH, RenewRequest, ReturnRequest,
+};
 pub use message::{
     Hello, HexDigest, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer, Presence, Profile, StreamTelemetry, Telemetry,
 };

@@ -65,6 +65,11 @@ impl Topics {
         Self { root: format!("petrel/v1/{fleet}/") }
     }
 
+    /// What every topic begins with.
+    pub(crate) fn base(&self) -> &str {
+        &self.root
+    }
+
     /// `d/<device>/down/assignment`
     pub fn assignment(&self, device: &DeviceId) -> String {
         format!("{}d/{device}/down/assignment", self.root)

@@ -52,6 +52,12 @@ fn every_message() -> Vec<Golden> {
         golden(&samples::offer()),
         golden(&samples::report()),
         golden(&samples::verdict()),
+        golden(&samples::join()),
+        golden(&samples::enrol()),
+        golden(&samples::renew()),
+        golden(&samples::re_enrol()),
+        golden(&samples::enrolled()),
+        golden(&samples::problem()),
     ]
 }
 

@@ -217,7 +217,12 @@ impl Checks {
                 }
                 Record::NoDevice { id } => drop(self.land.remove(&id)),
                 Record::Rollout(rollout) => moved.push(*rollout),
-                Record::Release(_) | Record::Document(_) | Record::Beacons { .. } | Record::Deed(_) => {}
+                Record::Release(_)
+                | Record::Document(_)
+                | Record::Beacons { .. }
+                | Record::Deed(_)
+                | Record::Withdrawn(_)
+                | Record::NotWithdrawn { .. } => {}
             }
         }
         for rollout in moved {

@@ -9,8 +9,8 @@ use super::faults::{Crash, Faults};
 use super::scenario::{Ask, DEVICES, MINUTE, Millis, SECOND};
 use super::world::{Happening, World};
 use crate::signer::FLEET;
-use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection, Status};
-use protocol::{DeviceId, DocumentKind};
+use bridge_core::{Answer, Bridge, Credential, Effect, Event, Now, Record, Rejection, Status};
+use protocol::{DeviceId, DocumentKind, Profile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use trust::Digest;
@@ -47,11 +47,23 @@ enum Row {
     Rollout(u64),
     Document(DocumentKind, u64),
     Beacons,
+    Withdrawn(String),
 }
 
 /// The device of that name.
 pub(super) fn index(id: &DeviceId) -> usize {
     id.as_str().trim_start_matches("d-").parse().expect("devices are called d-NN")
+}
+
+/// What a device enrols with: its number is its key.
+fn credential(device: usize) -> Credential {
+    let key = vec![u8::try_from(device).expect("few devices")];
+    let serial = format!("{device:02x}");
+    Credential { certificate: Digest::of(&key), key, serial, until: Millis::MAX }
+}
+
+fn profile() -> Profile {
+    Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() }
 }
 
 impl World {
@@ -158,6 +170,10 @@ impl World {
             Record::Deed(_) => {}
             Record::Document(d) => drop(self.land.rows.insert(Row::Document(d.document, d.slot()), bytes)),
             Record::Beacons { .. } => drop(self.land.rows.insert(Row::Beacons, bytes)),
+            Record::Withdrawn(withdrawn) => {
+                drop(self.land.rows.insert(Row::Withdrawn(withdrawn.serial.clone()), bytes));
+            }
+            Record::NotWithdrawn { serial } => drop(self.land.rows.remove(&Row::Withdrawn(serial.clone()))),
         }
     }
 
@@ -222,6 +238,8 @@ impl World {
                     self.send(Topic::Chunk(Digest::of(file)), Payload::Empty, true);
                 }
             }
+            // Nobody leaves this fleet; its broker knows no certificates.
+            Effect::ClearDevice { .. } | Effect::EndSession { .. } | Effect::PublishWithdrawn(_) => {}
         }
     }
 
@@ -261,8 +279,7 @@ impl World {
         let name = |device: usize| self.scenario.names[device].clone();
         let event = match (message.topic, message.payload) {
             (Topic::Hello(device), Payload::Hello { boot, seq, nonce, profile }) => {
-                let key = vec![u8::try_from(device).expect("few devices")];
-                Event::HelloReceived { device: name(device), boot, seq, key, nonce, profile }
+                Event::HelloReceived { device: name(device), boot, seq, key: credential(device).key, nonce, profile }
             }
             (Topic::Need(device), Payload::Need { bundle, documents, chunks }) => {
                 let chunks = chunks.into_iter().map(|c| c.0).collect();
@@ -279,18 +296,18 @@ impl World {
         if let (Some(_), Some(queued)) = (&answer, queued) {
             self.after(1..100, Happening::Done { link, queued });
         }
-        if let (Some(_), Topic::Hello(device)) = (answer, message.topic) {
-            let known = self.land.process.as_ref().and_then(|p| p.bridge.devices().get(&self.scenario.names[device]));
-            if known.is_some_and(|d| d.status == Status::Pending) {
-                self.after(SECOND..5 * SECOND, Happening::Asked(Ask::Approve(device)));
-            }
-        }
         Ok(())
     }
 
     /// A person asks; whoever gets no answer, or is told to wait, asks again.
     pub(super) fn ask(&mut self, ask: Ask) -> Result<(), Violation> {
         let event = match ask.clone() {
+            Ask::Enrol(device) => Event::DeviceEnrolled {
+                device: self.scenario.names[device].clone(),
+                credential: credential(device),
+                profile: profile(),
+                approved: device % 2 == 0,
+            },
             Ask::Approve(device) => Event::DeviceApproved { device: self.scenario.names[device].clone() },
             Ask::Document(kind, bytes) => Event::DocumentPushed { kind, bytes },
             Ask::Push(bundle) => Event::ReleasePushed(self.library.bundles[&bundle].released()),
@@ -298,6 +315,14 @@ impl World {
         };
         let answer = self.tell_land(event)?;
         self.note(|| format!("land answers {answer:?}"));
+        if let (Some(Ok(_)), Ask::Enrol(device)) = (&answer, &ask) {
+            // No broker takes a device that has no certificate yet.
+            self.after(0..20 * SECOND, Happening::DeviceStarts { device: *device });
+            let known = self.bridge().and_then(|b| b.devices().get(&self.scenario.names[*device]));
+            if known.is_some_and(|d| d.status == Status::Pending) {
+                self.after(SECOND..5 * SECOND, Happening::Asked(Ask::Approve(*device)));
+            }
+        }
         match answer {
             Some(Ok(_) | Err(Rejection::Invalid(_) | Rejection::Refused(_))) => {}
             Some(Err(Rejection::Conflict(_) | Rejection::NotFound(_))) | None => {

@@ -75,7 +75,9 @@ pub(super) struct Quality {
 /// What a person does.
 #[derive(Debug, Clone)]
 pub(super) enum Ask {
-    /// Lets a device in.
+    /// Lets a device enrol.
+    Enrol(usize),
+    /// Lets a device in that waits.
     Approve(usize),
     /// Brings a root or a revocation.
     Document(DocumentKind, Vec<u8>),

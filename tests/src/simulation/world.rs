@@ -110,8 +110,7 @@ impl World {
         };
         world.at(0, Happening::LandStarts);
         for device in 0..DEVICES {
-            let start = world.rng.u64(..20 * SECOND);
-            world.at(start, Happening::DeviceStarts { device });
+            world.after(0..20 * SECOND, Happening::Asked(Ask::Enrol(device)));
         }
         for (at, ask) in std::mem::take(&mut world.scenario.asks) {
             world.at(at, Happening::Asked(ask));

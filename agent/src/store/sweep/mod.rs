@@ -124,7 +124,7 @@ fn ended_well(device: &Device, flow: &Flow) -> Result<(), Broken> {
     }
     let mut needed: Vec<String> = active.iter().chain(&previous).map(|bundle| format!("bundles/{bundle}")).collect();
     needed.sort();
-    active.iter().chain(&previous).try_for_each(|bundle| whole(&device.disk, *bundle))?;
+    active.iter().chain(&previous).try_for_each(|bundle| device.whole(*bundle))?;
     let files = device.disk.world().files();
     let mut folders: Vec<String> = files.keys().filter_map(|path| bundle_folder(path)).collect();
     folders.dedup();

@@ -111,14 +111,12 @@ fn init(new: &NewFleet, dir: PathBuf, out: &Out) -> anyhow::Result<()> {
         "fleet {} has its root, version {}, until {}\n{waits}\n\
          Next:\n{signing}\
          \x20 the bridge  petrel bridge --config {}\n\
-         \x20 devices     take {} and {}; agent.toml is a configuration for a first one\n\
-         \x20 a safe      takes keys/root.pem, keys/revocation.pem and keys/breakglass.pem: move them off this machine",
+         \x20 devices     petrel devices token new DEVICE --out DEVICE.join, when the bridge runs and you are logged in\n\
+         \x20 a safe      takes keys/root.pem, keys/revocation.pem, keys/breakglass.pem and tls/ca.key: move them off this machine",
         made.root.fleet,
         made.root.version,
         made.root.expires,
         at("bridge.toml"),
-        at("root.json"),
-        at("tls/ca.pem"),
     );
     out.result(&machine, people)
 }

@@ -6,7 +6,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use trust::{Envelope, Signature, pae};
 
-/// A bridge that let `rpi-1` in, and that device's key.
+/// A bridge in whose fleet `rpi-1` is, and that device's key.
 struct Bench {
     bridge: Bridge,
     topics: Topics,
@@ -23,12 +23,12 @@ impl Bench {
         let profile =
             Profile { board: "rpi4".into(), arch: "aarch64".into(), cores: 4, ram_mb: 1_024, agent: "0.1.0".into() };
         let mut bridge = Bridge::restore("demo".parse().unwrap(), []).unwrap();
-        let (device, nonce): (DeviceId, _) = ("rpi-1".parse().unwrap(), "5d0c".into());
-        let hello = Event::HelloReceived { device: device.clone(), boot: 1, seq: 1, key: spki, nonce, profile };
-        for event in [hello, Event::DeviceApproved { device }] {
-            let committed = bridge.step(Now { unix: 1_700_000_000_000 }, event).commit(|_| anyhow::Ok(())).unwrap();
-            committed.answer.unwrap();
-        }
+        let device = "rpi-1".parse().unwrap();
+        let (certificate, serial) = (Digest::of(&spki), "5d0c".to_owned());
+        let credential = bridge_core::Credential { key: spki, serial, certificate, until: u64::MAX };
+        let enrolled = Event::DeviceEnrolled { device, credential, profile, approved: true };
+        let step = bridge.step(Now { unix: 1_700_000_000_000 }, enrolled);
+        step.commit(|_| anyhow::Ok(())).unwrap().answer.unwrap();
         Self { bridge, topics: Topics::new(&"demo".parse().unwrap()), pair, rng }
     }
 
@@ -56,7 +56,8 @@ impl Bench {
     }
 
     fn hear(&self, topic: &str, bytes: &[u8]) -> Option<anyhow::Result<Heard>> {
-        Some(understand(&self.bridge, &self.topics.read_up(topic)?, bytes))
+        let heard = understand(&self.bridge, &self.topics.read_up(topic)?, bytes);
+        Some(heard.map(|believed| believed.heard).map_err(|doubt| doubt.reason))
     }
 }
 
@@ -71,6 +72,12 @@ fn honest(leaf: &str) -> Vec<u8> {
         "verdict" => include_bytes!("../../../../contract/protocol/tests/golden/verdict.json").trim_ascii().to_vec(),
         _ => b"{\"boot\":3,\"online\":true}".to_vec(),
     }
+}
+
+/// The topic of what the device `rpi-NUMBER` says.
+fn said(number: u8, leaf: &str) -> String {
+    let everything = Topics::new(&"demo".parse().unwrap()).everything();
+    everything.replace('#', &format!("d/rpi-{number}/up/{leaf}"))
 }
 
 const LEAVES: [&str; 6] = ["hello", "need", "telemetry", "report", "verdict", "presence"];
@@ -93,7 +100,7 @@ fn no_bytes_break_the_reader_of_what_devices_say() {
             }
         }
         let bytes = if dice.bool() { bench.signed(leaf, &body) } else { body };
-        let topic = format!("petrel/v1/demo/d/rpi-{}/up/{leaf}", dice.u8(1..3));
+        let topic = said(dice.u8(1..3), leaf);
         match bench.hear(&topic, &bytes) {
             Some(Ok(Heard::Event(event))) => {
                 let known = !topic.contains("rpi-2") || matches!(*event, Event::PresenceReceived { .. });
@@ -115,12 +122,12 @@ fn another_version_is_named() {
     for leaf in ["hello", "need", "telemetry"] {
         let mut bytes = bench.signed(leaf, &honest(leaf));
         bytes[0] = 2;
-        let error = bench.hear(&format!("petrel/v1/demo/d/rpi-1/up/{leaf}"), &bytes).unwrap().err().unwrap();
+        let error = bench.hear(&said(1, leaf), &bytes).unwrap().err().unwrap();
         assert_eq!(code(&error), Some("E_VERSION"), "{leaf}: {error}");
     }
     for leaf in ["report", "verdict"] {
         let body = String::from_utf8(honest(leaf)).unwrap().replacen("\"spec\":1", "\"spec\":2", 1);
-        let error = bench.hear(&format!("petrel/v1/demo/d/rpi-1/up/{leaf}"), &bench.signed(leaf, body.as_bytes()));
+        let error = bench.hear(&said(1, leaf), &bench.signed(leaf, body.as_bytes()));
         let error = error.unwrap().err().unwrap();
         assert_eq!(code(&error), Some("E_VERSION"), "{leaf}: {error}");
     }

@@ -55,6 +55,32 @@ pub(super) async fn reject(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Throw a device out: its certificate counts no more, its session ends, its name stays taken
+#[utoipa::path(post, path = "/api/v1/devices/{id}/revoke", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn revoke(
+    State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let device = id.parse().map_err(Problem::invalid)?;
+    doors.request(&asked, "device.revoke", &id, Event::DeviceRevoked { device }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Take a device out of the fleet and free its name
+#[utoipa::path(post, path = "/api/v1/devices/{id}/retire", params(("id" = String, Path)),
+    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn retire(
+    State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let device = id.parse().map_err(Problem::invalid)?;
+    doors.request(&asked, "device.retire", &id, Event::DeviceRetired { device }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 #[derive(Debug, Deserialize, IntoParams)]
 pub(super) struct Latest {
     /// How many of the latest messages, 1 to 1,000.

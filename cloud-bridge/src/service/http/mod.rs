@@ -6,9 +6,12 @@ pub(crate) mod audit;
 mod bundles;
 mod devices;
 mod documents;
+mod enrol;
+mod limiter;
 mod problem;
 mod rollouts;
 mod status;
+pub(crate) mod tokens;
 pub(crate) mod view;
 
 use super::config::BridgeConfig;
@@ -16,6 +19,8 @@ use super::driver::Driver;
 use super::library::Library;
 use super::pen::Pen;
 use super::store::Store;
+use super::tls;
+use crate::certificates::Issuer;
 use crate::fault::Fault;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -23,10 +28,13 @@ use axum::middleware;
 use axum::routing::get;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use limiter::Limiter;
 use problem::Problem;
+use protocol::MAX_ENROL_BYTES;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
+use tokens::Invitation;
 use tokio::task::JoinHandle;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -38,7 +46,7 @@ const MAX_BODY_BYTES: usize = 256 * 1024;
 const GRACE: Duration = Duration::from_secs(3);
 
 /// What the handlers work with.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Doors {
     /// The core.
     pub(crate) driver: Driver,
@@ -50,6 +58,27 @@ pub(crate) struct Doors {
     pub(crate) pen: Arc<Pen>,
     /// How many lines of the audit log strangers may cause.
     pub(crate) strangers: audit::Strangers,
+    /// Signs devices' certificates.
+    pub(crate) issuer: Arc<Issuer>,
+    /// What join files say.
+    pub(crate) invitation: Arc<Invitation>,
+    /// How often strangers may knock.
+    limiter: Arc<Limiter>,
+}
+
+impl Doors {
+    /// With everything behind them.
+    pub(crate) fn new(
+        driver: Driver,
+        library: Arc<Library>,
+        store: Store,
+        pen: Arc<Pen>,
+        issuer: Arc<Issuer>,
+        invitation: Invitation,
+    ) -> Self {
+        let (invitation, limiter) = (Arc::new(invitation), Arc::new(Limiter::new()));
+        Self { driver, library, store, pen, strangers: Arc::default(), issuer, invitation, limiter }
+    }
 }
 
 /// The running API.
@@ -70,11 +99,17 @@ impl Serving {
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Petrel bridge",
-    description = "Devices, releases and rollouts of one fleet. Every request but `/healthz` and this document carries `Authorization: Bearer <token>`."
+    description = "Devices, releases and rollouts of one fleet. Every request but `/healthz`, this document and what devices ask (enrol, renew, re-enrol) carries `Authorization: Bearer <token>`."
 ))]
 struct Document;
 
-/// Every route and the document that describes them.
+/// What devices ask: each request proves by itself who sends it.
+fn open_routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
+    let routes = OpenApiRouter::new().routes(routes!(enrol::enrol));
+    routes.routes(routes!(enrol::renew)).routes(routes!(enrol::re_enrol)).split_for_parts()
+}
+
+/// What people ask, and the document that describes every route.
 fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(status::status))
@@ -82,8 +117,12 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(devices::show))
         .routes(routes!(devices::approve))
         .routes(routes!(devices::reject))
+        .routes(routes!(devices::revoke))
+        .routes(routes!(devices::retire))
         .routes(routes!(devices::telemetry))
         .routes(routes!(documents::list, documents::publish))
+        .routes(routes!(tokens::list, tokens::make))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(bundles::list))
         .routes(routes!(bundles::push))
         .routes(routes!(rollouts::list))
@@ -94,14 +133,37 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .split_for_parts()
 }
 
+/// Takes the address.
+///
+/// # Errors
+/// When it is not free.
+pub(crate) fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let unusable = |e: std::io::Error| {
+        Fault::new(format!("the REST API cannot listen on {address}"))
+            .because(e)
+            .remedy("is another bridge running? Set `listen` to a free port")
+    };
+    let listener = TcpListener::bind(address).map_err(unusable)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
 /// Starts the API; returns where it listens.
-pub(crate) async fn start(config: &BridgeConfig, doors: Doors) -> anyhow::Result<(SocketAddr, Serving)> {
-    let (api, document) = routes();
+pub(crate) async fn start(
+    config: &BridgeConfig,
+    listener: TcpListener,
+    doors: Doors,
+) -> anyhow::Result<(SocketAddr, Serving)> {
+    let (api, mut document) = routes();
+    let (open, described) = open_routes();
+    document.merge(described);
     let document = document.to_pretty_json()?;
+    let open = open.layer(DefaultBodyLimit::max(MAX_ENROL_BYTES));
     let guarded = api
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .route_layer(middleware::from_fn_with_state(doors.clone(), audit::guard));
     let app = guarded
+        .merge(open)
         .route("/healthz", get(async || "ok\n"))
         .route(
             "/api/v1/openapi.json",
@@ -110,22 +172,11 @@ pub(crate) async fn start(config: &BridgeConfig, doors: Doors) -> anyhow::Result
         .fallback(async || Problem::not_found("no such route: see /api/v1/openapi.json".into()))
         .with_state(doors);
 
-    let unusable = |e: std::io::Error| {
-        Fault::new(format!("the REST API cannot listen on {}", config.listen))
-            .because(e)
-            .remedy("is another bridge running? Set `listen` to a free port")
-    };
-    let listener = TcpListener::bind(config.listen).map_err(unusable)?;
-    listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let tls = RustlsConfig::from_pem_chain_file(&config.tls_cert, &config.tls_key).await.map_err(|e| {
-        Fault::new(format!("cannot use {} with {}", config.tls_cert.display(), config.tls_key.display()))
-            .because(e)
-            .remedy("give the certificate and key that `petrel root init` wrote")
-    })?;
+    let tls = RustlsConfig::from_config(tls::server(config)?);
     let handle = Handle::new();
     let server = axum_server::from_tcp_rustls(listener, tls)?.handle(handle.clone());
-    let task = tokio::spawn(server.serve(app.into_make_service()));
+    let task = tokio::spawn(server.serve(app.into_make_service_with_connect_info::<SocketAddr>()));
     Ok((address, Serving { handle, task }))
 }
 
@@ -135,9 +186,18 @@ mod tests {
 
     #[test]
     fn the_document_describes_every_route() {
-        let (_, document) = routes();
+        let (_, mut document) = routes();
+        document.merge(open_routes().1);
         let paths: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
-        for path in ["/api/v1/devices", "/api/v1/rollouts/{id}", "/api/v1/bundles/{digest}", "/api/v1/status"] {
+        for path in [
+            protocol::ENROL_PATH,
+            protocol::RENEW_PATH,
+            protocol::RETURN_PATH,
+            "/api/v1/devices",
+            "/api/v1/rollouts/{id}",
+            "/api/v1/bundles/{digest}",
+            "/api/v1/status",
+        ] {
             assert!(paths.contains(&path), "{path} is not in {paths:?}");
         }
     }

@@ -1,10 +1,12 @@
 //! Errors as RFC 9457 problem details: a status, a stable code, words for a person.
 
+use crate::service::store::NoEntry;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bridge_core::Rejection;
+use protocol::DeviceId;
 use serde::{Deserialize, Serialize};
 use trust::Refusal;
 use utoipa::ToSchema;
@@ -37,6 +39,49 @@ impl Problem {
     /// Nobody we know asks.
     pub(crate) fn unauthorised(detail: &str) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorised", detail.to_owned())
+    }
+
+    /// Nobody whom we let in asks: a code of its own says why.
+    pub(crate) fn refused(code: &str, detail: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, code, detail.to_owned())
+    }
+
+    /// Somebody known asks, who may not.
+    pub(crate) fn forbidden(code: &str, detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, detail.to_owned())
+    }
+
+    /// What a device sent is not what it should be.
+    pub(crate) fn bad(code: &str, detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, detail.to_owned())
+    }
+
+    /// A token lets nobody in.
+    pub(crate) fn no_entry(why: NoEntry) -> Self {
+        let code = match why {
+            NoEntry::Unknown => "token_unknown",
+            NoEntry::Expired => "token_expired",
+            NoEntry::Used => "token_used",
+            NoEntry::OtherDevice => "token_other_device",
+        };
+        Self::refused(code, &why.to_string())
+    }
+
+    /// Somebody else has the name.
+    pub(crate) fn name_taken(why: &Rejection) -> Self {
+        Self::new(StatusCode::CONFLICT, "name_taken", why.to_string())
+    }
+
+    /// A token for a name that somebody has.
+    pub(crate) fn taken(device: &DeviceId) -> Self {
+        let detail = format!("device `{device}` is enrolled already: retire it first, or choose another name");
+        Self::new(StatusCode::CONFLICT, "name_taken", detail)
+    }
+
+    /// Too many have asked in vain.
+    pub(crate) fn too_often() -> Self {
+        let detail = "too many requests in the last minute: wait one";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_often", detail.into())
     }
 
     /// The request makes no sense.

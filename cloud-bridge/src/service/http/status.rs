@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::view::StatusView;
 use axum::Json;
 use axum::extract::State;
-use bridge_core::{Bridge, Status};
+use bridge_core::{Bridge, Disbelief, Status};
 
 /// How the fleet is doing
 #[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = StatusView), (status = 401, body = Problem)))]
@@ -19,7 +19,19 @@ pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView
             pending: of(Status::Pending).count() as u64,
             releases: bridge.releases().len() as u64,
             rolling: bridge.rollouts().values().filter(|r| r.wave().is_some()).count() as u64,
+            disbelieved: bridge.disbelieved().iter().map(|(why, count)| (word(*why).into(), *count)).collect(),
         }
     };
     Ok(Json(doors.driver.look(count).await?))
+}
+
+fn word(why: Disbelief) -> &'static str {
+    match why {
+        Disbelief::Unknown => "unknown",
+        Disbelief::Pending => "pending",
+        Disbelief::Revoked => "revoked",
+        Disbelief::Signature => "signature",
+        Disbelief::Malformed => "malformed",
+        Disbelief::Replayed => "replayed",
+    }
 }

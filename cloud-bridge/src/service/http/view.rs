@@ -1,9 +1,10 @@
 //! What the API shows: the core's records as people and machines read them.
 
 use bridge_core::audit::Line;
-use bridge_core::{Device, Phase, Release, Rollout, Status, StoredDocument};
+use bridge_core::{Device, Phase, Release, Rollout, StoredDocument};
 use protocol::{ClockState, DocumentKind, Outcome, Running, Standing, StreamReport, Telemetry};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// A list.
@@ -50,7 +51,7 @@ impl From<Line> for LineView {
 pub(crate) struct DeviceView {
     /// Its name.
     pub(crate) id: String,
-    /// `pending` or `approved`.
+    /// `pending`, `approved`, `revoked` or `retired`.
     pub(crate) status: String,
     /// Whether the broker sees it.
     pub(crate) online: bool,
@@ -58,6 +59,8 @@ pub(crate) struct DeviceView {
     pub(crate) last_seen: u64,
     /// SHA-256 of its public key, to be compared with what `petrel-agent status` shows.
     pub(crate) key_id: String,
+    /// When its certificate ends, in milliseconds since 1970.
+    pub(crate) certificate_until: u64,
     /// The firmware profile's name.
     pub(crate) board: String,
     /// `x86_64`, `aarch64`, …
@@ -148,13 +151,11 @@ impl From<&Device> for DeviceView {
         let refusals = report.map(|r| r.last_refusals.as_slice()).unwrap_or_default();
         Self {
             id: device.id.to_string(),
-            status: match device.status {
-                Status::Pending => "pending".into(),
-                Status::Approved => "approved".into(),
-            },
+            status: device.status.to_string(),
             online: device.online,
             last_seen: device.last_seen,
-            key_id: trust::key_id(&device.key),
+            key_id: trust::key_id(&device.credential.key),
+            certificate_until: device.credential.until,
             board: device.profile.board.clone(),
             arch: device.profile.arch.clone(),
             ram_mb: device.profile.ram_mb,
@@ -451,4 +452,7 @@ pub(crate) struct StatusView {
     pub(crate) releases: u64,
     /// Rollouts under way.
     pub(crate) rolling: u64,
+    /// Messages since the start of the bridge that were not believed, by reason.
+    #[serde(default)]
+    pub(crate) disbelieved: BTreeMap<String, u64>,
 }

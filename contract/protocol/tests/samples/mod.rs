@@ -78,6 +78,12 @@ json! {
     Offer "offer.json" MAX_RETAINED_BYTES;
     Report "report.json" MAX_DOCUMENT_BYTES;
     Verdict "verdict.json" MAX_DOCUMENT_BYTES;
+    JoinFile "join.json" JoinFile::MAX_BYTES;
+    EnrolRequest "enrol.json" EnrolRequest::MAX_BYTES;
+    RenewRequest "renew.json" RenewRequest::MAX_BYTES;
+    ReturnRequest "re-enrol.json" ReturnRequest::MAX_BYTES;
+    Enrolled "enrolled.json" Enrolled::MAX_BYTES;
+    Problem "problem.json" Problem::MAX_BYTES;
 }
 
 /// 32 bytes that are easy to find.
@@ -212,4 +218,49 @@ pub(crate) fn verdict() -> Verdict {
         answers: 20,
         errors: 3,
     }
+}
+
+fn pem(what: &str) -> String {
+    format!("-----BEGIN {what}-----\nMA==\n-----END {what}-----\n")
+}
+
+/// What `petrel devices token new` prints.
+pub(crate) fn join() -> JoinFile {
+    JoinFile {
+        spec: SPEC,
+        fleet: "demo".parse().expect("a good name"),
+        device: device(),
+        bridge: "https://bridge.example:8443".into(),
+        broker: "mqtts://bridge.example:8883".into(),
+        ca: pem("CERTIFICATE"),
+        root: "the text of root.json".into(),
+        token: JoinToken::new(&digest(0x5e)),
+    }
+}
+
+/// The first word of a device.
+pub(crate) fn enrol() -> EnrolRequest {
+    let csr = pem("CERTIFICATE REQUEST");
+    EnrolRequest { spec: SPEC, device: device(), token: JoinToken::new(&digest(0x5e)), csr, profile: profile() }
+}
+
+/// A request for a newer certificate.
+pub(crate) fn renew() -> RenewRequest {
+    RenewRequest { spec: SPEC, csr: pem("CERTIFICATE REQUEST") }
+}
+
+/// The same of a device that was away for too long.
+pub(crate) fn re_enrol() -> ReturnRequest {
+    ReturnRequest { spec: SPEC, device: device(), csr: pem("CERTIFICATE REQUEST"), signature: pattern() }
+}
+
+/// The answer to these.
+pub(crate) fn enrolled() -> Enrolled {
+    let chain = pem("CERTIFICATE").repeat(2);
+    Enrolled { spec: SPEC, chain, from: 1_800_000_000, until: 1_807_776_000, pending: true }
+}
+
+/// A refusal of them.
+pub(crate) fn problem() -> Problem {
+    Problem { status: 401, code: "token_used".into(), detail: "this token was used by another key".into() }
 }

@@ -18,6 +18,16 @@ const ELSEWHERE: &[Witness] = &[
     ("T56", "agent/src/worker/tests.rs", "the_probe_passes_golden_vectors_and_refuses_other_answers"),
     ("T58", "cloud-bridge/src/bundle/baseline.rs", "a_baseline_that_nothing_can_be_measured_against_is_refused"),
     ("T58", "contract/drift/src/baseline.rs", "contradictions_are_found"),
+    ("T65", "agent/src/identity/tests.rs", "only_the_fleets_own_server_in_its_time_is_believed"),
+    ("T66", "agent/src/mqtt.rs", "a_device_that_is_not_wanted_waits_for_a_minute_at_least"),
+    ("T66", "tests/bridge_core/identity.rs", "a_device_whose_certificate_expired_comes_back_when_a_person_says_so"),
+    ("T68", "cloud-bridge/src/service/store/tests.rs", "a_token_lets_one_key_of_one_device_in_while_it_lasts"),
+    ("T68", "tests/end_to_end/enrolling.rs", "every_way_to_fail_is_told_with_a_remedy_and_leaves_nothing"),
+    ("T69", "cloud-bridge/src/certificates/tests.rs", "a_request_of_another_name_or_key_or_without_proof_is_not_taken"),
+    ("T70", "tests/end_to_end/impostors.rs", "what_a_certificate_is_good_for_on_mosquitto"),
+    ("T71", "tests/bridge_core/identity.rs", "a_retired_device_runs_nothing_and_frees_its_name"),
+    ("T72", "agent/src/identity/tests.rs", "a_power_cut_at_any_step_of_a_renewal_leaves_an_old_or_a_new_identity"),
+    ("T73", "tests/end_to_end/enrolling.rs", "a_device_without_its_key_goes_on_answering"),
     ("T80", "cloud-bridge/core/src/audit.rs", "whatever_is_done_to_a_log_its_line_is_named"),
     ("T80", "cloud-bridge/src/service/store/audit.rs", "whoever_edits_the_database_is_found"),
     ("T80", "tests/end_to_end/audit.rs", "who_did_what_is_told_and_cannot_be_changed_unseen"),
@@ -29,10 +39,9 @@ const KEEPS_ANSWERING: &[Witness] = &[];
 /// Rows that belong to other work, and to which.
 const OWNED: &[(&str, &[&str])] = &[
     ("agent/core: how often a device changes", &["T45"]),
-    ("identity: enrolment, certificates, the device's key", &["T68", "T69", "T71", "T72", "T73"]),
     ("the disk: the simulated one, and the real binary", &["T74", "T75", "T76"]),
     ("the device: sandbox and limits of the worker, probation", &["T55", "T57"]),
-    ("delivery: transport, flow, TLS", &["T59", "T60", "T61", "T62", "T63", "T64", "T65", "T66", "T67"]),
+    ("delivery: transport, flow", &["T59", "T60", "T61", "T62", "T63", "T64", "T67"]),
 ];
 
 /// Says on the test's own output, which `cargo test` shows without being asked, how many rows ran and where

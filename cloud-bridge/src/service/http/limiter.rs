@@ -1,0 +1,79 @@
+//! How often strangers may knock: what needs no token of a person must not cost the bridge its time.
+//!
+//! Failures are counted by address, and everything together, in windows of a minute. Memory is bounded.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+const WINDOW: Duration = Duration::from_secs(60);
+/// Failures of one address in a window.
+const FAILURES: u32 = 20;
+/// Requests of all addresses in a window.
+const REQUESTS: u32 = 1_200;
+/// Addresses that are remembered; more make the window begin anew.
+const ADDRESSES: usize = 10_000;
+
+/// Counts for the window under way.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    window: Mutex<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    began: Instant,
+    requests: u32,
+    failures: BTreeMap<IpAddr, u32>,
+}
+
+impl Limiter {
+    pub(super) fn new() -> Self {
+        let window = Window { began: Instant::now(), requests: 0, failures: BTreeMap::new() };
+        Self { window: Mutex::new(window) }
+    }
+
+    /// Whether `address` may ask now.
+    pub(super) fn admits(&self, address: IpAddr, now: Instant) -> bool {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(window.began) >= WINDOW || window.failures.len() > ADDRESSES {
+            *window = Window { began: now, requests: 0, failures: BTreeMap::new() };
+        }
+        window.requests = window.requests.saturating_add(1);
+        let failures = window.failures.get(&address).copied().unwrap_or_default();
+        window.requests <= REQUESTS && failures < FAILURES
+    }
+
+    /// `address` asked in vain.
+    pub(super) fn failed(&self, address: IpAddr) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        *window.failures.entry(address).or_default() += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_fails_too_often_waits_and_nobody_else() {
+        let limiter = Limiter::new();
+        let (stranger, device) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let now = Instant::now();
+        for _ in 0..FAILURES {
+            assert!(limiter.admits(stranger, now));
+            limiter.failed(stranger);
+        }
+        assert!(!limiter.admits(stranger, now) && limiter.admits(device, now));
+        assert!(limiter.admits(stranger, now + WINDOW));
+    }
+
+    #[test]
+    fn all_together_are_bounded() {
+        let limiter = Limiter::new();
+        let now = Instant::now();
+        let admitted = (0..REQUESTS + 10).filter(|n| limiter.admits(IpAddr::from(n.to_be_bytes()), now)).count();
+        assert_eq!(admitted, REQUESTS as usize);
+    }
+}
