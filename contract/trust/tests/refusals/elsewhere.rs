@@ -13,6 +13,7 @@ type Witness = (&'static str, &'static str, &'static str);
 
 /// Rows that run in the tests of other rooms.
 const ELSEWHERE: &[Witness] = &[
+    ("T45", "tests/agent_core/beliefs.rs", "t45_changes_that_come_too_fast_wait_and_the_newest_counts"),
     ("T54", "agent/engine/src/external.rs", "no_other_place_is_read"),
     ("T54", "cloud-bridge/tests/references.rs", "weights_beside_the_model_go_into_the_bundle"),
     ("T56", "agent/src/worker/tests.rs", "the_probe_passes_golden_vectors_and_refuses_other_answers"),
@@ -28,6 +29,11 @@ const ELSEWHERE: &[Witness] = &[
     ("T71", "tests/bridge_core/identity.rs", "a_retired_device_runs_nothing_and_frees_its_name"),
     ("T72", "agent/src/identity/tests.rs", "a_power_cut_at_any_step_of_a_renewal_leaves_an_old_or_a_new_identity"),
     ("T73", "tests/end_to_end/enrolling.rs", "a_device_without_its_key_goes_on_answering"),
+    ("T74", "agent/src/store/sweep/power.rs", "t72_t74_the_power_may_go_at_every_moment_of_every_flow"),
+    ("T75", "agent/src/store/sweep/faults.rs", "t75_every_operation_may_fail_in_every_way"),
+    ("T76", "agent/src/store/sweep/faults.rs", "t76_what_a_sync_lost_is_written_anew"),
+    ("T77", "agent/src/store/sweep/damage.rs", "t77_one_bit_flipped_in_any_stored_byte_is_found_and_mended"),
+    ("T78", "agent/src/store/sweep/damage.rs", "t78_a_device_that_lost_both_slots_installs_nothing_until_it_is_fresh"),
     ("T80", "cloud-bridge/core/src/audit.rs", "whatever_is_done_to_a_log_its_line_is_named"),
     ("T80", "cloud-bridge/src/service/store/audit.rs", "whoever_edits_the_database_is_found"),
     ("T80", "tests/end_to_end/audit.rs", "who_did_what_is_told_and_cannot_be_changed_unseen"),
@@ -38,8 +44,6 @@ const KEEPS_ANSWERING: &[Witness] = &[];
 
 /// Rows that belong to other work, and to which.
 const OWNED: &[(&str, &[&str])] = &[
-    ("agent/core: how often a device changes", &["T45"]),
-    ("the disk: the simulated one, and the real binary", &["T74", "T75", "T76"]),
     ("the device: sandbox and limits of the worker, probation", &["T55", "T57"]),
     ("delivery: transport, flow", &["T59", "T60", "T61", "T62", "T63", "T64", "T67"]),
 ];
