@@ -15,7 +15,7 @@ use tract_onnx::tract_core::ops::einsum::EinSum;
 use tract_onnx::tract_core::ops::math::Add;
 use tract_onnx::tract_hir::internal::*;
 
-use super::direct::{Bounds, clamp_after};
+use super::direct::{Bounds, clamp_after, put, within};
 use super::product::Packed;
 
 /// Columns below which most of a panel would be filling.
@@ -99,15 +99,10 @@ pub(super) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
             (op.bias, last) = (bias.into(), next);
         }
         while let Some((next, bounds)) = clamp_after(model, last)? {
-            op.bounds = Some(super::direct::within(op.bounds, bounds));
+            op.bounds = Some(within(op.bounds, bounds));
             last = next;
         }
-        let mut patch = TypedModelPatch::new("dense layer");
-        let input = patch.tap_model(model, model.nodes[id].inputs[0])?;
-        let output = patch.wire_node(&model.nodes[last].name, op, &[input])?;
-        patch.shunt_outside(model, last.into(), output[0])?;
-        patch.obliterate(last)?;
-        patch.apply(model)?;
+        put(model, id, last, "dense layer", op)?;
     }
     model.compact()
 }

@@ -210,12 +210,7 @@ pub(super) fn rewrite(model: &mut TypedModel) -> TractResult<()> {
             op.bounds = Some(within(op.bounds, bounds));
             last = next;
         }
-        let mut patch = TypedModelPatch::new("direct convolution");
-        let input = patch.tap_model(model, model.nodes[id].inputs[0])?;
-        let output = patch.wire_node(&model.nodes[last].name, op, &[input])?;
-        patch.shunt_outside(model, last.into(), output[0])?;
-        patch.obliterate(last)?;
-        patch.apply(model)?;
+        put(model, id, last, "direct convolution", op)?;
     }
     model.compact()
 }
@@ -264,6 +259,22 @@ fn ours(model: &TypedModel, node: &TypedNode) -> TractResult<Option<Direct>> {
         Weights::Product(Packed::new(conv.group, seen, &kernels, &bias))
     };
     Ok(Some(Direct { spec: spec.clone(), groups: conv.group, weights: weights.into(), bounds: None }))
+}
+
+/// `op` in the place of the nodes from `first` to `last`, each the only one that takes the output of the one before.
+pub(super) fn put(
+    model: &mut TypedModel,
+    first: usize,
+    last: usize,
+    why: &str,
+    op: impl Into<Box<dyn TypedOp>>,
+) -> TractResult<()> {
+    let mut patch = TypedModelPatch::new(why);
+    let input = patch.tap_model(model, model.nodes[first].inputs[0])?;
+    let output = patch.wire_node(&model.nodes[last].name, op, &[input])?;
+    patch.shunt_outside(model, last.into(), output[0])?;
+    patch.obliterate(last)?;
+    patch.apply(model)
 }
 
 /// Bounds, and then others. What comes later has the last word, as it has where the bounds cross.
