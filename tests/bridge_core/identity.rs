@@ -120,6 +120,9 @@ fn a_retired_device_runs_nothing_and_frees_its_name() {
         ("retire a", ""),
         ("revoke a", "conflict"),
         ("report a 7", ""),
+        // Whoever left may still hold the token and the key: neither opens the door again.
+        ("enrol a a old", "conflict"),
+        ("enrol a y old", "conflict"),
         // The next of that name is told more than the last one ever was, and begins to count anew.
         ("enrol a x", "a 4: nothing"),
         ("report a 1", ""),

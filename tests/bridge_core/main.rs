@@ -6,8 +6,8 @@
 mod identity;
 
 use bridge_core::{
-    Answer, Bridge, Committed, Credential, Disbelief, Effect, Event, Now, Record, Rejection, RolloutRequest, Status,
-    Targets,
+    Answer, Bridge, Committed, Credential, Disbelief, Effect, Event, Invitation, Now, Record, Rejection,
+    RolloutRequest, Status, Targets,
 };
 use protocol::{ClockState, DeviceId, DocumentKind, Generation, Outcome, Profile, Report, SPEC, Verdict};
 use std::convert::Infallible;
@@ -99,6 +99,12 @@ impl Bench {
         Credential { key: key.as_bytes().to_vec(), serial, certificate, until: self.unix + HOUR }
     }
 
+    /// Made now, or an hour ago (`old`); it lets in at once, or says that a person decides (`pending`).
+    fn invitation(&self, kind: Option<&&str>) -> Invitation {
+        let age = if kind == Some(&"old") { HOUR } else { 0 };
+        Invitation { made: self.unix - age, pending: kind == Some(&"pending") }
+    }
+
     fn status(&self, id: &str) -> Option<Status> {
         self.bridge.devices().get(&device(id)).map(|d| d.status)
     }
@@ -120,7 +126,7 @@ impl Bench {
                 device: device(words[1]),
                 credential: self.credential(words.get(2).unwrap_or(&words[1])),
                 profile: profile(),
-                approved: words.get(3).is_none(),
+                invitation: self.invitation(words.get(3)),
             },
             "renew" => Event::KeyRenewed { device: device(words[1]), credential: self.credential(words[2]) },
             "return" => Event::DeviceReturned { device: device(words[1]), credential: self.credential(words[2]) },

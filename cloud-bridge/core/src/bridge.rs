@@ -123,8 +123,8 @@ impl Bridge {
             Event::HelloReceived { device, boot, seq, key, nonce, profile } => {
                 self.greet(now, device, (boot, seq), &key, nonce, profile)
             }
-            Event::DeviceEnrolled { device, credential, profile, approved } => {
-                self.enrol(now, device, credential, profile, approved)
+            Event::DeviceEnrolled { device, credential, profile, invitation } => {
+                self.enrol(now, device, credential, profile, invitation)
             }
             Event::KeyRenewed { device, credential } => self.renew(now, &device, credential),
             Event::DeviceReturned { device, credential } => self.take_back(now, &device, credential),

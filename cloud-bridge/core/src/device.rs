@@ -28,6 +28,9 @@ pub struct Device {
     pub online: bool,
     /// When it was last heard.
     pub last_seen: UnixMillis,
+    /// When one of this name last left the fleet: invitations from before that count no more.
+    #[serde(default)]
+    pub left: Option<UnixMillis>,
     /// The latest of its messages, each kind once.
     pub heard: Heard,
     /// The generation of its latest assignment.
@@ -141,6 +144,7 @@ impl Device {
             profile,
             online: false,
             last_seen: 0,
+            left: None,
             heard: Heard::default(),
             generation: 0,
             sealed: Sealed::default(),

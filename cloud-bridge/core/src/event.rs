@@ -66,8 +66,8 @@ pub enum Event {
         credential: Credential,
         /// What it runs on.
         profile: Profile,
-        /// Its token says that no person need decide.
-        approved: bool,
+        /// What let it ask.
+        invitation: Invitation,
     },
     /// A device that showed its certificate holds a new key.
     KeyRenewed {
@@ -121,6 +121,15 @@ pub enum Event {
     RolloutRequested(RolloutRequest),
     /// The time of [`crate::Bridge::deadline`] has come.
     DeadlineReached,
+}
+
+/// What let a device ask to come in: its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Invitation {
+    /// When a person made it.
+    pub made: UnixMillis,
+    /// Whether a person must decide once more.
+    pub pending: bool,
 }
 
 /// A release that can be rolled out.

@@ -21,6 +21,6 @@ pub use credential::{Credential, Disbelief, Withdrawn};
 pub use device::{Alarm, Desired, Device, Heard, Sealed, Status};
 pub use documents::{Numbers, StoredDocument};
 pub use effect::{AssignmentDraft, BeaconDraft, Effect};
-pub use event::{Event, Rejection, Release, RolloutRequest, Targets};
+pub use event::{Event, Invitation, Rejection, Release, RolloutRequest, Targets};
 pub use rollout::{DeviceResult, Phase, Rollout, WaveSize};
 pub use step::{Answer, Committed, Now, Record, Step, UnixMillis};

@@ -9,7 +9,7 @@ use super::faults::{Crash, Faults};
 use super::scenario::{Ask, DEVICES, MINUTE, Millis, SECOND};
 use super::world::{Happening, World};
 use crate::signer::FLEET;
-use bridge_core::{Answer, Bridge, Credential, Effect, Event, Now, Record, Rejection, Status};
+use bridge_core::{Answer, Bridge, Credential, Effect, Event, Invitation, Now, Record, Rejection, Status};
 use protocol::{DeviceId, DocumentKind, Profile};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -306,7 +306,7 @@ impl World {
                 device: self.scenario.names[device].clone(),
                 credential: credential(device),
                 profile: profile(),
-                approved: device % 2 == 0,
+                invitation: Invitation { made: 0, pending: device % 2 == 1 },
             },
             Ask::Approve(device) => Event::DeviceApproved { device: self.scenario.names[device].clone() },
             Ask::Document(kind, bytes) => Event::DocumentPushed { kind, bytes },

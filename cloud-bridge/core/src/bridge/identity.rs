@@ -4,7 +4,9 @@
 //! ask at all, was proved by the hands.
 
 use super::{Bridge, no_device};
-use crate::{Answer, Credential, Device, Disbelief, Effect, Now, Record, Rejection, Status, UnixMillis, Withdrawn};
+use crate::{
+    Answer, Credential, Device, Disbelief, Effect, Invitation, Now, Record, Rejection, Status, UnixMillis, Withdrawn,
+};
 use protocol::{DeviceId, Profile};
 use std::collections::BTreeMap;
 
@@ -41,7 +43,7 @@ impl Bridge {
         id: DeviceId,
         credential: Credential,
         profile: Profile,
-        approved: bool,
+        invitation: Invitation,
     ) -> Result<Answer, Rejection> {
         let waits = self.devices.values().filter(|d| d.status == Status::Pending).count() >= MAX_PENDING;
         match self.devices.get_mut(&id) {
@@ -53,16 +55,21 @@ impl Bridge {
                 let why = format!("device `{id}` is enrolled already, with another key");
                 return Err(Rejection::Conflict(why));
             }
-            _ if waits && !approved => {
+            // Whoever left may still hold the token, and the key.
+            Some(Device { left: Some(left), .. }) if invitation.made < *left => {
+                let why = format!("device `{id}` was retired after this token was made: make a new one");
+                return Err(Rejection::Conflict(why));
+            }
+            _ if waits && invitation.pending => {
                 return Err(Rejection::Conflict(format!("{MAX_PENDING} devices already wait for approval")));
             }
             retired => {
                 // Generations go on: the device may remember those that it had under this name.
-                let generation = retired.map_or(0, |d| d.generation);
-                let status = if approved { Status::Approved } else { Status::Pending };
-                let mut device = Device { generation, status, ..Device::new(id.clone(), credential, profile) };
+                let (generation, left) = retired.map_or((0, None), |d| (d.generation, d.left));
+                let status = if invitation.pending { Status::Pending } else { Status::Approved };
+                let mut device = Device { generation, left, status, ..Device::new(id.clone(), credential, profile) };
                 device.last_seen = now.unix;
-                if approved {
+                if !invitation.pending {
                     device.generation += 1;
                     self.due.insert(id.clone());
                 }
@@ -165,6 +172,7 @@ impl Bridge {
             }
         }
         device.report = None;
+        device.left = Some(now.unix);
         self.effects.push(Effect::ClearDevice { device: id.clone() });
         Ok(Answer::Done)
     }

@@ -26,7 +26,8 @@ impl Bench {
         let device = "rpi-1".parse().unwrap();
         let (certificate, serial) = (Digest::of(&spki), "5d0c".to_owned());
         let credential = bridge_core::Credential { key: spki, serial, certificate, until: u64::MAX };
-        let enrolled = Event::DeviceEnrolled { device, credential, profile, approved: true };
+        let invitation = bridge_core::Invitation { made: 0, pending: false };
+        let enrolled = Event::DeviceEnrolled { device, credential, profile, invitation };
         let step = bridge.step(Now { unix: 1_700_000_000_000 }, enrolled);
         step.commit(|_| anyhow::Ok(())).unwrap().answer.unwrap();
         Self { bridge, topics: Topics::new(&"demo".parse().unwrap()), pair, rng }

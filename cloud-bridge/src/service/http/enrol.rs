@@ -47,10 +47,10 @@ async fn let_in(doors: &Doors, body: &[u8], who: &mut Option<DeviceId>) -> Answe
             return Err(Problem::bad("malformed", "the profile is no plain text"));
         }
     }
-    let pending = doors.store.use_join_token(&token, &device, &csr.key.id()).await?.map_err(Problem::no_entry)?;
+    let invitation = doors.store.use_join_token(&token, &device, &csr.key.id()).await?.map_err(Problem::no_entry)?;
     let issued = doors.issuer.issue(&device, &csr, unix_millis() / 1_000)?;
     let credential = issued.credential.clone();
-    let event = Event::DeviceEnrolled { device: device.clone(), credential, profile, approved: !pending };
+    let event = Event::DeviceEnrolled { device: device.clone(), credential, profile, invitation };
     if let Err(rejection) = doors.driver.request(event, by_itself(&device, "device.enrol")).await? {
         doors.store.give_back_join_token(&token).await?;
         return Err(Problem::name_taken(&rejection));

@@ -1,6 +1,7 @@
 //! How often strangers may knock: what needs no token of a person must not cost the bridge its time.
 //!
-//! Failures are counted by address, and everything together, in windows of a minute. Memory is bounded.
+//! Failures are counted by address, and what was admitted together, in windows of a minute. An address that may
+//! not ask takes nothing from the others. Only who was admitted can fail, so memory is bounded by the requests.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,8 +13,6 @@ const WINDOW: Duration = Duration::from_secs(60);
 const FAILURES: u32 = 20;
 /// Requests of all addresses in a window.
 const REQUESTS: u32 = 1_200;
-/// Addresses that are remembered; more make the window begin anew.
-const ADDRESSES: usize = 10_000;
 
 /// Counts for the window under way.
 #[derive(Debug)]
@@ -37,15 +36,16 @@ impl Limiter {
     /// Whether `address` may ask now.
     pub(super) fn admits(&self, address: IpAddr, now: Instant) -> bool {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.saturating_duration_since(window.began) >= WINDOW || window.failures.len() > ADDRESSES {
+        if now.saturating_duration_since(window.began) >= WINDOW {
             *window = Window { began: now, requests: 0, failures: BTreeMap::new() };
         }
-        window.requests = window.requests.saturating_add(1);
         let failures = window.failures.get(&address).copied().unwrap_or_default();
-        window.requests <= REQUESTS && failures < FAILURES
+        let admitted = window.requests < REQUESTS && failures < FAILURES;
+        window.requests += u32::from(admitted);
+        admitted
     }
 
-    /// `address` asked in vain.
+    /// `address` was admitted, and asked in vain.
     pub(super) fn failed(&self, address: IpAddr) {
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         *window.failures.entry(address).or_default() += 1;
@@ -65,7 +65,9 @@ mod tests {
             assert!(limiter.admits(stranger, now));
             limiter.failed(stranger);
         }
-        assert!(!limiter.admits(stranger, now) && limiter.admits(device, now));
+        // However often it goes on knocking, there is room for the others.
+        assert!((0..2 * REQUESTS).all(|_| !limiter.admits(stranger, now)));
+        assert!(limiter.admits(device, now));
         assert!(limiter.admits(stranger, now + WINDOW));
     }
 

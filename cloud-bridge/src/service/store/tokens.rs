@@ -4,6 +4,7 @@
 
 use super::{Store, unix_millis};
 use crate::fault::Fault;
+use bridge_core::Invitation;
 use protocol::{DeviceId, JoinToken};
 use sqlx::Row;
 use trust::Digest;
@@ -87,14 +88,14 @@ impl Store {
         Ok((token, Kept { id, device: device.to_string(), pending, until, used: false }))
     }
 
-    /// Whether `token` would let `device` in with this key; whether it would have to wait then. Uses nothing up.
+    /// Whether `token` would let `device` in with this key. Uses nothing up.
     pub(crate) async fn look_at_join_token(
         &self,
         token: &JoinToken,
         device: &DeviceId,
         key: Option<&Digest>,
-    ) -> anyhow::Result<Result<bool, NoEntry>> {
-        let row = sqlx::query("SELECT device, pending, until, used_by FROM join_token WHERE sha256 = ?")
+    ) -> anyhow::Result<Result<Invitation, NoEntry>> {
+        let row = sqlx::query("SELECT device, pending, made, until, used_by FROM join_token WHERE sha256 = ?")
             .bind(hash(token))
             .fetch_optional(&self.pool)
             .await?;
@@ -108,7 +109,7 @@ impl Store {
         } else if key.is_some_and(|key| used.is_some_and(|by| by != key.0)) {
             Err(NoEntry::Used)
         } else {
-            Ok(row.try_get("pending")?)
+            Ok(Invitation { made: u64::try_from(row.try_get::<i64, _>("made")?)?, pending: row.try_get("pending")? })
         };
         Ok(entry)
     }
@@ -119,7 +120,7 @@ impl Store {
         token: &JoinToken,
         device: &DeviceId,
         key: &Digest,
-    ) -> anyhow::Result<Result<bool, NoEntry>> {
+    ) -> anyhow::Result<Result<Invitation, NoEntry>> {
         sqlx::query(
             "UPDATE join_token SET used_by = ? WHERE sha256 = ? AND used_by IS NULL AND until > ? AND device = ?",
         )
