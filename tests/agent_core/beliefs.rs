@@ -125,6 +125,32 @@ fn t32_without_a_network_and_a_clock_the_old_model_answers_and_the_time_is_unset
 }
 
 #[test]
+fn t38_after_thirty_days_of_silence_the_old_model_answers_and_the_report_says_stale() {
+    let mut bench = then(RUNNING_1, &[("beacon fresh", "")]);
+    assert_eq!(bench.agent.clock(), protocol::ClockState::Fresh);
+    let day = bench.happen("wait 86401");
+    assert!(day.iter().any(|e| matches!(e, Effect::PublishReport(r) if r.clock == protocol::ClockState::Stale)));
+    let mut effects: Vec<Effect> = (0..30).flat_map(|_| bench.happen("wait 86400")).collect();
+    effects.extend(["disconnect", "connect alone"].iter().flat_map(|event| bench.happen(event)));
+    assert!(!effects.iter().any(|e| matches!(e, Effect::StopServing { .. })));
+    let reports = effects.iter().filter_map(|e| if let Effect::PublishReport(r) = e { Some(r) } else { None });
+    let report = reports.last().expect("a report at its return");
+    assert_eq!((report.clock, report.streams[0].active.unwrap().release), (protocol::ClockState::Stale, 1));
+}
+
+#[test]
+fn when_the_root_ends_a_device_says_so_and_changes_nothing_any_more() {
+    let mut bench = then(RUNNING_1, &[("beacon fresh", "")]);
+    let seconds = bench.signer.root().expires.unix() - bench.signer.root().issued.unix();
+    let effects = bench.happen(&format!("wait {}", seconds + 1));
+    assert!(effects.iter().any(|e| matches!(e, Effect::PublishReport(r) if r.clock == protocol::ClockState::Expired)));
+    let effects = bench.happen("assign 2 install 2");
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Fetch { .. } | Effect::StopServing { .. })));
+    assert_eq!(refused(&bench), "E_EXPIRED_ROOT 1");
+    assert_eq!(bench.saved.streams[&stream()].active.unwrap().release, 1);
+}
+
+#[test]
 fn a_device_that_lost_its_memory_installs_nothing_until_land_answers() {
     let mut bench = Bench::new();
     let device = trust::Device {

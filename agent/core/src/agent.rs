@@ -4,7 +4,7 @@ use crate::belief::Deferred;
 use crate::pace::Pace;
 use crate::step::Millis;
 use crate::{Document, Effect, Event, Ledger, Memory, Now, Phase, Step};
-use protocol::{DeviceId, DocumentKind, FleetId, Profile, RefusalReport, StreamName};
+use protocol::{ClockState, DeviceId, DocumentKind, FleetId, Profile, RefusalReport, StreamName};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Code, Digest, Trust};
 
@@ -33,6 +33,8 @@ pub struct Agent {
     /// An assignment was refused since the last one that was taken.
     pub(crate) missed: bool,
     pub(crate) said: u64,
+    /// How well the time was known after the last step.
+    clock: ClockState,
     /// What the hands were told to keep; not told yet, since what a power cut left over must go.
     kept: Option<BTreeSet<Digest>>,
     // What the step under way knows and has gathered.
@@ -74,6 +76,7 @@ impl Agent {
             taken: BTreeMap::new(),
             missed: false,
             said: 0,
+            clock: ClockState::Unset,
             kept,
             now: Now::default(),
             changed: true,
@@ -122,7 +125,8 @@ impl Agent {
     /// When [`Event::DeadlineReached`] is due, on the scale of [`Now::mono`].
     pub fn deadline(&self) -> Option<Millis> {
         let phases = self.phases.values().filter_map(Phase::deadline);
-        phases.chain(self.hello.map(|(due, _)| due)).chain(self.deferred.as_ref().map(|d| d.until)).min()
+        let words = self.hello.map(|(due, _)| due).into_iter().chain(self.deferred.as_ref().map(|d| d.until));
+        phases.chain(words).chain(self.trust.clock_turns(self.now.mono)).min()
     }
 
     /// Takes one event and decides.
@@ -165,6 +169,8 @@ impl Agent {
 
     /// Ends a step: what changed is to be saved, what is due is said.
     fn finish(&mut self) -> Step {
+        let clock = self.clock();
+        self.report_due |= std::mem::replace(&mut self.clock, clock) != clock;
         let pinned = self.ledger.pinned();
         if self.kept.as_ref() != Some(&pinned) {
             self.ledger.signers.retain(|bundle, _| pinned.contains(bundle));

@@ -22,3 +22,4 @@ pub use event::{Event, Found};
 pub use ledger::{Document, Installed, Ledger, Memory, StreamLedger, TrialLedger, Wanted};
 pub use life::{Phase, Signed};
 pub use step::{Millis, Now, Step};
+pub use streams::MAX_TRIAL_BOOTS;

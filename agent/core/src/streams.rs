@@ -8,8 +8,8 @@ use protocol::{Generation, Outcome, StreamName};
 use std::collections::BTreeMap;
 use trust::{Assignment, Board, Code, Digest, Intent, Offer, Refusal, Standing, StreamAssignment, Verified};
 
-/// Starts of the agent that a release may see while it is on trial.
-const MAX_TRIAL_BOOTS: u64 = 3;
+/// Starts of the agent that a release may see while it is on trial: a power cut and a crash look alike.
+pub const MAX_TRIAL_BOOTS: u64 = 3;
 
 impl Agent {
     /// A stream after a start: a trial that has crashed the agent too often ends, what served serves.

@@ -149,12 +149,14 @@ fn the_probe_passes_golden_vectors_and_refuses_other_answers() {
         let passed = shelf.bench.run(Task::Probe(fixture.digest)).unwrap();
         assert!(matches!(passed, Event::ProbePassed { .. }), "{passed:?}");
     }
+    shelf.serve(&good, None);
     let wrong = Fixture::digits_with_golden_of_others(3);
     wrong.install(&shelf.bundles);
     let Event::ProbeFailed { refusal, .. } = shelf.bench.run(Task::Probe(wrong.digest)).unwrap() else {
         panic!("it passed")
     };
     assert_eq!(refusal.code, Code::Golden);
+    assert_eq!(shelf.worker().infer("digits", None, &row(0)).unwrap().by.release, 1);
     let files = Fixture::of_files(&[("model.onnx", b"no model".to_vec())]);
     files.install(&shelf.bundles);
     let Event::ProbeFailed { refusal, .. } = shelf.bench.run(Task::Probe(files.digest)).unwrap() else {

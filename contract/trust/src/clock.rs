@@ -69,6 +69,17 @@ impl Clock {
         self.fresh_at_ms.is_some_and(|at| uptime_ms.saturating_sub(at) <= FRESH_FOR_MS)
     }
 
+    /// The first uptime at which it is not fresh any more, unless it is made so again.
+    pub(crate) fn fresh_until(&self) -> Option<u64> {
+        self.fresh_at_ms.map(|at| at.saturating_add(FRESH_FOR_MS + 1))
+    }
+
+    /// The first uptime at which it is later than `time`, for certain.
+    pub(crate) fn passes(&self, time: Time) -> u64 {
+        let seconds = time.unix().saturating_sub(self.least.unix()).saturating_add(1);
+        self.at_ms.saturating_add(u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000))
+    }
+
     /// The time to go by: a system clock is believed only when a fresh bound agrees with it within a
     /// day, and never when it is behind.
     pub fn best(&self, system: Option<Time>, uptime_ms: u64) -> Time {

@@ -187,6 +187,12 @@ impl Trust {
         }
     }
 
+    /// The next uptime at which [`Self::clock_state`] is another one, if nothing is heard until then.
+    pub fn clock_turns(&self, uptime_ms: u64) -> Option<u64> {
+        let turns = [self.clock.fresh_until(), Some(self.clock.passes(self.root.expires))];
+        turns.into_iter().flatten().filter(|turn| *turn > uptime_ms).min()
+    }
+
     /// The nonce of this boot's hello, drawn by the caller: only an answer that holds it is fresh.
     pub fn expect_nonce(&mut self, nonce: impl Into<String>) {
         self.nonce = Some(nonce.into());

@@ -1,11 +1,15 @@
 //! T72 and T74: the power goes, or the agent is killed, at every moment.
 
-use super::device::{Broken, Past};
+use super::super::ledger::{LedgerStore, Recalled};
+use super::device::{Broken, Past, STATE};
 use super::disk::Sim;
 use super::land::Flow;
 use super::world::World;
 use super::{Effort, base, ended_well, go, lost, recover, sweep};
+use agent_core::MAX_TRIAL_BOOTS;
 use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
 
 /// Power cuts in a row.
 const DEPTH: usize = 3;
@@ -51,6 +55,16 @@ fn every_moment(flow: &'static Flow, effort: Effort) -> Result<usize, Broken> {
     Ok(explorer.seen.len())
 }
 
+/// One more start takes the release on trial back, which is another end than the flow's.
+fn ends_trial(left: &World) -> bool {
+    match LedgerStore::open(Arc::new(Sim::of(left.clone())), Path::new(STATE)) {
+        Ok((_, Recalled::Whole(ledger))) => {
+            ledger.streams.values().any(|s| s.trial.is_some_and(|t| t.boots >= MAX_TRIAL_BOOTS))
+        }
+        Ok((_, Recalled::Never | Recalled::Lost)) | Err(_) => false,
+    }
+}
+
 impl Explorer {
     /// The power goes at a moment and leaves what chance says.
     fn fall(&mut self, states: &[World], past: &Past, moment: usize, depth: usize) -> Result<(), Broken> {
@@ -64,6 +78,9 @@ impl Explorer {
 
     /// The device goes on from what is left, to the end; on its way the power may go again.
     fn visit(&mut self, left: World, past: Past, depth: usize) -> Result<(), Broken> {
+        if ends_trial(&left) {
+            return Ok(());
+        }
         let saved = past.ledgers.iter().filter(|(_, done, _)| done.is_some()).count();
         if !self.seen.insert((left.print(), saved, past.said.len())) {
             return Ok(());
