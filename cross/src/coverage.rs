@@ -49,6 +49,8 @@ pub(crate) fn measure() -> anyhow::Result<Coverage> {
     command.args(["llvm-cov", "--package", "petrel-trust", "--tests", "--json", "--summary-only"]);
     command.args(["--ignore-filename-regex", "/tests/"]).current_dir(workspace());
     command.env("CARGO_TARGET_DIR", workspace().join("target/coverage"));
+    // The wheel's tools read no compressed names.
+    command.env("RUSTFLAGS", "-Cllvm-args=-enable-name-compression=false");
     command.env("LLVM_COV", tools.join("llvm-cov")).env("LLVM_PROFDATA", tools.join("llvm-profdata"));
     command.env("CARGO", cargo().get_program());
     let said = output(&mut command)?;

@@ -1,4 +1,4 @@
-//! A hostile broker says things to a device that answers, and to land: each is refused with its code, the device says
+//! A hostile broker, and what people take away, meet a device that answers: each is refused with its code, the device says
 //! so in its report, the old model goes on answering, and both programs live.
 //!
 //! Decides what is seen from outside. Every way in which a document can be hostile is tried where it is decided.
@@ -46,7 +46,12 @@ fn answers(fleet: &Fleet) {
 
 /// A document that the fleet's director signed, whoever holds that key now.
 fn directed(desk: &Desk, payload_type: &str, payload: &Value) -> Vec<u8> {
-    let pem = String::from_utf8(desk.read("fleet/keys/director.pem")).unwrap();
+    signed(desk, "director", payload_type, payload)
+}
+
+/// A document that the holder of a role signed.
+fn signed(desk: &Desk, role: &str, payload_type: &str, payload: &Value) -> Vec<u8> {
+    let pem = String::from_utf8(desk.read(&format!("fleet/keys/{role}.pem"))).unwrap();
     let key = SigningKey::from_pkcs8_pem(&pem).unwrap();
     let (payload_type, payload) = (payload_type.to_owned(), serde_json::to_vec(payload).unwrap());
     let bytes = key.sign(&pae(&payload_type, &payload)).to_bytes().to_vec();
@@ -165,4 +170,109 @@ fn a_version_that_is_not_known_is_refused_by_both_sides_and_both_go_on() {
     fleet.bridge.runs();
     fleet.agents.get_mut("edge-1").unwrap().runs();
     fleet.device("edge-1", "as wanted", |device| device["streams"][0]["converged"] == true);
+}
+
+#[test]
+fn seven_attacks_are_refused_while_the_model_answers() {
+    let desk = Desk::new();
+    let told = desk.json("petrel demo --attack --devices 2");
+    let codes: Vec<&str> = told["attacks"].as_array().unwrap().iter().map(|a| a["code"].as_str().unwrap()).collect();
+    let expected =
+        ["E_SIG", "E_DEVICE", "E_REPLAY", "E_THRESHOLD", "E_UNDECLARED_ROLLBACK", "E_MISMATCH", "E_TIME_JUMP"];
+    assert_eq!(codes, expected, "{told}");
+    assert!(told["old_model_answered_throughout"] == true && told["requests"].as_u64() > Some(100), "{told}");
+    assert_eq!(told["recovered"], 2);
+}
+
+/// The release that answers.
+fn answering(fleet: &Fleet) -> Value {
+    let (status, told) = fleet.local("edge-1", "/v2/models/digits", None);
+    assert_eq!(status, 200, "{told}");
+    told["versions"][0].clone()
+}
+
+/// Rolls a version of digits out to all.
+fn install(fleet: &Fleet, version: &str) {
+    fleet.desk.bundle("digits", version, version);
+    fleet.desk.json(&format!("petrel push {version}"));
+    let line = format!("petrel rollout start digits@{version} --trial-window 1 --trial-answers 0");
+    let id = fleet.desk.json(&line)["id"].clone();
+    fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] == "completed");
+}
+
+/// T19 and T22.
+#[test]
+fn what_was_taken_away_falls_back_within_seconds_and_installs_no_more() {
+    let mut fleet = serving();
+    install(&fleet, "1.1.0");
+    assert_eq!(answering(&fleet), "1001000");
+    fleet.desk.bundle("digits", "1.2.0", "next");
+    fleet.desk.json("petrel push next");
+    fleet.desk.done(
+        "petrel revoke --root fleet/root.json --out one.json --take-bundle digits:1001000-1001000 --severity fallback \
+         --reason wrong --key fleet/keys/revocation.pem",
+    );
+    let began = Instant::now();
+    fleet.desk.done("petrel publish one.json");
+    wait_for("the release before it", || (answering(&fleet) == "1000000").then_some(()));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let device = refused(&fleet, "E_REVOKED_BUNDLE", 1);
+    assert_eq!(device["streams"][0]["active"], 1_000_000, "{device}");
+
+    // The publisher's key is taken away; whoever holds land hands out what it signed before.
+    fleet.desk.done(
+        "petrel revoke --root fleet/root.json --after one.json --out two.json --take-key keys/publisher.pub \
+         --reason stolen --key fleet/keys/revocation.pem",
+    );
+    fleet.desk.done("petrel publish two.json");
+    fleet.device("edge-1", "the revocation", |device| device["revocation"] == 2);
+    let statement = fleet.desk.json("petrel inspect next");
+    let files = statement["files"].as_array().unwrap();
+    let size: u64 = files.iter().map(|file| file["size"].as_u64().unwrap()).sum();
+    in_the_name_of_land(&mut fleet, |desk, broker| {
+        let digest = statement["statement_sha256"].as_str().unwrap();
+        let topic = topics().envelope(&digest.parse::<trust::Digest>().unwrap().0);
+        broker.publish(&topic, true, &desk.read("next/bundle.dsse.json"));
+        let assigned = broker.hears(&down());
+        let wish = edited(&assigned, |payload| {
+            payload["seq"] = (payload["seq"].as_u64().unwrap() + 1).into();
+            let stream = &mut payload["streams"][0];
+            stream["release"] = 1_002_000.into();
+            stream["statement_sha256"] = digest.into();
+            stream["total_size"] = size.into();
+        });
+        broker.publish(&down(), true, &directed(desk, PayloadKind::Assignment.media_type(), &wish));
+    });
+    refused(&fleet, "E_REVOKED_KEY", 1);
+    assert_eq!(answering(&fleet), "1000000");
+    answers(&fleet);
+}
+
+/// T14.
+#[test]
+fn after_the_root_has_expired_the_old_model_answers_until_a_newer_root_comes() {
+    let fleet = serving();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let first = Envelope::parse(PayloadKind::Root, &fleet.desk.read("fleet/root.json"), 1 << 16).unwrap();
+    let mut root: Value = serde_json::from_slice(&first.payload).unwrap();
+    root["version"] = 2.into();
+    root["prev_sha256"] = json!(trust::Digest::of(&first.payload));
+    root["expires"] = json!(trust::Time::from_unix(i64::try_from(now).unwrap() + 5).unwrap());
+    let root = signed(&fleet.desk, "root", PayloadKind::Root.media_type(), &root);
+    fleet.desk.write("root-2.json", root);
+    fleet.desk.done("petrel publish root-2.json");
+    let device = fleet.device("edge-1", "the end of the root", |device| device["clock"] == "expired");
+    assert_eq!(device["root_version"], 2, "{device}");
+    fleet.desk.bundle("digits", "1.1.0", "next");
+    fleet.desk.json("petrel push next");
+    let id = fleet.desk.json("petrel rollout start digits@1.1.0 --trial-window 1 --trial-answers 0")["id"].clone();
+    let device = refused(&fleet, "E_EXPIRED_ROOT", 1);
+    assert_eq!(device["streams"][0]["active"], 1_000_000, "{device}");
+    answers(&fleet);
+
+    fleet.desk.done("petrel root rotate --root root-2.json --out root-3.json");
+    fleet.desk.done("petrel root sign root-3.json --root root-2.json --key fleet/keys/root.pem");
+    fleet.desk.done("petrel publish root-3.json");
+    fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] == "completed");
+    assert_eq!(answering(&fleet), "1001000");
 }

@@ -1,29 +1,37 @@
 //! The demo's fleet: a root of trust, a bridge with its broker, and agents, each a process of its own.
 
+use super::model::STREAM;
 use super::process::{Running, wait_for};
+use super::traffic;
 use crate::authority::{self, NewFleet};
 use crate::ceremony::Changes;
+use crate::cli::Out;
 use crate::cli::client::{Client, Context, Token};
 use crate::keyfile;
 use crate::service::tokens::{MadeToken, NewToken};
-use crate::service::view::DeviceView;
-use crate::service::{self, ADDRESSES, ADMIN_TOKEN, Addresses};
+use crate::service::view::{DeviceView, NewRollout, RolloutView, StatusView};
+use crate::service::{self, ADDRESSES, ADMIN_TOKEN, Addresses, BridgeConfig};
 use anyhow::Context as _;
 use ed25519_dalek::SigningKey;
+use protocol::RefusalReport;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const FLEET: &str = "demo";
+/// The bridge's configuration, within the demo's folder.
+const CONFIG: &str = "fleet/demo-bridge.toml";
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a rollout may take here.
+const ROLLOUT_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A fleet on this machine. Agents end before the bridge.
 pub(crate) struct Fleet {
     /// The devices.
     pub(crate) agents: Vec<Device>,
-    /// Land.
-    pub(crate) bridge: Running,
+    /// Land; `None` while others hold its place.
+    bridge: Option<Running>,
     /// Where land is.
     pub(crate) addresses: Addresses,
     /// The way to land.
@@ -60,15 +68,10 @@ pub(crate) fn found(dir: &Path) -> anyhow::Result<SigningKey> {
 impl Fleet {
     /// Starts the bridge, on ports that are free.
     pub(crate) fn start(dir: &Path, program: PathBuf) -> anyhow::Result<Self> {
-        let config = dir.join("fleet/demo-bridge.toml");
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
-        let doorsteps = service::Doorsteps { listen: free, broker_listen: free, host: None };
-        let text = service::starter(&FLEET.parse()?, "../bridge", &doorsteps);
-        std::fs::write(&config, text)?;
-        let petrel = std::env::current_exe()?;
-        let args = [OsStr::new("bridge"), OsStr::new("--config"), config.as_os_str()];
-        let mut bridge = Running::start(&petrel, &args, dir.join("bridge.log"))?;
+        configure(dir, free, free, |text| text)?;
         let data = dir.join("bridge");
+        let mut bridge = start_bridge(dir)?;
         let addresses: Addresses = wait_for("the start of the bridge", PATIENCE, || {
             bridge.check()?;
             Ok(std::fs::read(data.join(ADDRESSES)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()))
@@ -78,7 +81,40 @@ impl Fleet {
             ca: std::fs::read_to_string(dir.join("fleet/tls/ca.pem"))?,
             token: Token(std::fs::read_to_string(data.join(ADMIN_TOKEN))?.trim().to_owned()),
         })?;
-        Ok(Self { agents: Vec::new(), bridge, addresses, client, dir: dir.to_owned(), program })
+        let dir = dir.to_owned();
+        let fleet = Self { agents: Vec::new(), bridge: Some(bridge), addresses, client, dir, program };
+        // From now on it is found where it was.
+        fleet.configure(|text| text)?;
+        Ok(fleet)
+    }
+
+    fn configure(&self, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
+        let at = |url: &str| -> anyhow::Result<SocketAddr> {
+            let (_, address) = url.split_once("://").context("an address without a scheme")?;
+            Ok(address.parse()?)
+        };
+        configure(&self.dir, at(&self.addresses.api)?, at(&self.addresses.broker)?, change)
+    }
+
+    /// What the bridge is configured with.
+    pub(crate) fn bridge_config(&self) -> anyhow::Result<BridgeConfig> {
+        BridgeConfig::read(&self.dir.join(CONFIG), None)
+    }
+
+    /// Ends the bridge.
+    pub(crate) fn end_bridge(&mut self) {
+        self.bridge = None;
+    }
+
+    /// Starts it again in its old place, with its configuration changed.
+    pub(crate) fn restart_bridge(&mut self, change: impl FnOnce(String) -> String) -> anyhow::Result<()> {
+        self.configure(change)?;
+        self.bridge = Some(start_bridge(&self.dir)?);
+        wait_for("the bridge's return", PATIENCE, || {
+            self.check()?;
+            Ok(self.client.get::<StatusView>("/status").ok())
+        })?;
+        Ok(())
     }
 
     /// Enrols `count` devices, each with a join file of its own, and starts their agents.
@@ -133,6 +169,17 @@ impl Fleet {
         Ok(Device { id: id.to_owned(), process, address })
     }
 
+    /// What an agent refused since its start, as its local API tells.
+    pub(crate) fn refusals(&self, agent: usize) -> anyhow::Result<Vec<RefusalReport>> {
+        #[derive(serde::Deserialize)]
+        struct Told {
+            refusals: Vec<RefusalReport>,
+        }
+        let address = &self.agents[agent].address;
+        let told: Told = traffic::client().get(format!("http://{address}/status")).call()?.body_mut().read_json()?;
+        Ok(told.refusals)
+    }
+
     /// Waits until land sees a device as it should be.
     pub(crate) fn wait_for_device(
         &mut self,
@@ -147,11 +194,59 @@ impl Fleet {
         })
     }
 
+    /// Starts a rollout to a canary and then to all, and waits for its end.
+    pub(crate) fn roll_out(&mut self, version: &str, out: &Out) -> anyhow::Result<RolloutView> {
+        let new = NewRollout {
+            stream: STREAM.into(),
+            version: version.into(),
+            devices: None,
+            waves: vec!["1".into(), "100%".into()],
+            trial_answers: 100,
+            trial_errors: 3,
+            trial_window_s: 60,
+            max_failed: 0,
+            deadline_s: ROLLOUT_PATIENCE.as_secs(),
+        };
+        let begun: RolloutView = self.client.post("/rollouts", &new)?.context("the bridge's answer was empty")?;
+        let bar = out.progress("rolling out");
+        let ended = wait_for(&format!("the end of the rollout of {version}"), ROLLOUT_PATIENCE, || {
+            self.check()?;
+            let rollout: RolloutView = self.client.get(&format!("/rollouts/{}", begun.id))?;
+            bar.set_message(format!(
+                "wave {} of {}: {} answered",
+                rollout.wave,
+                rollout.waves.len(),
+                rollout.results.len()
+            ));
+            Ok((rollout.state != "rolling").then_some(rollout))
+        })?;
+        bar.finish_and_clear();
+        Ok(ended)
+    }
+
     /// Fails when a process has ended.
     pub(crate) fn check(&mut self) -> anyhow::Result<()> {
-        self.bridge.check()?;
+        self.bridge.as_mut().map_or(Ok(()), Running::check)?;
         self.agents.iter_mut().try_for_each(|device| device.process.check())
     }
+}
+
+/// Writes the bridge's configuration as `petrel root init` does, but for where it listens.
+fn configure(
+    dir: &Path,
+    listen: SocketAddr,
+    broker_listen: SocketAddr,
+    change: impl FnOnce(String) -> String,
+) -> anyhow::Result<()> {
+    let doorsteps = service::Doorsteps { listen, broker_listen, host: None };
+    let text = service::starter(&FLEET.parse()?, "../bridge", &doorsteps);
+    Ok(std::fs::write(dir.join(CONFIG), change(text))?)
+}
+
+fn start_bridge(dir: &Path) -> anyhow::Result<Running> {
+    let (petrel, config) = (std::env::current_exe()?, dir.join(CONFIG));
+    let args = [OsStr::new("bridge"), OsStr::new("--config"), config.as_os_str()];
+    Running::start(&petrel, &args, dir.join("bridge.log"))
 }
 
 impl Drop for Fleet {

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// The stream's name.
 pub(crate) const STREAM: &str = "digits";
+/// A version from before, which works as well.
+pub(crate) const OLD: &str = "0.9.0";
 /// The version that works.
 pub(crate) const GOOD: &str = "1.0.0";
 /// The version that gives no number on a third of the images.

@@ -1,33 +1,35 @@
 //! The demo's story from its beginning to its end, and how it is told.
 
+use super::attack;
 use super::fleet::{self, Fleet};
 use super::measure::{self, Measures};
 use super::model::{self, BAD, GOOD, HeldOut, STREAM};
-use super::process::{interrupted, listen_for_signals, wait_for};
+use super::process::{interrupted, listen_for_signals};
 use super::traffic::{self, Count, Traffic};
 use crate::cli::Out;
 use crate::cli::push::push;
 use crate::cli::table::table;
 use crate::fault::Fault;
-use crate::service::view::{DeviceView, NewRollout, RolloutView};
+use crate::service::view::{DeviceView, RolloutView};
 use anyhow::Context;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a rollout may take here.
-const PATIENCE: Duration = Duration::from_secs(120);
 /// Images in one request when the accuracy is measured.
 const BATCH: usize = 50;
 
 /// Show the whole loop on this machine: a good release reaches every device, a bad one is caught and taken back
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  petrel demo\n  petrel demo --keep\n  petrel demo --json")]
+#[command(after_help = "Examples:\n  petrel demo\n  petrel demo --attack\n  petrel demo --keep\n  petrel demo --json")]
 pub(crate) struct Args {
     /// How many agents
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=50))]
     devices: u8,
+    /// Show seven attacks by whoever holds the broker or the bridge, and what a device says to each
+    #[arg(long, conflicts_with_all = ["keep", "measure"])]
+    attack: bool,
     /// Leave everything running at the end, until Ctrl-C
     #[arg(long)]
     keep: bool,
@@ -61,6 +63,9 @@ impl Args {
         let dir = tempfile::Builder::new().prefix("petrel-demo-").tempdir()?;
         let begun = Instant::now();
         let program = self.program()?;
+        if self.attack {
+            return attack::play(out, dir.path(), program, self.devices.into(), begun);
+        }
         let (mut fleet, traffic, mut seen) = self.play(out, dir.path(), program, begun)?;
         seen.seconds = begun.elapsed().as_secs_f64();
         seen.tell(out)?;
@@ -109,7 +114,7 @@ impl Args {
         step(&format!("rolling out {STREAM} {GOOD}: one canary, then all"));
         push(&fleet.client, &good)?;
         let rolled_out = Instant::now();
-        let good = roll_out(&mut fleet, GOOD, out)?;
+        let good = fleet.roll_out(GOOD, out)?;
         let rollout_seconds = rolled_out.elapsed().as_secs_f64();
         step(&format!(
             "{} of {} devices confirmed it; asking each for all held-out digits",
@@ -122,7 +127,7 @@ impl Args {
         step(&format!("rolling out {STREAM} {BAD}, which fails on a third of the images"));
         push(&fleet.client, &bad)?;
         let before: Vec<Count> = traffic.iter().map(|t| t.tally.count()).collect();
-        let bad = roll_out(&mut fleet, BAD, out)?;
+        let bad = fleet.roll_out(BAD, out)?;
         step("the canary caught it; waiting until every device runs the old release again");
         let mut after_bad = Vec::new();
         for number in 0..fleet.agents.len() {
@@ -161,7 +166,7 @@ fn equal(some: &[i64], others: &[i64]) -> usize {
     some.iter().zip(others).filter(|(a, b)| a == b).count()
 }
 
-fn since(before: &Count, after: &Count) -> Count {
+pub(super) fn since(before: &Count, after: &Count) -> Count {
     let by_release = after
         .by_release
         .iter()
@@ -172,36 +177,6 @@ fn since(before: &Count, after: &Count) -> Count {
         other_class: after.other_class - before.other_class,
         by_release: by_release.filter(|(_, count)| *count > 0).collect(),
     }
-}
-
-/// Starts a rollout to a canary and then to all, and waits for its end.
-fn roll_out(fleet: &mut Fleet, version: &str, out: &Out) -> anyhow::Result<RolloutView> {
-    let new = NewRollout {
-        stream: STREAM.into(),
-        version: version.into(),
-        devices: None,
-        waves: vec!["1".into(), "100%".into()],
-        trial_answers: 100,
-        trial_errors: 3,
-        trial_window_s: 60,
-        max_failed: 0,
-        deadline_s: PATIENCE.as_secs(),
-    };
-    let begun: RolloutView = fleet.client.post("/rollouts", &new)?.context("the bridge's answer was empty")?;
-    let bar = out.progress("rolling out");
-    let ended = wait_for(&format!("the end of the rollout of {version}"), PATIENCE, || {
-        fleet.check()?;
-        let rollout: RolloutView = fleet.client.get(&format!("/rollouts/{}", begun.id))?;
-        bar.set_message(format!(
-            "wave {} of {}: {} answered",
-            rollout.wave,
-            rollout.waves.len(),
-            rollout.results.len()
-        ));
-        Ok((rollout.state != "rolling").then_some(rollout))
-    })?;
-    bar.finish_and_clear();
-    Ok(ended)
 }
 
 /// The classes that each agent gives to all held-out images, and the releases that gave them.

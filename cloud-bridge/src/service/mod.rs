@@ -6,6 +6,7 @@
 mod config;
 mod driver;
 mod expulsion;
+mod hijack;
 mod http;
 mod library;
 pub(crate) mod mosquitto;
@@ -16,6 +17,7 @@ mod store;
 mod tls;
 
 pub(crate) use config::{BridgeConfig, Doorsteps, starter};
+pub(crate) use hijack::{Hijacked, Tap};
 pub(crate) use http::{tokens, view};
 
 use crate::broker::{Broker, BrokerConfig, Guests};
@@ -27,7 +29,7 @@ use config::BrokerChoice;
 use expulsion::Expulsion;
 use library::Library;
 use pen::Pen;
-use protocol::Topics;
+use protocol::{BRIDGE_NAME, Topics};
 use speaker::Speaker;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -68,19 +70,16 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     store.admit(&config.data.join(ADMIN_TOKEN)).await?;
     let library = Arc::new(Library::open(&config.data, root)?);
     let issuer = Arc::new(Issuer::open(&config.fleet, &config.devices_cert, &config.devices_key)?);
-    let guests = Arc::new(Guests::default());
     // Before anybody can knock: a device that is refused once stays away for a minute.
-    for record in store.records().await? {
-        if let Record::Device(device) = record {
-            guests.know(&device);
-        }
-    }
+    let guests = guests(&store).await?;
     let (broker, address) = start_broker(&config, guests.clone()).await?;
 
-    let mqtt::Wire { client, inbound, mut listens } = mqtt::connect(&config, &address, &Topics::new(&config.fleet))?;
+    let topics = Topics::new(&config.fleet);
+    let mqtt::Wire { client, inbound, mut listens } =
+        mqtt::connect(&config, &address, BRIDGE_NAME, topics.up_filter())?;
     let hands = driver::Hands {
-        topics: Topics::new(&config.fleet),
-        speaker: Speaker::start(client.clone(), Topics::new(&config.fleet), library.clone()),
+        topics: topics.clone(),
+        speaker: Speaker::start(client.clone(), topics, library.clone()),
         pen: pen.clone(),
         library: library.clone(),
         store: store.clone(),
@@ -116,6 +115,17 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     }
     store.close().await;
     ended
+}
+
+/// The certificates that count, as land remembers them.
+async fn guests(store: &Store) -> anyhow::Result<Arc<Guests>> {
+    let guests = Guests::default();
+    for record in store.records().await? {
+        if let Record::Device(device) = record {
+            guests.know(&device);
+        }
+    }
+    Ok(Arc::new(guests))
 }
 
 /// The broker in this process, or the address of another.

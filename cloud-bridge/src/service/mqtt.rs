@@ -6,7 +6,7 @@
 use super::config::BridgeConfig;
 use super::tls;
 use crate::fault::Fault;
-use protocol::{BRIDGE_NAME, MAX_PACKET_BYTES, Topics};
+use protocol::MAX_PACKET_BYTES;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -53,12 +53,12 @@ struct Line {
     address: String,
 }
 
-/// Opens the session; the connection is made, and made again, in the background.
-pub(crate) fn connect(config: &BridgeConfig, address: &str, topics: &Topics) -> anyhow::Result<Wire> {
+/// Opens the session `id`, which hears what `filter` says; the connection is made, and made again, in the background.
+pub(crate) fn connect(config: &BridgeConfig, address: &str, id: &str, filter: String) -> anyhow::Result<Wire> {
     let (host, port) = parse(address)?;
     let tls = tls::client(&config.ca, tls::chain(&config.client_cert)?, tls::key(&config.client_key)?)?;
-    // Brokers bind the client id to the name in the certificate.
-    let mut options = MqttOptions::new(BRIDGE_NAME, host, port);
+    // Brokers bind the client id to the name in the certificate: it begins like it.
+    let mut options = MqttOptions::new(id, host, port);
     options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls))));
     options.set_keep_alive(Duration::from_secs(20));
     options.set_clean_start(false);
@@ -74,8 +74,7 @@ pub(crate) fn connect(config: &BridgeConfig, address: &str, topics: &Topics) -> 
     // Bounded by the receive maximum, so the polling task never waits for the driver, which may wait for it.
     let (tell, inbound) = mpsc::unbounded_channel();
     let (listening, listens) = watch::channel(false);
-    let line =
-        Line { poll, client: client.clone(), tell, listening, filter: topics.up_filter(), address: address.to_owned() };
+    let line = Line { poll, client: client.clone(), tell, listening, filter, address: address.to_owned() };
     tokio::spawn(line.keep());
     Ok(Wire { client, inbound, listens })
 }

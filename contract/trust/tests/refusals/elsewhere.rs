@@ -39,8 +39,26 @@ const ELSEWHERE: &[Witness] = &[
     ("T80", "tests/end_to_end/audit.rs", "who_did_what_is_told_and_cannot_be_changed_unseen"),
 ];
 
-/// Rows of which this crate proves the decision, and a running device that the old model keeps answering.
-const KEEPS_ANSWERING: &[Witness] = &[];
+/// Rows of which this crate proves the decision, and a device that the old model keeps answering: real programs, but for
+/// T32 and T38, where the clock is the test's, and T56, where the worker is asked.
+const KEEPS_ANSWERING: &[Witness] = &[
+    ("T01", "tests/end_to_end/hostile.rs", "the_old_model_answers_whatever_a_broker_says"),
+    ("T14", "tests/end_to_end/hostile.rs", "after_the_root_has_expired_the_old_model_answers_until_a_newer_root_comes"),
+    ("T19", "tests/end_to_end/hostile.rs", "what_was_taken_away_falls_back_within_seconds_and_installs_no_more"),
+    ("T22", "tests/end_to_end/hostile.rs", "what_was_taken_away_falls_back_within_seconds_and_installs_no_more"),
+    (
+        "T32",
+        "tests/agent_core/beliefs.rs",
+        "t32_without_a_network_and_a_clock_the_old_model_answers_and_the_time_is_unset",
+    ),
+    (
+        "T38",
+        "tests/agent_core/beliefs.rs",
+        "t38_after_thirty_days_of_silence_the_old_model_answers_and_the_report_says_stale",
+    ),
+    ("T56", "agent/src/worker/tests.rs", "the_probe_passes_golden_vectors_and_refuses_other_answers"),
+    ("T73", "tests/end_to_end/enrolling.rs", "a_device_without_its_key_goes_on_answering"),
+];
 
 /// Rows that belong to other work, and to which.
 const OWNED: &[(&str, &[&str])] = &[
@@ -80,7 +98,7 @@ pub(crate) fn tell(here: &BTreeSet<&str>, cases: usize) {
     for (file, rows) in &rooms {
         told += &format!("  {file}: {}\n", list(rows));
     }
-    told += &format!("  the old model keeps answering, seen on a running device: {}\n", list(&kept));
+    told += &format!("  the old model keeps answering, seen where one runs: {}\n", list(&kept));
     for (owner, rows) in OWNED {
         told += &format!("  owned by {owner}: {}\n", rows.join(" "));
     }
