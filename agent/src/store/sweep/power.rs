@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Power cuts in a row.
 const DEPTH: usize = 3;
-/// Rounds without anything new: all was seen.
+/// After so many rounds without anything new, or as many as states are asked for, all was seen.
 const IDLE: usize = 200;
 
 /// What was seen of a flow, and its dice.
@@ -46,7 +46,7 @@ fn every_moment(flow: &'static Flow, effort: Effort) -> Result<usize, Broken> {
         }
     }
     let mut idle = 0;
-    while explorer.seen.len() < effort.most && idle < IDLE {
+    while explorer.seen.len() < effort.most && idle < effort.most.max(IDLE) {
         let before = explorer.seen.len();
         let moment = explorer.dice.usize(..states.len());
         explorer.fall(&states, &past, moment, DEPTH)?;
