@@ -154,8 +154,11 @@ fn read_ca(config: &Config) -> Result<Vec<u8>, Fault> {
         )
     };
     let mut bytes = Vec::new();
-    let read = File::open(&config.ca).and_then(|f| f.take(MAX_ROOT_BYTES as u64).read_to_end(&mut bytes));
+    let read = File::open(&config.ca).and_then(|f| f.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes));
     read.map_err(|e| wrong(e.to_string()))?;
+    if bytes.len() > MAX_ROOT_BYTES {
+        return Err(wrong(format!("it is larger than {MAX_ROOT_BYTES} bytes")));
+    }
     identity::certificates(&bytes).map_err(wrong)?;
     Ok(bytes)
 }
