@@ -525,4 +525,7 @@ fn t79_a_device_whose_disk_was_put_back_is_heard_and_alarmed_but_a_replay_is_not
     let alarm = bench.bridge.devices()[&device("a")].alarm.clone().unwrap();
     assert!(alarm.what.contains("boot 3 after 7"), "{}", alarm.what);
     assert_eq!(bench.happen("hello a 3.4"), ["a 1: nothing"], "it is heard as any device");
+    bench.step(report("a", 3, 5, Some(answer + 1)));
+    bench.step(report("a", 3, 3, Some(answer)));
+    assert_eq!(heard(&bench), Some((3, 5)), "recorded since");
 }

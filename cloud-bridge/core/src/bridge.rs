@@ -251,8 +251,9 @@ impl Bridge {
         let answer = self.beacons.answer_to(&report.device_id);
         let Some(device) = self.heeded(&report.device_id) else { return Ok(Answer::Done) };
         let new = (report.boot, report.seq) > device.heard.report;
-        // Nobody can have recorded a report that names a beacon of this moment.
-        let present = answer.is_some() && answer == report.beacon.map(|beacon| beacon.seq);
+        // Nobody can have recorded a report that names a beacon of this moment, until such a report was heard.
+        let named = |report: &Report| report.beacon.map(|beacon| beacon.seq);
+        let present = answer.is_some() && answer == named(&report) && device.report.as_ref().and_then(named) < answer;
         let heard = new || present && device.forgot(&report);
         if !heard {
             return self.disbelieve(Disbelief::Replayed);

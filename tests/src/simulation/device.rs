@@ -42,6 +42,8 @@ pub(super) struct Process {
     pub(super) agent: Agent,
     started: Millis,
     pub(super) link: Option<Link>,
+    /// Land has answered a hello of this boot.
+    pub(super) answered: bool,
     /// The bundles that are fetched, and the pause before missing parts are asked for again.
     fetching: BTreeMap<Digest, (u64, Millis)>,
     /// What answers, and what in its place when it fails.
@@ -165,6 +167,7 @@ impl World {
             agent,
             started: self.now,
             link: None,
+            answered: false,
             fetching: BTreeMap::new(),
             serving: BTreeMap::new(),
             loads: BTreeMap::new(),
@@ -337,7 +340,12 @@ impl World {
         let root = self.library.signer.root();
         match message.topic {
             Topic::Assignment(_) => return self.tell_document(device, DocumentKind::Assignment, &bytes),
-            Topic::Answer(_) => return self.tell_document(device, DocumentKind::Beacon, &bytes),
+            Topic::Answer(_) => {
+                if let Some(process) = self.devices[device].process.as_mut() {
+                    process.answered = true;
+                }
+                return self.tell_document(device, DocumentKind::Beacon, &bytes);
+            }
             Topic::All(kind, _) => return self.tell_document(device, kind, &bytes),
             Topic::Envelope(bundle) => {
                 let size = self.fetched_size(device, bundle);

@@ -6,7 +6,7 @@
 use super::Outcome;
 use super::broker::{Broker, Client, Delivery, Link, Message, Payload, Topic};
 use super::check::{Checks, Violation, rule};
-use super::device::{Believed, Device, Job};
+use super::device::{Believed, Device, Job, Process};
 use super::faults::{Fault, Faults};
 use super::land::Land;
 use super::scenario::{Ask, DEVICES, Library, Millis, QUIET, SECOND, Scenario};
@@ -152,12 +152,13 @@ impl World {
         (outcome, self.trace.unwrap_or_default())
     }
 
-    /// Whether all that is left is the beat of beacons and hellos, which never ends.
+    /// Whether all that is left is the beat of beacons and hellos, which never ends; and land has answered everyone.
     fn rests(&self, next: &Happening) -> bool {
         let beats =
             |h: &Happening| matches!(h, Happening::LandDeadline { .. } | Happening::Hand { job: Job::Deadline, .. });
         let settled = |p: &agent_core::Phase| p.target().is_none();
-        let idle = |d: &Device| d.process.as_ref().is_some_and(|p| p.agent.phases().values().all(settled));
+        let calm = |p: &Process| p.answered && p.agent.phases().values().all(settled);
+        let idle = |d: &Device| d.process.as_ref().is_some_and(calm);
         let ended = || self.bridge().is_some_and(|b| b.rollouts().values().all(|r| r.wave().is_none()));
         self.now > QUIET
             && beats(next)
