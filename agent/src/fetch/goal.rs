@@ -3,6 +3,7 @@
 //! Decides which chunks are asked for next and when one is overdue. It neither knows who sends them
 //! nor whether the list of digests may be believed.
 
+use super::stock::Stock;
 use crate::store::{Disk, DiskFile, Door, How};
 use agent_core::Millis;
 use protocol::{ChunkSpan, MAX_NEEDED_CHUNKS, spans};
@@ -160,6 +161,30 @@ impl Goal {
         if !self.asked.contains_key(&chunk) {
             return Ok(Taken::Unasked);
         }
+        let taken = self.put(chunk, bytes)?;
+        if taken == Taken::Stored {
+            self.asked.remove(&chunk);
+        }
+        Ok(taken)
+    }
+
+    /// Takes what is in stock; gives how many bytes that were.
+    ///
+    /// # Errors
+    /// What the system said of what was to be written; the rest is still missing.
+    pub(crate) fn fill(&mut self, stock: &Stock) -> io::Result<u64> {
+        let before = self.missing_bytes;
+        let missing: Vec<Digest> = self.missing.keys().copied().collect();
+        for chunk in missing {
+            if let Some(bytes) = stock.find(&chunk) {
+                self.put(chunk, &bytes)?;
+            }
+        }
+        self.queue.retain(|chunk| self.missing.contains_key(chunk));
+        Ok(before - self.missing_bytes)
+    }
+
+    fn put(&mut self, chunk: Digest, bytes: &[u8]) -> io::Result<Taken> {
         let Some(places) = self.missing.get(&chunk) else { return Ok(Taken::Unasked) };
         if places.iter().any(|p| p.span.length != bytes.len() as u64) {
             return Ok(Taken::Misfit);
@@ -167,10 +192,9 @@ impl Goal {
         for place in places {
             let file = self.disk.open(&self.files[place.file], How::Write)?;
             file.write_all_at(bytes, place.span.offset)?;
-            self.missing_bytes -= place.span.length;
         }
-        self.missing.remove(&chunk);
-        self.asked.remove(&chunk);
+        let places = self.missing.remove(&chunk).unwrap_or_default();
+        self.missing_bytes -= places.iter().map(|place| place.span.length).sum::<u64>();
         Ok(Taken::Stored)
     }
 }

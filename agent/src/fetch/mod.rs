@@ -6,6 +6,7 @@
 
 mod goal;
 mod pull;
+mod stock;
 
 use crate::store::Bundles;
 use agent_core::Millis;
@@ -119,8 +120,7 @@ impl Fetcher {
     }
 
     fn pull(&self, now: Millis, bundle: Digest, total_size: u64) -> Result<Pull, Setback> {
-        let (disk, dir) = (self.bundles.disk().clone(), self.bundles.begin(bundle)?);
-        Pull::start(disk, &self.trust, dir, bundle, total_size, now)
+        Pull::start(self.bundles.clone(), &self.trust, bundle, total_size, now)
     }
 
     fn check_room(&self, bundle: Digest, total_size: u64) -> Result<(), Setback> {

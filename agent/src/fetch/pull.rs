@@ -4,7 +4,8 @@
 //! signed before it is kept; the offer is not signed, so a wrong one costs time and nothing else.
 
 use super::goal::{Goal, Taken, Wait};
-use crate::store::{self, Disk, Door, ENVELOPE};
+use super::stock::Stock;
+use crate::store::{self, Bundles, Disk, ENVELOPE};
 use agent_core::Millis;
 use protocol::{MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
 use std::io::{self, ErrorKind};
@@ -12,8 +13,9 @@ use std::path::{Path, PathBuf};
 use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Statement, Trust, Verified};
 
 /// The signed file that lists the chunk digests of all the others.
-const INDEX: &str = "chunks.bin";
-const DIGEST_BYTES: usize = 32;
+pub(super) const INDEX: &str = "chunks.bin";
+/// Of each digest in it.
+pub(super) const DIGEST_BYTES: usize = 32;
 
 /// Why a bundle does not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +31,7 @@ pub(crate) enum Setback {
 /// One bundle on its way.
 #[derive(Debug)]
 pub(crate) struct Pull {
-    disk: Door,
+    bundles: Bundles,
     bundle: Digest,
     dir: PathBuf,
     total_size: u64,
@@ -43,21 +45,21 @@ pub(crate) struct Pull {
 }
 
 impl Pull {
-    /// Begins, or goes on with what lies in `dir`.
+    /// Begins, or goes on with what lies there already.
     ///
     /// # Errors
     /// See [`Setback`].
     pub(crate) fn start(
-        disk: Door,
+        bundles: Bundles,
         trust: &Trust,
-        dir: PathBuf,
         bundle: Digest,
         total_size: u64,
         now: Millis,
     ) -> Result<Self, Setback> {
-        disk.make_dirs(&dir)?;
+        let dir = bundles.begin(bundle)?;
+        bundles.disk().make_dirs(&dir)?;
         let mut pull = Self {
-            disk,
+            bundles,
             bundle,
             dir,
             total_size,
@@ -68,7 +70,7 @@ impl Pull {
             index: None,
             content: None,
         };
-        let left = read_up_to(&*pull.disk, &pull.dir.join(ENVELOPE), MAX_DOCUMENT_BYTES as u64)?;
+        let left = read_up_to(&**pull.bundles.disk(), &pull.dir.join(ENVELOPE), MAX_DOCUMENT_BYTES as u64)?;
         pull.statement = left.and_then(|bytes| store::statement(trust, &bytes, bundle).ok());
         pull.advance()?;
         Ok(pull)
@@ -122,7 +124,7 @@ impl Pull {
             Ok(statement) => statement,
             Err(doubt) => return Ok(Some(doubt)),
         };
-        self.disk.write(&self.dir.join(ENVELOPE), bytes)?;
+        self.bundles.disk().write(&self.dir.join(ENVELOPE), bytes)?;
         self.statement = Some(statement);
         self.advance().map(|()| None)
     }
@@ -166,8 +168,10 @@ impl Pull {
         }
         let listed = index_of(statement, self.total_size)?;
         let (path, size) = (self.dir.join(INDEX), listed.size.get());
-        if let Some(index) = read_up_to(&*self.disk, &path, size)?.filter(|bytes| listed.check_bytes(bytes).is_ok()) {
-            self.content = Some(content(&self.disk, &self.dir, statement, &index)?);
+        if let Some(index) =
+            read_up_to(&**self.bundles.disk(), &path, size)?.filter(|bytes| listed.check_bytes(bytes).is_ok())
+        {
+            self.content = Some(content(&self.bundles, &self.dir, statement, &index)?);
             self.index = None;
             return Ok(());
         }
@@ -182,7 +186,7 @@ impl Pull {
             }
             _ => return Ok(()),
         };
-        let goal = self.index.insert(Goal::new(self.disk.clone(), vec![(path, size)], &chunks)?);
+        let goal = self.index.insert(Goal::new(self.bundles.disk().clone(), vec![(path, size)], &chunks)?);
         if goal.is_reached() { self.reject_offer() } else { Ok(()) }
     }
 
@@ -191,7 +195,7 @@ impl Pull {
         tracing::warn!(bundle = %self.bundle.short(), "the offer does not lead to the signed index, another is asked for");
         self.index = None;
         self.wrong_offer = self.offer.take();
-        self.disk.write(&self.dir.join(INDEX), b"")?;
+        self.bundles.disk().write(&self.dir.join(INDEX), b"")?;
         Ok(())
     }
 }
@@ -211,15 +215,23 @@ fn index_of(statement: &Statement, total_size: u64) -> Result<&Resource, Refusal
     Ok(listed)
 }
 
-fn others(statement: &Statement) -> impl Iterator<Item = &Resource> {
+/// What the index lists the chunks of.
+pub(super) fn others(statement: &Statement) -> impl Iterator<Item = &Resource> {
     statement.resources().iter().filter(|r| r.name != INDEX)
 }
 
-fn content(disk: &Door, dir: &Path, statement: &Statement, index: &[u8]) -> io::Result<Goal> {
+fn content(bundles: &Bundles, dir: &Path, statement: &Statement, index: &[u8]) -> io::Result<Goal> {
     let (digests, _) = index.as_chunks::<DIGEST_BYTES>();
     let digests: Vec<Digest> = digests.iter().map(|bytes| Digest(*bytes)).collect();
     let files = others(statement).map(|r| (dir.join(&r.name), r.size.get())).collect();
-    Goal::new(disk.clone(), files, &digests)
+    let mut goal = Goal::new(bundles.disk().clone(), files, &digests)?;
+    if !goal.is_reached() {
+        let copied = goal.fill(&Stock::of(bundles))?;
+        if copied > 0 {
+            tracing::info!(bytes = copied, "what other bundles hold already is copied");
+        }
+    }
+    Ok(goal)
 }
 
 fn contradiction(detail: &str) -> Refusal {

@@ -22,6 +22,8 @@ struct Bench {
     subscribed: BTreeSet<Digest>,
     most_subscribed: usize,
     delivered: usize,
+    /// Bytes of chunks that the broker sent.
+    sent: u64,
     needs: Vec<(bool, Vec<Digest>)>,
     end: Option<Action>,
     doubts: Vec<Code>,
@@ -43,6 +45,7 @@ impl Bench {
             subscribed: BTreeSet::new(),
             most_subscribed: 0,
             delivered: 0,
+            sent: 0,
             needs: Vec::new(),
             end: None,
             doubts: Vec::new(),
@@ -88,6 +91,7 @@ impl Bench {
                 for chunk in chunks {
                     if let Some(bytes) = self.chunks.get(&chunk) {
                         self.delivered += 1;
+                        self.sent += bytes.len() as u64;
                         self.fetcher.chunk(now, chunk, bytes);
                     }
                 }
@@ -146,6 +150,42 @@ fn a_bundle_arrives_whole_and_each_chunk_once() {
     assert!(bench.arrived(), "{:?}", bench.end);
     assert_eq!(bench.delivered, bench.chunks.len());
     assert!(bench.subscribed.is_empty(), "left behind: {:?}", bench.subscribed);
+}
+
+/// 25 chunks in two files, of which the second fixture has 15 in common with the first, at other places.
+fn alike() -> [Fixture; 2] {
+    let file = |numbers: &[u8]| numbers.iter().flat_map(|n| vec![*n; CHUNK]).collect::<Vec<u8>>();
+    let old: Vec<u8> = (0..25).collect();
+    let new: Vec<u8> = (0..25).map(|n| if n < 10 { 100 + n } else { n }).collect();
+    [
+        Fixture::of_files(&[("a.bin", file(&old))]),
+        Fixture::of_files(&[("b.bin", file(&new[15..])), ("c.bin", file(&new[..15]))]),
+    ]
+}
+
+#[test]
+fn what_an_installed_bundle_holds_is_copied_and_not_sent() {
+    let [old, new] = alike();
+    let mut bench = Bench::new(new, 8);
+    old.install(&bench.bundles);
+    bench.fetch();
+    assert!(bench.arrived(), "{:?}", bench.end);
+    assert!(bench.sent * 100 <= bench.fixture.total_size * 42, "{} of {}", bench.sent, bench.fixture.total_size);
+}
+
+#[test]
+fn what_an_installed_bundle_does_not_hold_any_more_is_sent() {
+    let [old, new] = alike();
+    let mut bench = Bench::new(new, 8);
+    old.install(&bench.bundles);
+    let path = bench.bundles.complete(old.digest).join("a.bin");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20 * CHUNK] ^= 1;
+    bytes.truncate(24 * CHUNK + 7);
+    fs::write(&path, bytes).unwrap();
+    bench.fetch();
+    assert!(bench.arrived(), "{:?}", bench.end);
+    assert!(bench.sent > 12 * CHUNK_BYTES);
 }
 
 #[test]

@@ -79,6 +79,14 @@ impl Bundles {
         }
     }
 
+    /// The bundles that are there as a whole.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn whole(&self) -> io::Result<BTreeSet<Digest>> {
+        self.names(&self.complete)
+    }
+
     /// Bytes that may still be written.
     pub(crate) fn free(&self) -> io::Result<u64> {
         self.disk.free(&self.incoming)

@@ -51,5 +51,15 @@ pub(crate) fn cases() -> Vec<Case> {
     assert_eq!(t.clock().low(0), t.clock().low(UP).min(moment(T0)), "before it came, less is certain");
     assert_eq!(t.clock().low(u64::MAX), moment(253_402_207_200));
     assert_eq!(t.clock_state(u64::MAX), ClockState::Expired);
+    // Each turn of the state is foretold to the millisecond: fresh, stale, expired.
+    let mut t = trust();
+    beaconed(&mut t, 1, |_| {}).expect("the answer");
+    let (mut uptime, mut states) = (UP, vec![t.clock_state(UP)]);
+    while let Some(turn) = t.clock_turns(uptime) {
+        assert_eq!(t.clock_state(turn - 1), t.clock_state(uptime));
+        states.push(t.clock_state(turn));
+        uptime = turn;
+    }
+    assert_eq!(states, [ClockState::Fresh, ClockState::Stale, ClockState::Expired]);
     vec![taken("T36", format!("{tried} clocks"), Ok(()))]
 }
