@@ -176,14 +176,13 @@ impl Envelope {
     /// A signature of an unknown key counts for nothing; one that claims a known key and does not
     /// verify refuses the whole envelope.
     pub(crate) fn signers(&self, what: &str, root: &Root, role: Role) -> Result<Vec<String>, Refusal> {
-        let keys = root.role_keys(role)?;
         let signed = pae(&self.payload_type, &self.payload);
         let mut signers: BTreeMap<[u8; 32], String> = BTreeMap::new();
         let mut foreign_role = false;
         for signature in &self.signatures {
-            match keys.get(&signature.key_id) {
+            match root.role_key(role, &signature.key_id)? {
                 Some(key) => {
-                    verify_ed25519(what, key, &signed, &signature.bytes)?;
+                    verify_ed25519(what, &key, &signed, &signature.bytes)?;
                     signers.insert(key.to_bytes(), signature.key_id.clone());
                 }
                 None => foreign_role |= root.keys.contains_key(&signature.key_id),

@@ -12,6 +12,7 @@ use agent_core::{Agent, Effect, Installed, Ledger, StreamLedger};
 use bridge_core::{Bridge, Effect as LandEffect, Phase, Record, Rollout};
 use protocol::{DeviceId, Generation, Outcome, Report, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use trust::{Digest, StreamAssignment};
 
 /// Starts on trial after which a release is taken back, whoever is to blame.
@@ -50,7 +51,7 @@ pub(super) struct Checks {
 #[derive(Debug, Default)]
 struct Seen {
     /// What its disk says.
-    disk: Ledger,
+    disk: Rc<Ledger>,
     /// Every verdict that its disk ever held, by sequence.
     verdicts: BTreeMap<u64, Verdict>,
     /// Bundles that its hands found whole, and that passed the probe.
@@ -97,7 +98,7 @@ impl Checks {
 
     pub(super) fn device_read(&self, device: usize, ledger: &Ledger) -> Result<(), Violation> {
         let seen = &self.devices[device];
-        rule(*ledger == seen.disk, "a ledger is read back as it was saved", || format!("d-{device:02}: {ledger:?}"))
+        rule(*ledger == *seen.disk, "a ledger is read back as it was saved", || format!("d-{device:02}: {ledger:?}"))
     }
 
     pub(super) fn device_examined(&mut self, device: usize, bundle: Digest) {
@@ -109,7 +110,12 @@ impl Checks {
     }
 
     /// A device saved its ledger.
-    pub(super) fn device_saved(&mut self, device: usize, now: Ledger, scenario: &Scenario) -> Result<(), Violation> {
+    pub(super) fn device_saved(
+        &mut self,
+        device: usize,
+        now: Rc<Ledger>,
+        scenario: &Scenario,
+    ) -> Result<(), Violation> {
         let seen = &mut self.devices[device];
         let old = std::mem::replace(&mut seen.disk, now);
         let now = &seen.disk;
@@ -144,7 +150,7 @@ impl Checks {
     /// A device's step was committed.
     pub(super) fn device_stepped(&mut self, device: usize, agent: &Agent, effects: &[Effect]) -> Result<(), Violation> {
         let seen = &self.devices[device];
-        let remembered = *agent.ledger() == seen.disk;
+        let remembered = *agent.ledger() == *seen.disk;
         let differs = || format!("d-{device:02} holds {:?}, its disk says {:?}", agent.ledger(), seen.disk);
         rule(remembered, "nothing is done before it is remembered", differs)?;
         let bound = 6 + 8 * seen.disk.streams.len() + seen.disk.outbox.len();
@@ -201,7 +207,7 @@ impl Checks {
     }
 
     /// Land saved rows.
-    pub(super) fn land_saved(&mut self, records: Vec<Record>) -> Result<(), Violation> {
+    pub(super) fn land_saved(&mut self, records: &[Record]) -> Result<(), Violation> {
         let mut moved = Vec::new();
         for record in records {
             match record {
@@ -213,10 +219,10 @@ impl Checks {
                         let assigned = self.since.entry((desired.rollout, device.id.clone()));
                         assigned.or_insert(desired.since);
                     }
-                    self.land.insert(device.id.clone(), *device);
+                    self.land.insert(device.id.clone(), (**device).clone());
                 }
-                Record::NoDevice { id } => drop(self.land.remove(&id)),
-                Record::Rollout(rollout) => moved.push(*rollout),
+                Record::NoDevice { id } => drop(self.land.remove(id)),
+                Record::Rollout(rollout) => moved.push(rollout),
                 Record::Release(_)
                 | Record::Document(_)
                 | Record::Beacons { .. }
@@ -226,8 +232,8 @@ impl Checks {
             }
         }
         for rollout in moved {
-            let before = self.rollouts.insert(rollout.id, rollout.clone());
-            self.rollout_moved(before.as_ref(), &rollout)?;
+            let before = self.rollouts.insert(rollout.id, (**rollout).clone());
+            self.rollout_moved(before.as_ref(), rollout)?;
         }
         Ok(())
     }

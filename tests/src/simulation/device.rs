@@ -9,7 +9,7 @@ use super::faults::{Crash, Faults};
 use super::scenario::{Flaw, MINUTE, Millis, SECOND};
 use super::world::{Happening, World, flipped};
 use crate::signer::{FLEET, resources};
-use agent_core::{Agent, Effect, Event, Found, Memory, Now, Step};
+use agent_core::{Agent, Effect, Event, Found, Ledger, Memory, Now, Step};
 use protocol::{DeviceId, DocumentKind, Profile, StreamName};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -19,8 +19,8 @@ use trust::{Code, Digest, Refusal, Root, Statement, Verified};
 #[derive(Debug)]
 pub(super) struct Device {
     pub(super) id: DeviceId,
-    /// The ledger as bytes; empty before the first start.
-    ledger: Vec<u8>,
+    /// The ledger as it was saved last; its bytes are made when they are read.
+    ledger: Option<Rc<Ledger>>,
     /// Roots and revocations that were believed.
     documents: BTreeMap<Digest, Vec<u8>>,
     folders: BTreeMap<Digest, Folder>,
@@ -89,9 +89,9 @@ pub(super) struct Believed {
 }
 
 impl Believed {
-    fn statement(&mut self, root: &Verified<Root>, bytes: &[u8]) -> Result<Verified<Statement>, Refusal> {
+    fn statement(&mut self, root: &Verified<Root>, bytes: &[u8]) -> Result<&Verified<Statement>, &Refusal> {
         let verify = || trust::verify_statement(root, bytes);
-        self.statements.entry(Digest::of(bytes)).or_insert_with(verify).clone()
+        self.statements.entry(Digest::of(bytes)).or_insert_with(verify).as_ref()
     }
 }
 
@@ -100,7 +100,7 @@ impl Folder {
     fn examine(&self, root: &Verified<Root>, seen: &mut Believed, bundle: Digest) -> Result<Box<Found>, Refusal> {
         let missing = || Refusal::new(Code::Missing, "no envelope");
         let envelope = self.envelope.as_ref().ok_or_else(missing)?;
-        let statement = seen.statement(root, envelope)?;
+        let statement = seen.statement(root, envelope).map_err(Clone::clone)?;
         if statement.digest() != bundle {
             return Err(Refusal::new(Code::Mismatch, "another bundle"));
         }
@@ -133,7 +133,7 @@ impl Device {
     pub(super) fn new(id: &DeviceId) -> Self {
         Self {
             id: id.clone(),
-            ledger: Vec::new(),
+            ledger: None,
             documents: BTreeMap::new(),
             folders: BTreeMap::new(),
             life: 0,
@@ -142,6 +142,12 @@ impl Device {
             rotted: false,
         }
     }
+}
+
+/// A ledger as it is after it lay on a disk.
+fn read_back(saved: &Ledger) -> Ledger {
+    let bytes = serde_json::to_vec(saved).expect("a ledger has a JSON form");
+    serde_json::from_slice(&bytes).expect("what was saved is read back")
 }
 
 fn profile() -> Profile {
@@ -154,13 +160,13 @@ impl World {
         if self.devices[device].process.is_some() {
             return Ok(());
         }
-        let ledger = match self.devices[device].ledger.as_slice() {
-            [] => agent_core::Ledger::default(),
-            bytes => serde_json::from_slice(bytes).expect("what was saved is read back"),
-        };
+        let ledger = self.devices[device].ledger.as_deref().map(read_back).unwrap_or_default();
         self.checks.device_read(device, &ledger)?;
         let id = self.devices[device].id.clone();
-        let trust = self.library.signer.trust(&id, &ledger, &self.devices[device].documents);
+        let trust = match &ledger.trust {
+            None => self.library.newborn[device].clone(),
+            Some(_) => self.library.signer.trust(&id, &ledger, &self.devices[device].documents),
+        };
         let seed = format!("{:032x}", self.rng.u128(..));
         let (agent, step) = Agent::restore(FLEET.parse().expect("a good name"), id, profile(), seed, trust, ledger);
         self.devices[device].process = Some(Process {
@@ -237,7 +243,8 @@ impl World {
         });
         if let Some(Memory { documents, ledger }) = saved {
             self.devices[device].documents.extend(documents.into_iter().map(|d| (d.digest, d.bytes)));
-            self.devices[device].ledger = serde_json::to_vec(&ledger).expect("a ledger has a JSON form");
+            let ledger = Rc::new(ledger);
+            self.devices[device].ledger = Some(ledger.clone());
             self.checks.device_saved(device, ledger, &self.scenario)?;
         }
         let Ok(effects) = committed else {
@@ -352,7 +359,7 @@ impl World {
                 let Some(folder) = self.devices[device].folders.get_mut(&bundle) else { return Ok(()) };
                 let statement = self.believed.statement(root, &bytes);
                 let asked = |s: &Verified<Statement>| s.digest() == bundle && Some(s.total_size()) == size;
-                if folder.envelope.is_none() && statement.is_ok_and(|s| asked(&s)) {
+                if folder.envelope.is_none() && statement.is_ok_and(asked) {
                     folder.envelope = Some(bytes);
                     self.fetch_on(device, bundle);
                 }

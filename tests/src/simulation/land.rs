@@ -21,7 +21,8 @@ const EPOCH: Millis = 1_700_000_000_000;
 /// The bridge: what outlives a crash, and the process that does not.
 #[derive(Debug, Default)]
 pub(super) struct Land {
-    rows: BTreeMap<Row, Vec<u8>>,
+    /// As they were saved last; their bytes are made when they are read.
+    rows: BTreeMap<Row, Record>,
     life: u64,
     pub(super) process: Option<Process>,
     /// Assignments by device and generation: the same draft is signed to the same bytes.
@@ -62,14 +63,19 @@ fn credential(device: usize) -> Credential {
     Credential { certificate: Digest::of(&key), key, serial, until: Millis::MAX }
 }
 
+/// A row as it is after it lay on a disk.
+fn read_back(saved: &Record) -> Record {
+    let bytes = serde_json::to_vec(saved).expect("a record has a JSON form");
+    serde_json::from_slice(&bytes).expect("what was saved is read back")
+}
+
 fn profile() -> Profile {
     Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() }
 }
 
 impl World {
     pub(super) fn start_land(&mut self) {
-        let rows = self.land.rows.values();
-        let records = rows.map(|bytes| serde_json::from_slice(bytes).expect("what was saved is read back"));
+        let records = self.land.rows.values().map(read_back);
         let fleet = FLEET.parse().expect("a good name");
         let bridge = Bridge::restore(fleet, records.collect::<Vec<Record>>()).expect("what was believed is believed");
         self.land.process = Some(Process { bridge, link: None, outgoing: BTreeMap::new(), given: 0, deadline: None });
@@ -135,10 +141,10 @@ impl World {
                 Ok(())
             }
         });
-        for record in &saved {
+        self.checks.land_saved(&saved)?;
+        for record in saved {
             self.save_row(record);
         }
-        self.checks.land_saved(saved)?;
         let Ok(committed) = committed else {
             self.crash_land();
             return Ok(None);
@@ -159,22 +165,20 @@ impl World {
         Ok(Some(committed.answer))
     }
 
-    fn save_row(&mut self, record: &Record) {
-        let bytes = serde_json::to_vec(record).expect("a record has a JSON form");
-        match record {
-            Record::Device(device) => drop(self.land.rows.insert(Row::Device(device.id.clone()), bytes)),
-            Record::NoDevice { id } => drop(self.land.rows.remove(&Row::Device(id.clone()))),
-            Record::Release(release) => drop(self.land.rows.insert(Row::Release(release.bundle), bytes)),
-            Record::Rollout(rollout) => drop(self.land.rows.insert(Row::Rollout(rollout.id), bytes)),
+    fn save_row(&mut self, record: Record) {
+        let row = match &record {
+            Record::Device(device) => Row::Device(device.id.clone()),
+            Record::Release(release) => Row::Release(release.bundle),
+            Record::Rollout(rollout) => Row::Rollout(rollout.id),
+            Record::Document(document) => Row::Document(document.document, document.slot()),
+            Record::Beacons { .. } => Row::Beacons,
+            Record::Withdrawn(withdrawn) => Row::Withdrawn(withdrawn.serial.clone()),
+            Record::NoDevice { id } => return drop(self.land.rows.remove(&Row::Device(id.clone()))),
+            Record::NotWithdrawn { serial } => return drop(self.land.rows.remove(&Row::Withdrawn(serial.clone()))),
             // Nothing is decided from the audit log.
-            Record::Deed(_) => {}
-            Record::Document(d) => drop(self.land.rows.insert(Row::Document(d.document, d.slot()), bytes)),
-            Record::Beacons { .. } => drop(self.land.rows.insert(Row::Beacons, bytes)),
-            Record::Withdrawn(withdrawn) => {
-                drop(self.land.rows.insert(Row::Withdrawn(withdrawn.serial.clone()), bytes));
-            }
-            Record::NotWithdrawn { serial } => drop(self.land.rows.remove(&Row::Withdrawn(serial.clone()))),
-        }
+            Record::Deed(_) => return,
+        };
+        self.land.rows.insert(row, record);
     }
 
     fn await_land_deadline(&mut self) {

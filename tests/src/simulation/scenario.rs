@@ -3,12 +3,13 @@
 //! All of it follows from the seed, before anything runs. What goes wrong on the way is `faults`.
 
 use crate::signer::{Bundle, Signer, number, trial};
+use agent_core::Ledger;
 use bridge_core::{RolloutRequest, Targets, WaveSize};
 use fastrand::Rng;
 use protocol::{DeviceId, DocumentKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
-use trust::{Digest, RevokedDevice, Role};
+use trust::{Digest, RevokedDevice, Role, Trust};
 
 /// Milliseconds of the world.
 pub(super) type Millis = u64;
@@ -26,9 +27,15 @@ const LONG_DEADLINE_S: u64 = 6 * 3_600;
 #[derive(Debug)]
 pub(super) struct Library {
     pub(super) signer: Signer,
+    /// What each device believes before it heard anything.
+    pub(super) newborn: Vec<Trust>,
     /// Two roots after the first one; the second of them renews the director and the beacon.
     pub(super) roots: [Vec<u8>; 2],
     pub(super) bundles: BTreeMap<Digest, Bundle>,
+}
+
+fn names() -> impl Iterator<Item = DeviceId> {
+    (0..DEVICES).map(|i| format!("d-{i:02}").parse().expect("a good name"))
 }
 
 impl Library {
@@ -46,7 +53,8 @@ impl Library {
                     root.roles.get_mut(role.as_str()).expect("every role is held").role_epoch = number(2);
                 }
             });
-            Self { signer, roots: [second, third], bundles }
+            let newborn = names().map(|name| signer.trust(&name, &Ledger::default(), &BTreeMap::new())).collect();
+            Self { signer, newborn, roots: [second, third], bundles }
         })
     }
 }
@@ -101,7 +109,7 @@ pub(super) struct Scenario {
 
 impl Scenario {
     pub(super) fn new(rng: &mut Rng, library: &Library) -> Self {
-        let names = (0..DEVICES).map(|i| format!("d-{i:02}").parse().expect("a good name")).collect();
+        let names = names().collect();
         let busy: BTreeSet<usize> = (0..DEVICES).filter(|_| rng.u8(..10) < 7).collect();
         let mut scenario =
             Self { names, busy, qualities: BTreeMap::new(), asks: Vec::new(), impatient: rng.u8(..10) == 0 };
