@@ -163,7 +163,11 @@ impl Desk {
             self.say(match action {
                 Action::Stored(bundle) => Word::Event(Event::BundleStored { bundle }),
                 Action::Doubted(refusal) => {
-                    tracing::warn!(code = refusal.code.as_str(), "an envelope is not believed: {}", refusal.detail);
+                    tracing::warn!(
+                        code = refusal.code.as_str(),
+                        "a bundle does not arrive as it should: {}",
+                        refusal.detail
+                    );
                     Word::Event(Event::DocumentRefused(refusal))
                 }
                 Action::Refused(bundle, refusal) => Word::Event(Event::BundleRefused { bundle, refusal }),

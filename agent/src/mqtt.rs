@@ -71,8 +71,10 @@ pub(crate) enum LossKind {
     Network,
     /// The broker cannot prove who it is.
     Impostor,
-    /// The broker does not want this device, or gave its session to another.
+    /// The broker does not want this device.
     Refused,
+    /// Somebody else came with this device's certificate: a copy of it, or land, which wants it gone.
+    TakenOver,
     /// The broker says that the device's certificate has expired.
     Expired,
 }
@@ -277,7 +279,7 @@ async fn keep_connected(settings: &Settings, heard: &mpsc::Sender<Raw>) {
         failures = if good { 0 } else { failures + 1 };
         let pause = match kind {
             LossKind::Network | LossKind::Impostor => pause(failures, fastrand::f64()),
-            LossKind::Refused | LossKind::Expired => {
+            LossKind::Refused | LossKind::TakenOver | LossKind::Expired => {
                 refused = if good { 1 } else { refused + 1 };
                 unwanted_pause(refused, fastrand::f64())
             }
@@ -376,13 +378,12 @@ fn kind(error: &ConnectionError) -> LossKind {
             code,
             Code::NotAuthorized | Code::Banned | Code::BadUserNamePassword | Code::ClientIdentifierNotValid
         ),
-        // Somebody else has the session: another agent with this identity, or land, which wants us gone.
-        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => matches!(
-            reason_code,
-            DisconnectReasonCode::SessionTakenOver
-                | DisconnectReasonCode::NotAuthorized
-                | DisconnectReasonCode::AdministrativeAction
-        ),
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => match reason_code {
+            DisconnectReasonCode::SessionTakenOver => return LossKind::TakenOver,
+            other => {
+                matches!(other, DisconnectReasonCode::NotAuthorized | DisconnectReasonCode::AdministrativeAction)
+            }
+        },
         _ => false,
     };
     if refused {
@@ -452,6 +453,8 @@ mod tests {
     fn it_is_known_whose_fault_it_is() {
         let tls =
             |error: rustls::Error| ConnectionError::Io(std::io::Error::new(std::io::ErrorKind::InvalidData, error));
+        let ended =
+            |reason_code| ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string: None });
         let alert = |alert| tls(rustls::Error::AlertReceived(alert));
         let revoked = rustls::Error::AlertReceived(AlertDescription::CertificateRevoked);
         let hidden = std::io::Error::new(std::io::ErrorKind::InvalidData, revoked);
@@ -466,6 +469,9 @@ mod tests {
             (ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized), LossKind::Refused),
             (ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy), LossKind::Network),
             (ConnectionError::Io(std::io::ErrorKind::ConnectionReset.into()), LossKind::Network),
+            (ended(DisconnectReasonCode::SessionTakenOver), LossKind::TakenOver),
+            (ended(DisconnectReasonCode::NotAuthorized), LossKind::Refused),
+            (ended(DisconnectReasonCode::ServerShuttingDown), LossKind::Network),
         ] {
             assert_eq!(kind(&error), expected, "{error}");
         }

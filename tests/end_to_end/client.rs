@@ -115,6 +115,18 @@ impl Client {
         self.until(acknowledged).expect("the connection holds")
     }
 
+    /// Publishes the same again and again, as fast as the broker takes it.
+    pub(crate) fn flood(&mut self, topic: &str, times: usize, bytes: &[u8]) {
+        for n in 0..times {
+            let last = n + 1 == times;
+            let qos = if last { QoS::AtLeastOnce } else { QoS::AtMostOnce };
+            while self.client.try_publish(topic, qos, false, bytes.to_vec()).is_err() {
+                self.runtime.block_on(self.poll.poll()).expect("the connection holds");
+            }
+        }
+        self.until(|packet| matches!(packet, Packet::PubAck(_)).then_some(())).expect("the connection holds");
+    }
+
     /// Subscribes, and what the broker says to it.
     pub(crate) fn subscribe(&mut self, filter: &str) -> SubscribeReasonCode {
         self.client.try_subscribe(filter, QoS::AtLeastOnce).unwrap();

@@ -88,10 +88,16 @@ impl Fleet {
 
     /// The same, with something happening to its disk in between.
     pub(crate) fn cut_bridge_and(&mut self, meanwhile: impl FnOnce(&Desk)) {
-        let addresses: Value = serde_json::from_slice(&self.desk.read("fleet/data/bridge.json")).unwrap();
-        let port = |key: &str| addresses[key].as_str().unwrap().rsplit_once('/').unwrap().1.to_owned();
+        let addresses = self.desk.read("fleet/data/bridge.json");
         self.bridge.kill();
         meanwhile(&self.desk);
+        self.bridge_again(&addresses);
+    }
+
+    /// Starts a bridge that was killed on its old ports, which its `bridge.json` told.
+    pub(crate) fn bridge_again(&mut self, addresses: &[u8]) {
+        let addresses: Value = serde_json::from_slice(addresses).unwrap();
+        let port = |key: &str| addresses[key].as_str().unwrap().rsplit_once('/').unwrap().1.to_owned();
         self.bridge = start_bridge(&self.desk, &port("api"), &port("broker"));
     }
 

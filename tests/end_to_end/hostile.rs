@@ -276,3 +276,70 @@ fn after_the_root_has_expired_the_old_model_answers_until_a_newer_root_comes() {
     fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] == "completed");
     assert_eq!(answering(&fleet), "1001000");
 }
+
+/// T60: whatever is retained on every topic that a device hears, before it connects.
+#[test]
+fn poison_that_is_retained_everywhere_keeps_nobody_from_answering_or_from_the_next_release() {
+    let mut fleet = serving();
+    let packed = fleet.desk.bundle("digits", "1.1.0", "next");
+    fleet.desk.json("petrel push next");
+    let statement = fleet.desk.json("petrel inspect next");
+    let digest = |text: &Value| text.as_str().unwrap().parse::<trust::Digest>().unwrap().0;
+    let bundle = digest(&packed["statement_sha256"]);
+    let files = statement["files"].as_array().unwrap();
+    let index = files.iter().find(|file| file["name"] == "chunks.bin").unwrap();
+    let mut poisoned = vec![
+        down(),
+        topics().answer(&"edge-1".parse().unwrap()),
+        topics().root(2),
+        topics().revocation(),
+        topics().beacon(),
+        topics().breakglass(),
+        topics().envelope(&bundle),
+        topics().offer(&bundle),
+        topics().chunk(&digest(&index["digest"])),
+    ];
+    poisoned.push(topics().down_filter(&"edge-1".parse().unwrap()).replace('+', "unheard"));
+    fleet.agents.get_mut("edge-1").unwrap().terminate();
+    let broker = fleet.broker();
+    let addresses = fleet.desk.read("fleet/data/bridge.json");
+    fleet.bridge.kill();
+    let mut client = Client::at(&fleet.desk, broker, Some(Papers::bridge(&fleet.desk)), BRIDGE_NAME, None).unwrap();
+    for topic in &poisoned {
+        client.publish(topic, true, &vec![b'{'; 60_000]);
+    }
+    drop(client);
+    fleet.start_agent("edge-1");
+    wait_for("the model", || (fleet.local("edge-1", "/v2/models/digits/ready", None).0 == 200).then_some(()));
+    let count = || {
+        let told = fleet.local("edge-1", "/status", None).1;
+        told["refusals"].as_array().unwrap().iter().map(|r| r["count"].as_u64().unwrap()).sum::<u64>()
+    };
+    wait_for("all the poison that is heard at once", || (count() >= 6).then_some(()));
+    answers(&fleet);
+    fleet.bridge_again(&addresses);
+    let line = "petrel rollout start digits@1.1.0 --trial-window 1 --trial-answers 0";
+    let id = fleet.desk.json(line)["id"].clone();
+    fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] == "completed");
+    assert_eq!(answering(&fleet), "1001000");
+}
+
+/// T63: a flood costs a bounded memory, and no answer.
+#[test]
+fn a_flood_takes_no_memory_and_no_answer() {
+    let mut fleet = serving();
+    let pid = fleet.agents["edge-1"].id();
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
+    };
+    answers(&fleet);
+    let before = peak();
+    in_the_name_of_land(&mut fleet, |_, broker| broker.flood(&down(), 30_000, &[b'{'; 2_000]));
+    answers(&fleet);
+    refused(&fleet, "E_PARSE", 1);
+    let after = peak();
+    assert!(after < before + 32, "{before} MiB before, {after} MiB after");
+    fleet.agents.get_mut("edge-1").unwrap().runs();
+}

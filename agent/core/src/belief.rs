@@ -49,12 +49,16 @@ impl Agent {
     }
 
     fn take_root(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        let before = self.all_serving();
+        let (before, was_fresh) = (self.all_serving(), self.is_fresh());
         if let Accepted::New(root) = self.trust.accept_root(bytes, self.now.mono)? {
             let digest = root.digest();
             self.keep(DocumentKind::Root, digest, bytes);
             self.await_root();
             self.follow(&before);
+            if was_fresh && !self.is_fresh() {
+                // The beacon has another key: what it said does not count any more.
+                self.greet_now();
+            }
         }
         Ok(())
     }

@@ -252,6 +252,11 @@ impl Driver {
         match loss.kind {
             LossKind::Network => {}
             LossKind::Impostor => self.step(Event::DocumentRefused(Refusal::new(Code::Tls, &*loss.why))),
+            LossKind::TakenOver => {
+                tracing::warn!("another client with this device's certificate took its session over");
+                let detail = "another client with this device's certificate took its session over";
+                self.step(Event::DocumentRefused(Refusal::new(Code::Identity, detail)));
+            }
             LossKind::Refused | LossKind::Expired => {
                 let expired = loss.kind == LossKind::Expired;
                 tracing::warn!("the broker does not want this device: {}", loss.why);

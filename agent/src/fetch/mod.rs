@@ -11,6 +11,7 @@ mod stock;
 use crate::store::Bundles;
 use agent_core::Millis;
 use goal::{Goal, Taken};
+use protocol::CHUNK_BYTES;
 use pull::{Pull, Setback};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +19,10 @@ use trust::{Code, Digest, Refusal, Trust};
 
 /// Progress is told this often at most.
 const PROGRESS_PAUSE: Millis = 1_000;
+/// Not one chunk in so long is slow.
+const SLOW: Millis = 60_000;
+/// Bytes of no use that may come beyond the size of what is under way: late answers are no attack.
+const SLACK: u64 = 64 * CHUNK_BYTES;
 
 /// What the pull wants done, or has to say.
 #[derive(Debug, PartialEq)]
@@ -50,7 +55,7 @@ pub(crate) enum Action {
     },
     /// Every byte is on disk.
     Stored(Digest),
-    /// A document that is not what was signed; the right one may still come.
+    /// Something that arrived is not what it should be, or nothing arrives; the right one may still come.
     Doubted(Refusal),
     /// It cannot be had, or is not what was signed.
     Refused(Digest, Refusal),
@@ -68,6 +73,9 @@ pub(crate) struct Fetcher {
     pulls: BTreeMap<Digest, Underway>,
     /// Chunks that were no use: unasked, or not of their topic's digest.
     foreign: u64,
+    /// Their bytes, and how many may come before it is told.
+    useless: u64,
+    useless_told: u64,
     actions: Vec<Action>,
 }
 
@@ -77,13 +85,28 @@ struct Underway {
     total_size: u64,
     subscribed: bool,
     told: Option<Millis>,
+    /// While there is a connection: since when the pace is looked at, and what had arrived then.
+    pace: Option<(Millis, u64)>,
+}
+
+impl Underway {
+    /// Nothing came for too long.
+    fn is_slow(&mut self, now: Millis) -> bool {
+        let arrived = self.pull.arrived();
+        let (since, before) = *self.pace.get_or_insert((now, arrived));
+        let over = now >= since + SLOW;
+        if over {
+            self.pace = Some((now, arrived));
+        }
+        over && arrived == before
+    }
 }
 
 impl Fetcher {
     /// Nothing on its way; `window` chunks at a time, of all bundles together.
     pub(crate) fn new(trust: Arc<Trust>, bundles: Bundles, window: usize) -> Self {
         let (pulls, actions) = (BTreeMap::new(), Vec::new());
-        Self { trust, bundles, window, online: false, pulls, foreign: 0, actions }
+        Self { trust, bundles, window, online: false, pulls, foreign: 0, useless: 0, useless_told: 0, actions }
     }
 
     /// Envelopes are checked against this from now on.
@@ -112,7 +135,7 @@ impl Fetcher {
         let pull = self.check_room(bundle, total_size).and_then(|()| self.pull(now, bundle, total_size));
         match pull {
             Ok(pull) => {
-                self.pulls.insert(bundle, Underway { pull, total_size, subscribed: false, told: None });
+                self.pulls.insert(bundle, Underway { pull, total_size, subscribed: false, told: None, pace: None });
                 self.go_on(now, bundle);
             }
             Err(setback) => self.end(bundle, setback),
@@ -174,6 +197,7 @@ impl Fetcher {
     /// The connection is gone.
     pub(crate) fn disconnected(&mut self) {
         self.online = false;
+        self.pulls.values_mut().for_each(|underway| underway.pace = None);
     }
 
     /// A bundle's envelope arrived.
@@ -196,9 +220,7 @@ impl Fetcher {
     pub(crate) fn chunk(&mut self, now: Millis, chunk: Digest, bytes: &[u8]) {
         let waiting: Vec<Digest> = self.pulls.iter().filter(|(_, u)| awaits(u, chunk)).map(|(b, _)| *b).collect();
         if waiting.is_empty() || Digest::of(bytes) != chunk {
-            self.foreign += 1;
-            tracing::debug!(chunk = %chunk.short(), foreign = self.foreign, "a chunk is of no use");
-            return;
+            return self.pass_over(chunk, bytes.len() as u64);
         }
         for bundle in waiting {
             let Some(underway) = self.pulls.get_mut(&bundle) else { continue };
@@ -211,6 +233,19 @@ impl Fetcher {
         }
         if self.online && !self.awaited(chunk) {
             self.actions.push(Action::LeaveChunk(chunk));
+        }
+    }
+
+    /// A chunk is of no use. The disk never sees it; a broker that does not end is told of.
+    fn pass_over(&mut self, chunk: Digest, length: u64) {
+        self.foreign += 1;
+        self.useless += length;
+        tracing::debug!(chunk = %chunk.short(), foreign = self.foreign, "a chunk is of no use");
+        let wanted: u64 = self.pulls.values().map(|underway| underway.total_size).sum();
+        if self.useless > wanted.max(self.useless_told) + SLACK {
+            self.useless_told = self.useless * 2;
+            let detail = format!("{} bytes came that nobody asked for; {wanted} are wanted", self.useless);
+            self.actions.push(Action::Doubted(Refusal::new(Code::Limit, detail)));
         }
     }
 
@@ -227,6 +262,11 @@ impl Fetcher {
             }
             if !chunks.is_empty() {
                 self.actions.push(Action::AskChunks(chunks.clone()));
+            }
+            if underway.is_slow(now) {
+                let (arrived, total) = (underway.pull.arrived(), underway.total_size);
+                let detail = format!("nothing came in {} s: {arrived} of {total} bytes are here", SLOW / 1_000);
+                self.actions.push(Action::Doubted(Refusal::new(Code::Slow, detail)));
             }
             if documents || !chunks.is_empty() {
                 self.actions.push(Action::Need { bundle: *bundle, documents, chunks });

@@ -257,6 +257,44 @@ fn foreign_and_repeated_chunks_are_dropped_and_counted() {
     assert_eq!(bench.fetcher.foreign, 3);
 }
 
+/// T62: chunks without end are cut at the size that was signed, and told.
+#[test]
+fn t62_chunks_without_end_change_nothing_and_are_told_of_seldom() {
+    let mut bench = Bench::new(several(), 8);
+    bench.start();
+    bench.fetcher.connected(0);
+    for n in 0..2_000u64 {
+        let endless = [n.to_le_bytes().to_vec(), vec![0; CHUNK - 8]].concat();
+        bench.fetcher.chunk(0, Digest::of(&endless), &endless);
+    }
+    bench.run(0, usize::MAX);
+    assert!(bench.arrived(), "{:?}", bench.end);
+    assert!((1..8).contains(&bench.doubts.len()) && bench.doubts.iter().all(|code| *code == Code::Limit));
+}
+
+/// T61: a link that gives nothing is told of after a minute, and the rest comes when it gives again.
+#[test]
+fn t61_a_link_that_gives_nothing_is_told_of_each_minute_and_the_pull_resumes() {
+    let mut bench = Bench::new(several(), 1);
+    bench.start();
+    bench.connect();
+    bench.run(0, 2);
+    let (chunks, mut told) = (std::mem::take(&mut bench.chunks), Vec::new());
+    for now in (0..200_000).step_by(500) {
+        let before = bench.doubts.len();
+        bench.fetcher.tick(now);
+        bench.run(now, usize::MAX);
+        told.extend((before < bench.doubts.len()).then_some(now / 1_000));
+    }
+    assert_eq!((told, bench.doubts.clone()), (vec![60, 120, 180], vec![Code::Slow; 3]));
+    bench.fetcher.disconnected();
+    bench.fetcher.tick(400_000);
+    bench.chunks = chunks;
+    bench.fetcher.connected(400_000);
+    bench.run(400_000, usize::MAX);
+    assert!(bench.arrived() && bench.doubts.len() == 3, "being offline is not slow");
+}
+
 #[test]
 fn a_chunk_under_anothers_topic_never_reaches_the_disk() {
     let mut bench = Bench::new(several(), 8);

@@ -65,7 +65,7 @@ codes! {
     Golden = "E_GOLDEN", "Compare the reference with the engine on this board before packing again.";
     /// The bundle does not fit this hardware.
     Hardware = "E_HARDWARE", "Assign a bundle whose manifest lists this board.";
-    /// The device's own key or certificate is not there or cannot be used.
+    /// The device's own key or certificate is not there, cannot be used, or is used by somebody else too.
     Identity = "E_IDENTITY", "Restore the device's state folder, or enrol it (`petrel-agent enrol`).";
     /// A key id that is not the hash of the key.
     KeyId = "E_KEYID", "Sign again with the key that is named; never write key ids by hand.";

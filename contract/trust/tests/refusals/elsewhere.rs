@@ -19,9 +19,19 @@ const ELSEWHERE: &[Witness] = &[
     ("T56", "agent/src/worker/tests.rs", "the_probe_passes_golden_vectors_and_refuses_other_answers"),
     ("T58", "cloud-bridge/src/bundle/baseline.rs", "a_baseline_that_nothing_can_be_measured_against_is_refused"),
     ("T58", "contract/drift/src/baseline.rs", "contradictions_are_found"),
+    ("T59", "agent/src/fetch/tests/arrivals.rs", "no_arrivals_break_the_pull"),
+    (
+        "T60",
+        "tests/end_to_end/hostile.rs",
+        "poison_that_is_retained_everywhere_keeps_nobody_from_answering_or_from_the_next_release",
+    ),
+    ("T61", "agent/src/fetch/tests.rs", "t61_a_link_that_gives_nothing_is_told_of_each_minute_and_the_pull_resumes"),
+    ("T62", "agent/src/fetch/tests.rs", "t62_chunks_without_end_change_nothing_and_are_told_of_seldom"),
+    ("T63", "tests/end_to_end/hostile.rs", "a_flood_takes_no_memory_and_no_answer"),
     ("T65", "agent/src/identity/tests.rs", "only_the_fleets_own_server_in_its_time_is_believed"),
     ("T66", "agent/src/mqtt.rs", "a_device_that_is_not_wanted_waits_for_a_minute_at_least"),
     ("T66", "tests/bridge_core/identity.rs", "a_device_whose_certificate_expired_comes_back_when_a_person_says_so"),
+    ("T67", "tests/simulation.rs", "every_world_keeps_the_rules"),
     ("T68", "cloud-bridge/src/service/store/tests.rs", "a_token_lets_one_key_of_one_device_in_while_it_lasts"),
     ("T68", "tests/end_to_end/enrolling.rs", "every_way_to_fail_is_told_with_a_remedy_and_leaves_nothing"),
     ("T69", "cloud-bridge/src/certificates/tests.rs", "a_request_of_another_name_or_key_or_without_proof_is_not_taken"),
@@ -57,13 +67,14 @@ const KEEPS_ANSWERING: &[Witness] = &[
         "t38_after_thirty_days_of_silence_the_old_model_answers_and_the_report_says_stale",
     ),
     ("T56", "agent/src/worker/tests.rs", "the_probe_passes_golden_vectors_and_refuses_other_answers"),
+    ("T63", "tests/end_to_end/hostile.rs", "a_flood_takes_no_memory_and_no_answer"),
     ("T73", "tests/end_to_end/enrolling.rs", "a_device_without_its_key_goes_on_answering"),
 ];
 
 /// Rows that belong to other work, and to which.
 const OWNED: &[(&str, &[&str])] = &[
     ("the device: sandbox and limits of the worker, probation", &["T55", "T57"]),
-    ("delivery: transport, flow", &["T59", "T60", "T61", "T62", "T63", "T64", "T67"]),
+    ("delivery: a twin, which no broker here tells of", &["T64"]),
 ];
 
 /// Says on the test's own output, which `cargo test` shows without being asked, how many rows ran and where
