@@ -3,7 +3,6 @@
 //! Decides which chunks are asked for next and when one is overdue. It neither knows who sends them
 //! nor whether the list of digests may be believed.
 
-use super::stock::Stock;
 use crate::store::{Disk, DiskFile, Door, How};
 use agent_core::Millis;
 use protocol::{ChunkSpan, MAX_NEEDED_CHUNKS, spans};
@@ -168,15 +167,15 @@ impl Goal {
         Ok(taken)
     }
 
-    /// Takes what is in stock; gives how many bytes that were.
+    /// Takes what can be found elsewhere; gives how many bytes that were.
     ///
     /// # Errors
     /// What the system said of what was to be written; the rest is still missing.
-    pub(crate) fn fill(&mut self, stock: &Stock) -> io::Result<u64> {
+    pub(crate) fn fill(&mut self, find: impl Fn(&Digest) -> Option<Vec<u8>>) -> io::Result<u64> {
         let before = self.missing_bytes;
         let missing: Vec<Digest> = self.missing.keys().copied().collect();
         for chunk in missing {
-            if let Some(bytes) = stock.find(&chunk) {
+            if let Some(bytes) = find(&chunk) {
                 self.put(chunk, &bytes)?;
             }
         }

@@ -5,6 +5,7 @@
 //! core; whether it is believed in the end, by `store::bundle`.
 
 mod goal;
+mod index;
 mod pull;
 mod stock;
 

@@ -4,6 +4,7 @@
 //! signed before it is kept; the offer is not signed, so a wrong one costs time and nothing else.
 
 use super::goal::{Goal, Taken, Wait};
+use super::index::{DIGEST_BYTES, INDEX, digests, listed};
 use super::stock::Stock;
 use crate::store::{self, Bundles, Disk, ENVELOPE};
 use agent_core::Millis;
@@ -11,11 +12,6 @@ use protocol::{MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Statement, Trust, Verified};
-
-/// The signed file that lists the chunk digests of all the others.
-pub(super) const INDEX: &str = "chunks.bin";
-/// Of each digest in it.
-pub(super) const DIGEST_BYTES: usize = 32;
 
 /// Why a bundle does not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -207,26 +203,21 @@ fn index_of(statement: &Statement, total_size: u64) -> Result<&Resource, Refusal
         return Err(Refusal::new(Code::Mismatch, detail));
     }
     let missing = || Refusal::new(Code::Missing, format!("the statement lists no {INDEX}"));
-    let listed = statement.resource(INDEX).ok_or_else(missing)?;
-    let chunks: u64 = others(statement).map(|r| chunks_in(r.size.get())).sum();
-    if listed.size.get() != chunks * DIGEST_BYTES as u64 {
+    let index = statement.resource(INDEX).ok_or_else(missing)?;
+    let chunks: u64 = listed(statement).map(|r| chunks_in(r.size.get())).sum();
+    if index.size.get() != chunks * DIGEST_BYTES as u64 {
         return Err(contradiction("chunks.bin has not one digest for each chunk of the other files"));
     }
-    Ok(listed)
-}
-
-/// What the index lists the chunks of.
-pub(super) fn others(statement: &Statement) -> impl Iterator<Item = &Resource> {
-    statement.resources().iter().filter(|r| r.name != INDEX)
+    Ok(index)
 }
 
 fn content(bundles: &Bundles, dir: &Path, statement: &Statement, index: &[u8]) -> io::Result<Goal> {
-    let (digests, _) = index.as_chunks::<DIGEST_BYTES>();
-    let digests: Vec<Digest> = digests.iter().map(|bytes| Digest(*bytes)).collect();
-    let files = others(statement).map(|r| (dir.join(&r.name), r.size.get())).collect();
+    let digests: Vec<Digest> = digests(index).collect();
+    let files = listed(statement).map(|r| (dir.join(&r.name), r.size.get())).collect();
     let mut goal = Goal::new(bundles.disk().clone(), files, &digests)?;
     if !goal.is_reached() {
-        let copied = goal.fill(&Stock::of(bundles))?;
+        let stock = Stock::of(bundles);
+        let copied = goal.fill(|chunk| stock.find(chunk))?;
         if copied > 0 {
             tracing::info!(bytes = copied, "what other bundles hold already is copied");
         }

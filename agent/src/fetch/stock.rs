@@ -3,7 +3,7 @@
 //! Decides where a chunk may lie. What is found there counts by its digest alone, so a stock that is wrong costs
 //! time and nothing else.
 
-use super::pull::{DIGEST_BYTES, INDEX, others};
+use super::index::{INDEX, digests, listed};
 use crate::store::{Bundles, Door, ENVELOPE, How};
 use protocol::{ChunkSpan, spans};
 use std::collections::HashMap;
@@ -36,12 +36,12 @@ impl Stock {
         let statement = trust::known_statement(bundle, &envelope).map_err(io::Error::other)?;
         let Some(index) = statement.resource(INDEX) else { return Ok(()) };
         let index = self.disk.read(&dir.join(INDEX), index.size.get())?;
-        let mut digests = index.as_chunks::<DIGEST_BYTES>().0.iter();
-        for resource in others(&statement) {
+        let mut digests = digests(&index);
+        for resource in listed(&statement) {
             let file = self.files.len();
             self.files.push(dir.join(&resource.name));
             let places = spans(resource.size.get()).zip(&mut digests);
-            self.places.extend(places.map(|(span, digest)| (Digest(*digest), (file, span))));
+            self.places.extend(places.map(|(span, digest)| (digest, (file, span))));
         }
         Ok(())
     }

@@ -8,7 +8,6 @@
 use super::fleet::{self, Fleet};
 use super::model::{self, GOOD, OLD, STREAM};
 use super::process::wait_for;
-use super::story::since;
 use super::traffic::{Count, Traffic};
 use crate::bundle;
 use crate::ceremony::{self, Changes, Draft};
@@ -127,7 +126,7 @@ pub(super) fn play(out: &Out, dir: &Path, program: PathBuf, devices: usize, begu
         };
         recovered.push(fleet.wait_for_device(&id, "the return", back)?);
     }
-    let answers = traffic.iter().zip(&before).map(|(t, before)| since(before, &t.tally.count())).collect();
+    let answers = traffic.iter().zip(&before).map(|(t, before)| t.tally.count().since(before)).collect();
     drop(traffic);
     let seconds = begun.elapsed().as_secs_f64();
     let seen = Seen { tried, devices, answers, release: rollout.release, recovered, seconds };

@@ -137,7 +137,7 @@ impl Args {
             after_bad.push(fleet.wait_for_device(&id, "the return to the old release", settled)?);
         }
         let during_bad = fleet.agents.iter().zip(traffic.iter().zip(before));
-        let during_bad = during_bad.map(|(d, (t, before))| (d.id.clone(), since(&before, &t.tally.count()))).collect();
+        let during_bad = during_bad.map(|(d, (t, before))| (d.id.clone(), t.tally.count().since(&before))).collect();
         let (traffic, measures) = if self.measure {
             drop(traffic);
             (Vec::new(), Some(measure::take(&mut fleet, dir, &heldout, rollout_seconds)?))
@@ -164,19 +164,6 @@ impl Args {
 
 fn equal(some: &[i64], others: &[i64]) -> usize {
     some.iter().zip(others).filter(|(a, b)| a == b).count()
-}
-
-pub(super) fn since(before: &Count, after: &Count) -> Count {
-    let by_release = after
-        .by_release
-        .iter()
-        .map(|(release, count)| (*release, count - before.by_release.get(release).copied().unwrap_or_default()));
-    Count {
-        asked: after.asked - before.asked,
-        failed: after.failed - before.failed,
-        other_class: after.other_class - before.other_class,
-        by_release: by_release.filter(|(_, count)| *count > 0).collect(),
-    }
 }
 
 /// The classes that each agent gives to all held-out images, and the releases that gave them.

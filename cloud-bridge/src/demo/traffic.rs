@@ -89,6 +89,22 @@ pub(crate) struct Count {
     pub(crate) by_release: BTreeMap<u64, u64>,
 }
 
+impl Count {
+    /// What came after `before`.
+    pub(crate) fn since(&self, before: &Count) -> Self {
+        let by_release = self
+            .by_release
+            .iter()
+            .map(|(release, count)| (*release, count - before.by_release.get(release).copied().unwrap_or_default()));
+        Self {
+            asked: self.asked - before.asked,
+            failed: self.failed - before.failed,
+            other_class: self.other_class - before.other_class,
+            by_release: by_release.filter(|(_, count)| *count > 0).collect(),
+        }
+    }
+}
+
 impl Tally {
     /// What was counted up to now.
     pub(crate) fn count(&self) -> Count {
