@@ -133,6 +133,17 @@ fn a_retired_device_runs_nothing_and_frees_its_name() {
 }
 
 #[test]
+fn a_rejection_does_not_forget_that_one_of_the_name_has_left() {
+    fleet(&[
+        ("enrol d d pending", ""),
+        ("retire d", "withdrawn [d4], end d, clear d"),
+        ("enrol d e pending", ""),
+        ("reject d", "withdrawn [d4 e5], end d, clear d"),
+        ("enrol d d old", "conflict"),
+    ]);
+}
+
+#[test]
 fn a_certificate_whose_end_has_come_need_not_be_told_any_more() {
     check(&[
         ("enrol a", "a 1: nothing"),

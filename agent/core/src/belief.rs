@@ -49,7 +49,9 @@ impl Agent {
     }
 
     fn take_root(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
-        let (before, was_fresh) = (self.all_serving(), self.is_fresh());
+        let before = self.all_serving();
+        // What was missed is asked for anyway.
+        let was_fresh = self.is_fresh() && !self.missed;
         if let Accepted::New(root) = self.trust.accept_root(bytes, self.now.mono)? {
             let digest = root.digest();
             self.keep(DocumentKind::Root, digest, bytes);

@@ -253,8 +253,8 @@ impl Driver {
             LossKind::Network => {}
             LossKind::Impostor => self.step(Event::DocumentRefused(Refusal::new(Code::Tls, &*loss.why))),
             LossKind::TakenOver => {
-                tracing::warn!("another client with this device's certificate took its session over");
-                let detail = "another client with this device's certificate took its session over";
+                let detail = "the broker says that land, or another client with this device's certificate, took its session over";
+                tracing::warn!("{detail}");
                 self.step(Event::DocumentRefused(Refusal::new(Code::Identity, detail)));
             }
             LossKind::Refused | LossKind::Expired => {

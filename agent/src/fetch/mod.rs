@@ -14,7 +14,7 @@ use agent_core::Millis;
 use goal::{Goal, Taken};
 use protocol::CHUNK_BYTES;
 use pull::{Pull, Setback};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use trust::{Code, Digest, Refusal, Trust};
 
@@ -74,7 +74,9 @@ pub(crate) struct Fetcher {
     pulls: BTreeMap<Digest, Underway>,
     /// Chunks that were no use: unasked, or not of their topic's digest.
     foreign: u64,
-    /// Their bytes, and how many may come before it is told.
+    /// What came and was of use, while anything is on its way: asked for twice it comes twice, also late.
+    came: BTreeSet<Digest>,
+    /// Bytes that nobody asked for meanwhile, and how many may come before it is told.
     useless: u64,
     useless_told: u64,
     actions: Vec<Action>,
@@ -86,20 +88,21 @@ struct Underway {
     total_size: u64,
     subscribed: bool,
     told: Option<Millis>,
-    /// While there is a connection: since when the pace is looked at, and what had arrived then.
+    /// While there is a connection: since when nothing came, and what had come by then.
     pace: Option<(Millis, u64)>,
+    /// Chunks that came and were of use.
+    came: u64,
 }
 
 impl Underway {
     /// Nothing came for too long.
     fn is_slow(&mut self, now: Millis) -> bool {
-        let arrived = self.pull.arrived();
-        let (since, before) = *self.pace.get_or_insert((now, arrived));
+        let (since, before) = *self.pace.get_or_insert((now, self.came));
         let over = now >= since + SLOW;
-        if over {
-            self.pace = Some((now, arrived));
+        if over || before != self.came {
+            self.pace = Some((now, self.came));
         }
-        over && arrived == before
+        over && before == self.came
     }
 }
 
@@ -107,7 +110,18 @@ impl Fetcher {
     /// Nothing on its way; `window` chunks at a time, of all bundles together.
     pub(crate) fn new(trust: Arc<Trust>, bundles: Bundles, window: usize) -> Self {
         let (pulls, actions) = (BTreeMap::new(), Vec::new());
-        Self { trust, bundles, window, online: false, pulls, foreign: 0, useless: 0, useless_told: 0, actions }
+        Self {
+            trust,
+            bundles,
+            window,
+            online: false,
+            pulls,
+            foreign: 0,
+            came: BTreeSet::new(),
+            useless: 0,
+            useless_told: 0,
+            actions,
+        }
     }
 
     /// Envelopes are checked against this from now on.
@@ -136,7 +150,8 @@ impl Fetcher {
         let pull = self.check_room(bundle, total_size).and_then(|()| self.pull(now, bundle, total_size));
         match pull {
             Ok(pull) => {
-                self.pulls.insert(bundle, Underway { pull, total_size, subscribed: false, told: None, pace: None });
+                self.pulls
+                    .insert(bundle, Underway { pull, total_size, subscribed: false, told: None, pace: None, came: 0 });
                 self.go_on(now, bundle);
             }
             Err(setback) => self.end(bundle, setback),
@@ -227,8 +242,15 @@ impl Fetcher {
             let Some(underway) = self.pulls.get_mut(&bundle) else { continue };
             let asked = underway.pull.goal().map(Goal::asked).unwrap_or_default();
             let taken = underway.pull.take_chunk(chunk, bytes);
-            if let Ok(Taken::Misfit) = taken {
-                self.actions.extend(asked.into_iter().filter(|other| *other != chunk).map(Action::LeaveChunk));
+            match taken {
+                Ok(Taken::Misfit) => {
+                    self.actions.extend(asked.into_iter().filter(|other| *other != chunk).map(Action::LeaveChunk));
+                }
+                Ok(Taken::Stored) => {
+                    underway.came += 1;
+                    self.came.insert(chunk);
+                }
+                Ok(Taken::Unasked) | Err(_) => {}
             }
             self.settle(now, bundle, taken.map(drop));
         }
@@ -240,8 +262,16 @@ impl Fetcher {
     /// A chunk is of no use. The disk never sees it; a broker that does not end is told of.
     fn pass_over(&mut self, chunk: Digest, length: u64) {
         self.foreign += 1;
-        self.useless += length;
         tracing::debug!(chunk = %chunk.short(), foreign = self.foreign, "a chunk is of no use");
+        if self.pulls.is_empty() {
+            self.came.clear();
+            (self.useless, self.useless_told) = (0, 0);
+            return;
+        }
+        if self.came.contains(&chunk) {
+            return;
+        }
+        self.useless += length;
         let wanted: u64 = self.pulls.values().map(|underway| underway.total_size).sum();
         if self.useless > wanted.max(self.useless_told) + SLACK {
             self.useless_told = self.useless * 2;

@@ -41,7 +41,9 @@ impl Stock {
             let file = self.files.len();
             self.files.push(dir.join(&resource.name));
             let places = spans(resource.size.get()).zip(&mut digests);
-            self.places.extend(places.map(|(span, digest)| (digest, (file, span))));
+            for (span, digest) in places {
+                self.places.entry(digest).or_insert((file, span));
+            }
         }
         Ok(())
     }

@@ -272,6 +272,23 @@ fn t62_chunks_without_end_change_nothing_and_are_told_of_seldom() {
     assert!((1..8).contains(&bench.doubts.len()) && bench.doubts.iter().all(|code| *code == Code::Limit));
 }
 
+/// A slow link brings what was asked for twice twice: that is nobody's attack.
+#[test]
+fn what_comes_again_is_not_told_of() {
+    let mut bench = Bench::new(several(), 1);
+    bench.start();
+    bench.connect();
+    bench.run(0, 2);
+    let first = bench.chunks.keys().copied().find(|chunk| bench.fetcher.came.contains(chunk)).unwrap();
+    let bytes = bench.chunks[&first].clone();
+    (0..200).for_each(|_| bench.fetcher.chunk(0, first, &bytes));
+    bench.run(0, usize::MAX);
+    assert!(bench.arrived() && bench.doubts.is_empty(), "{:?}", bench.doubts);
+    (0..200).for_each(|_| bench.fetcher.chunk(0, first, &bytes));
+    bench.run(0, usize::MAX);
+    assert!(bench.doubts.is_empty() && bench.fetcher.came.is_empty());
+}
+
 /// T61: a link that gives nothing is told of after a minute, and the rest comes when it gives again.
 #[test]
 fn t61_a_link_that_gives_nothing_is_told_of_each_minute_and_the_pull_resumes() {

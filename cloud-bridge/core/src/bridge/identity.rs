@@ -133,13 +133,13 @@ impl Bridge {
         Ok(Answer::Done)
     }
 
-    /// One that was never let in leaves nothing behind.
+    /// One that was never let in leaves nothing behind, unless another of its name has left.
     pub(super) fn reject(&mut self, now: Now, id: &DeviceId) -> Result<Answer, Rejection> {
         let device = self.devices.get(id).ok_or_else(|| no_device(id))?;
         if device.status != Status::Pending {
             return Err(Rejection::Conflict(format!("device `{id}` is {} already", device.status)));
         }
-        let known_before = device.generation > 0;
+        let known_before = device.generation > 0 || device.left.is_some();
         self.retire(now, id)?;
         if !known_before {
             self.devices.remove(id);
