@@ -88,21 +88,18 @@ struct Underway {
     total_size: u64,
     subscribed: bool,
     told: Option<Millis>,
-    /// While there is a connection: since when nothing came, and what had come by then.
-    pace: Option<(Millis, u64)>,
-    /// Chunks that came and were of use.
-    came: u64,
+    /// While there is a connection: when something of use came last, or it was told that nothing does.
+    pace: Option<Millis>,
 }
 
 impl Underway {
     /// Nothing came for too long.
     fn is_slow(&mut self, now: Millis) -> bool {
-        let (since, before) = *self.pace.get_or_insert((now, self.came));
-        let over = now >= since + SLOW;
-        if over || before != self.came {
-            self.pace = Some((now, self.came));
+        let over = now >= *self.pace.get_or_insert(now) + SLOW;
+        if over {
+            self.pace = Some(now);
         }
-        over && before == self.came
+        over
     }
 }
 
@@ -150,8 +147,7 @@ impl Fetcher {
         let pull = self.check_room(bundle, total_size).and_then(|()| self.pull(now, bundle, total_size));
         match pull {
             Ok(pull) => {
-                self.pulls
-                    .insert(bundle, Underway { pull, total_size, subscribed: false, told: None, pace: None, came: 0 });
+                self.pulls.insert(bundle, Underway { pull, total_size, subscribed: false, told: None, pace: None });
                 self.go_on(now, bundle);
             }
             Err(setback) => self.end(bundle, setback),
@@ -247,7 +243,7 @@ impl Fetcher {
                     self.actions.extend(asked.into_iter().filter(|other| *other != chunk).map(Action::LeaveChunk));
                 }
                 Ok(Taken::Stored) => {
-                    underway.came += 1;
+                    underway.pace = Some(now);
                     self.came.insert(chunk);
                 }
                 Ok(Taken::Unasked) | Err(_) => {}

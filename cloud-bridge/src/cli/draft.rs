@@ -45,7 +45,7 @@ impl Signers {
 ///
 /// # Errors
 /// When it was never set.
-pub(super) fn now() -> anyhow::Result<u64> {
+pub(crate) fn now() -> anyhow::Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?.as_secs())
 }
 

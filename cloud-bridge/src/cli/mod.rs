@@ -8,7 +8,7 @@ pub(crate) mod bridge;
 pub(crate) mod broker;
 pub(crate) mod client;
 pub(crate) mod devices;
-mod draft;
+pub(crate) mod draft;
 pub(crate) mod explain;
 pub(crate) mod inspect;
 mod judgement;

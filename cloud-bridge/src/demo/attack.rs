@@ -12,6 +12,7 @@ use super::traffic::{Count, Traffic};
 use crate::bundle;
 use crate::ceremony::{self, Changes, Draft};
 use crate::cli::Out;
+use crate::cli::draft::now;
 use crate::cli::push::push;
 use crate::cli::table::table;
 use crate::keyfile::{self, Passphrase};
@@ -25,7 +26,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use trust::{Assignment, Beacon, Code, Digest, Envelope, MAX_RETAINED_BYTES, PayloadKind, Role, U53};
 
 /// How long a device may take to find the broker again and to say what it thinks of a word.
@@ -57,8 +58,8 @@ struct Spoils {
     latest: Assignment,
     /// What land told another device.
     another: Vec<u8>,
-    /// The number of the latest beacon.
-    beacon: u64,
+    /// The latest beacon.
+    beacon: Beacon,
     /// A bundle from before that a publisher signed.
     old: Named,
     /// A bundle that a thief signed, and its envelope.
@@ -150,19 +151,19 @@ impl Spoils {
         };
         let (assignments, latest) = told(&device)?;
         let another = told(&other)?.0.pop().context("nothing was said")?;
-        let mut beacon = 0;
-        for bytes in tap.heard(&topics.beacon()).iter().chain(&tap.heard(&topics.answer(&device))) {
-            beacon = beacon.max(says::<Beacon>(PayloadKind::Beacon, bytes)?.seq.get());
-        }
+        let beacons = [topics.beacon(), topics.answer(&device)].map(|topic| tap.heard(&topic)).concat();
+        let beacons: Vec<Beacon> =
+            beacons.iter().map(|bytes| says(PayloadKind::Beacon, bytes)).collect::<anyhow::Result<_>>()?;
+        let beacon = beacons.into_iter().max_by_key(|beacon| beacon.seq).context("land never told the time")?;
         let forged_envelope = std::fs::read(forged.join(bundle::SEAL))?;
         let (old, forged) = (Named::of(old)?, Named::of(forged)?);
         Ok(Self { topics, device, assignments, latest, another, beacon, old, forged, forged_envelope })
     }
 
     fn numbers(&self) -> Numbers {
-        let epoch = self.latest.role_epoch.get();
         let (root, revocation) = (self.latest.root_version.get(), self.latest.min_revocation.get());
-        Numbers { root, revocation, director: epoch, beacon: epoch }
+        let (director, beacon) = (self.latest.role_epoch.get(), self.beacon.role_epoch.get());
+        Numbers { root, revocation, director, beacon }
     }
 
     /// The latest assignment but for its bundle, the `n`th after it.
@@ -257,7 +258,8 @@ fn attack(
             "puts the clock ten years ahead",
             Code::TimeJump,
             Box::new(|| {
-                let beacon = BeaconDraft { to: None, seq: spoils.beacon + 1, nonce: None, numbers: spoils.numbers() };
+                let beacon =
+                    BeaconDraft { to: None, seq: spoils.beacon.seq.get() + 1, nonce: None, numbers: spoils.numbers() };
                 land.tell_time(&beacon, now()? + TEN_YEARS)
             }),
         ),
@@ -274,14 +276,11 @@ fn attack(
             let news = count(&refusals) > before;
             Ok(refusals.into_iter().find(|r| news && r.code == code.as_str()).map(|r| r.detail))
         })?;
-        tried.push(Tried { by, attack, code: code.to_string(), said });
-        tried.last().into_iter().for_each(&mut tell);
+        let refused = Tried { by, attack, code: code.to_string(), said };
+        tell(&refused);
+        tried.push(refused);
     }
     Ok(tried)
-}
-
-fn now() -> anyhow::Result<u64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?.as_secs())
 }
 
 /// What people do when the bridge was taken: the keys that were on it leave the root, which is signed by a key that was not.

@@ -7,6 +7,7 @@ use crate::authority::{self, NewFleet};
 use crate::ceremony::Changes;
 use crate::cli::Out;
 use crate::cli::client::{Client, Context, Token};
+use crate::cli::draft::now;
 use crate::keyfile;
 use crate::service::tokens::{MadeToken, NewToken};
 use crate::service::view::{DeviceView, NewRollout, RolloutView, StatusView};
@@ -17,7 +18,7 @@ use protocol::RefusalReport;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 const FLEET: &str = "demo";
 /// The bridge's configuration, within the demo's folder.
@@ -52,13 +53,12 @@ pub(crate) struct Device {
 
 /// Makes the root of trust and its keys in `DIR/fleet`; returns the publisher's key.
 pub(crate) fn found(dir: &Path) -> anyhow::Result<SigningKey> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("this machine's clock is before 1970")?.as_secs();
     let new = NewFleet {
         fleet: FLEET.parse()?,
         holders: Vec::new(),
         changes: Changes::default(),
         hosts: Vec::new(),
-        now,
+        now: now()?,
         days: 30,
     };
     authority::init(&new, &dir.join("fleet"))?;
