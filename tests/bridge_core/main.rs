@@ -509,7 +509,7 @@ fn a_revoked_release_is_not_rolled_out() {
 #[test]
 fn t79_a_device_whose_disk_was_put_back_is_heard_and_alarmed_but_a_replay_is_not() {
     let mut bench = fleet(&[("hello a 7.1", "a 1: nothing")]);
-    bench.step(report("a", 7, 2, None));
+    bench.step(report("a", 7, 2, Some(1)));
     let heard = |bench: &Bench| bench.bridge.devices()[&device("a")].report.as_ref().map(|r| (r.boot, r.seq));
     assert_eq!(heard(&bench), Some((7, 2)));
     bench.unix += 1_000;
@@ -528,4 +528,10 @@ fn t79_a_device_whose_disk_was_put_back_is_heard_and_alarmed_but_a_replay_is_not
     bench.step(report("a", 3, 5, Some(answer + 1)));
     bench.step(report("a", 3, 3, Some(answer)));
     assert_eq!(heard(&bench), Some((3, 5)), "recorded since");
+    // Of before the loss, with a boot that the device has not reached again; also after land forgot whom it answered.
+    bench.happen("restart");
+    bench.step(report("a", 7, 9, Some(1)));
+    assert_eq!(heard(&bench), Some((3, 5)), "recorded before");
+    bench.step(report("a", 3, 6, Some(answer + 1)));
+    assert_eq!(heard(&bench), Some((3, 6)));
 }

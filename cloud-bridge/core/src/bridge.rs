@@ -248,14 +248,11 @@ impl Bridge {
     }
 
     fn take_report(&mut self, now: Now, report: Report) -> Result<Answer, Rejection> {
-        let answer = self.beacons.answer_to(&report.device_id);
         let Some(device) = self.heeded(&report.device_id) else { return Ok(Answer::Done) };
-        let new = (report.boot, report.seq) > device.heard.report;
-        // Nobody can have recorded a report that names a beacon of this moment, until such a report was heard.
-        let named = |report: &Report| report.beacon.map(|beacon| beacon.seq);
-        let present = answer.is_some() && answer == named(&report) && device.report.as_ref().and_then(named) < answer;
-        let heard = new || present && device.forgot(&report);
-        if !heard {
+        // A device whose memory went back counts its boots anew, and takes no beacon but the newest. So the beacon comes
+        // first: nobody can have recorded a report that names a newer one than the last that was heard.
+        let last = device.report.as_ref().and_then(|report| report.beacon);
+        if (report.beacon, (report.boot, report.seq)) <= (last, device.heard.report) {
             return self.disbelieve(Disbelief::Replayed);
         }
         let id = report.device_id.clone();

@@ -159,18 +159,13 @@ pub(crate) struct Beacons {
     reserved: u64,
     /// When everybody is told the time again; `None` while nobody would hear it.
     pub(crate) due: Option<UnixMillis>,
-    /// The beacon that answered a device's latest hello, and when.
-    answered: BTreeMap<DeviceId, (u64, UnixMillis)>,
+    /// When a device's hello was answered last.
+    answered: BTreeMap<DeviceId, UnixMillis>,
 }
 
 impl Beacons {
     pub(crate) fn restore(&mut self, reserved: u64) {
         (self.next, self.reserved) = (reserved, reserved);
-    }
-
-    /// The number of the beacon that answered the device's latest hello: whoever names it has heard it.
-    pub(crate) fn answer_to(&self, device: &DeviceId) -> Option<u64> {
-        self.answered.get(device).map(|(seq, _)| *seq)
     }
 }
 
@@ -217,7 +212,7 @@ impl Bridge {
         self.beacons.next += 1;
         let seq = self.beacons.next;
         match &to {
-            Some(device) => drop(self.beacons.answered.insert(device.clone(), (seq, now.unix))),
+            Some(device) => drop(self.beacons.answered.insert(device.clone(), now.unix)),
             None => self.beacons.due = Some(now.unix + BEACON_PAUSE),
         }
         self.effects.push(Effect::PublishBeacon(BeaconDraft { to, seq, nonce, numbers }));
@@ -225,7 +220,7 @@ impl Bridge {
 
     /// Answers a hello, unless the device was answered just now.
     pub(crate) fn answer(&mut self, now: Now, device: &DeviceId, nonce: String) {
-        let lately = |(_, at): &(u64, UnixMillis)| now.unix < at + ANSWER_PAUSE;
+        let lately = |at: &UnixMillis| now.unix < at + ANSWER_PAUSE;
         if !self.beacons.answered.get(device).is_some_and(lately) {
             self.beacon(now, Some(device.clone()), Some(nonce));
         }
