@@ -18,6 +18,8 @@ pub(crate) const DEFAULT_PATH: &str = "/etc/petrel/agent.toml";
 const MAX_CONFIG_BYTES: u64 = 64 * 1024;
 const TELEMETRY_S: RangeInclusive<u64> = 1..=86_400;
 const WINDOW: RangeInclusive<usize> = 1..=256;
+/// Bytes a second: slower than the least is no rate at which a bundle ever arrives.
+const FETCH_RATE: RangeInclusive<u64> = 1_024..=1 << 40;
 
 /// A validated configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,8 +44,10 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// Between two telemetry messages.
     pub(crate) telemetry: Duration,
-    /// Chunk subscriptions at a time.
+    /// The most chunk subscriptions at a time.
     pub(crate) window: usize,
+    /// The most bytes of bundles a second.
+    pub(crate) fetch_rate: Option<u64>,
     /// How the log is written.
     pub(crate) log: Format,
     /// What is logged, as `tracing` writes filters.
@@ -86,6 +90,7 @@ struct Raw {
     telemetry_s: u64,
     #[serde(default = "window")]
     window: usize,
+    fetch_rate: Option<u64>,
     #[serde(default)]
     log: Format,
     #[serde(default = "log_filter")]
@@ -161,6 +166,9 @@ impl Config {
         };
         range("telemetry_s", raw.telemetry_s, *TELEMETRY_S.start(), *TELEMETRY_S.end())?;
         range("window", raw.window as u64, *WINDOW.start() as u64, *WINDOW.end() as u64)?;
+        if let Some(rate) = raw.fetch_rate {
+            range("fetch_rate", rate, *FETCH_RATE.start(), *FETCH_RATE.end())?;
+        }
         crate::log::check(&raw.log_filter)
             .map_err(|why| wrong("log_filter", why, "write a level (info) or targets (info,petrel_agent=debug)"))?;
         if raw.board.is_empty() || raw.board.len() > 63 {
@@ -182,6 +190,7 @@ impl Config {
             listen,
             telemetry: Duration::from_secs(raw.telemetry_s),
             window: raw.window,
+            fetch_rate: raw.fetch_rate,
             log: raw.log,
             log_filter: raw.log_filter,
         })
@@ -277,6 +286,7 @@ mod tests {
             ("window = 0", "window"),
             ("bridge = \"http://bridge:1\"", "bridge"),
             ("window = 1000", "window"),
+            ("fetch_rate = 100", "fetch_rate"),
             ("log = \"xml\"", "log"),
             ("log_filter = \"a=b=c\"", "log_filter"),
             ("board = \"\"", "board"),

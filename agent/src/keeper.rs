@@ -5,7 +5,7 @@
 
 use crate::fetch::{Action, Fetcher};
 use crate::store::{self, Bundles};
-use agent_core::{Event, Found, Millis};
+use agent_core::{Event, Flow, Found, Millis};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use trust::{Code, Digest, Trust};
 
 /// Between two looks at what is late.
 const TICK: Duration = Duration::from_millis(500);
-/// Arrivals that may wait for the disk; more are dropped, and asked for again when they are late.
-const MAX_WAITING: usize = 512;
+/// So many windows of arrivals may wait for the disk; more are dropped, and asked for again when they are late.
+const WINDOWS_WAITING: usize = 2;
 
 /// Something for the keeper to do.
 #[derive(Debug)]
@@ -44,8 +44,15 @@ pub(crate) enum Errand {
     SetAside(Digest),
     /// Remove all but these.
     Keep(BTreeSet<Digest>),
-    /// The connection came or went.
-    Online(bool),
+    /// The connection came; `retains` when its broker says that it keeps what is published.
+    Connected {
+        /// What it says.
+        retains: bool,
+    },
+    /// The connection went.
+    Disconnected,
+    /// The broker did not take the subscriptions to these chunks.
+    TurnedDown(Vec<Digest>),
     /// Something arrived.
     Arrived(Arrival),
 }
@@ -58,7 +65,14 @@ pub(crate) enum Arrival {
     /// A bundle's offer.
     Offer(Digest, Vec<u8>),
     /// A chunk.
-    Chunk(Digest, Vec<u8>),
+    Chunk {
+        /// The digest that its topic names.
+        chunk: Digest,
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// The broker had kept it.
+        retained: bool,
+    },
 }
 
 /// What the keeper has to say.
@@ -75,6 +89,7 @@ pub(crate) enum Word {
 pub(crate) struct Keeper {
     errands: Sender<Errand>,
     waiting: Arc<AtomicUsize>,
+    most_waiting: usize,
 }
 
 impl Keeper {
@@ -85,15 +100,16 @@ impl Keeper {
     pub(crate) fn start(
         trust: Arc<Trust>,
         bundles: Bundles,
-        window: usize,
+        flow: Flow,
         words: UnboundedSender<Word>,
     ) -> io::Result<Self> {
         let (errands, inbox) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let desk = Desk::new(trust, bundles, window, words, waiting.clone());
+        let most_waiting = flow.most() * WINDOWS_WAITING;
+        let desk = Desk::new(trust, bundles, flow, words, waiting.clone());
         let span = tracing::Span::current();
         thread::Builder::new().name("petrel-keeper".into()).spawn(move || span.in_scope(|| desk.work(&inbox)))?;
-        Ok(Self { errands, waiting })
+        Ok(Self { errands, waiting, most_waiting })
     }
 
     /// Has something done; its outcome is a [`Word`].
@@ -105,7 +121,7 @@ impl Keeper {
 
     /// Hands over what arrived, unless too much waits already.
     pub(crate) fn hand(&self, arrival: Arrival) {
-        if self.waiting.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
+        if self.waiting.fetch_add(1, Ordering::Relaxed) < self.most_waiting {
             self.ask(Errand::Arrived(arrival));
         } else {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -128,11 +144,11 @@ impl Desk {
     pub(crate) fn new(
         trust: Arc<Trust>,
         bundles: Bundles,
-        window: usize,
+        flow: Flow,
         words: UnboundedSender<Word>,
         waiting: Arc<AtomicUsize>,
     ) -> Self {
-        let fetcher = Fetcher::new(trust.clone(), bundles.clone(), window);
+        let fetcher = Fetcher::new(trust.clone(), bundles.clone(), flow);
         Self { trust, bundles, fetcher, words, waiting, started: Instant::now() }
     }
 
@@ -215,14 +231,15 @@ impl Desk {
                 Ok(gone) => tracing::info!(bundles = gone.len(), "bundles that nobody needs are removed"),
                 Err(error) => tracing::warn!("not every bundle that nobody needs can be removed: {error}"),
             },
-            Errand::Online(true) => self.fetcher.connected(now),
-            Errand::Online(false) => self.fetcher.disconnected(),
+            Errand::Connected { retains } => self.fetcher.connected(now, retains),
+            Errand::Disconnected => self.fetcher.disconnected(),
+            Errand::TurnedDown(chunks) => self.fetcher.turned_down(&chunks),
             Errand::Arrived(arrival) => {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 match arrival {
                     Arrival::Envelope(bundle, bytes) => self.fetcher.envelope(now, bundle, &bytes),
                     Arrival::Offer(bundle, bytes) => self.fetcher.offer(now, bundle, &bytes),
-                    Arrival::Chunk(chunk, bytes) => self.fetcher.chunk(now, chunk, &bytes),
+                    Arrival::Chunk { chunk, bytes, retained } => self.fetcher.chunk(now, chunk, &bytes, retained),
                 }
             }
         }

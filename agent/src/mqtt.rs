@@ -98,7 +98,10 @@ pub(crate) struct Message {
 #[derive(Debug)]
 pub(crate) enum Heard {
     /// The broker took the connection.
-    Connected,
+    Connected {
+        /// It says that it keeps what is published to be kept.
+        retains: bool,
+    },
     /// The connection is gone; another is tried.
     Lost(Loss),
     /// There was no connection; another is tried.
@@ -109,18 +112,22 @@ pub(crate) enum Heard {
         topic: String,
         /// Its bytes.
         payload: Vec<u8>,
+        /// The broker had kept it.
+        retained: bool,
     },
     /// The broker has a message.
     Delivered(u64),
+    /// The broker did not take the subscriptions to these topics.
+    TurnedDown(Vec<String>),
 }
 
 enum Raw {
-    Up(AsyncClient),
+    Up { client: AsyncClient, retains: bool },
     Down { was_up: bool, loss: Loss },
-    Message { topic: String, payload: Vec<u8> },
+    Message { topic: String, payload: Vec<u8>, retained: bool },
     Sent(u16),
     Acknowledged { id: u16, refused: Option<PubAckReason> },
-    NotSubscribed(SubscribeReasonCode),
+    Subscribed(Vec<SubscribeReasonCode>),
 }
 
 /// The one connection, made again and again.
@@ -134,6 +141,8 @@ pub(crate) struct Link {
     unsent: VecDeque<Option<u64>>,
     /// Receipts of what has one, until it is acknowledged.
     unacknowledged: BTreeMap<u16, Option<u64>>,
+    /// Topics of the subscriptions that the broker has not answered, in their order.
+    unanswered: VecDeque<Vec<String>>,
     choked: bool,
 }
 
@@ -141,8 +150,8 @@ impl Link {
     /// Begins to connect, on the runtime of the caller.
     pub(crate) fn start(settings: Settings) -> Self {
         let (raw, task) = spawn(&settings);
-        let (unsent, unacknowledged) = (VecDeque::new(), BTreeMap::new());
-        Self { settings, raw, task, client: None, unsent, unacknowledged, choked: false }
+        let (unsent, unacknowledged, unanswered) = (VecDeque::new(), BTreeMap::new(), VecDeque::new());
+        Self { settings, raw, task, client: None, unsent, unacknowledged, unanswered, choked: false }
     }
 
     /// Whether messages can be published.
@@ -161,16 +170,16 @@ impl Link {
                 continue;
             };
             match raw {
-                Raw::Up(client) => {
+                Raw::Up { client, retains } => {
                     self.forget();
                     self.client = Some(client);
-                    return Heard::Connected;
+                    return Heard::Connected { retains };
                 }
                 Raw::Down { was_up, loss } => {
                     self.forget();
                     return if was_up { Heard::Lost(loss) } else { Heard::Unreachable(loss) };
                 }
-                Raw::Message { topic, payload } => return Heard::Message { topic, payload },
+                Raw::Message { topic, payload, retained } => return Heard::Message { topic, payload, retained },
                 Raw::Sent(id) => {
                     let receipt = self.unsent.pop_front().flatten();
                     self.unacknowledged.insert(id, receipt);
@@ -186,9 +195,15 @@ impl Link {
                         ),
                     }
                 }
-                Raw::NotSubscribed(why) => tracing::warn!(
-                    "the broker refuses a subscription ({why:?}): its access rules must let this device read what is for it"
-                ),
+                Raw::Subscribed(codes) => {
+                    let topics = self.unanswered.pop_front().unwrap_or_default();
+                    let taken = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Success(_));
+                    let refused = topics.into_iter().zip(&codes).filter(|(_, code)| !taken(code));
+                    let refused: Vec<String> = refused.map(|(topic, _)| topic).collect();
+                    if !refused.is_empty() {
+                        return Heard::TurnedDown(refused);
+                    }
+                }
             }
         }
     }
@@ -213,9 +228,14 @@ impl Link {
     /// Subscribes, if there is a connection.
     pub(crate) fn subscribe(&mut self, topics: impl IntoIterator<Item = String>) {
         let Some(client) = &self.client else { return };
-        let filters: Vec<Filter> = topics.into_iter().map(|topic| Filter::new(topic, QoS::AtLeastOnce)).collect();
-        let some = |filters: &[Filter]| client.try_subscribe_many(filters.to_vec()).is_err();
-        self.choked |= filters.chunks(TOPICS_PER_SUBSCRIBE).any(some);
+        let topics: Vec<String> = topics.into_iter().collect();
+        for some in topics.chunks(TOPICS_PER_SUBSCRIBE) {
+            let filters = some.iter().map(|topic| Filter::new(topic, QoS::AtLeastOnce));
+            match client.try_subscribe_many(filters) {
+                Ok(()) => self.unanswered.push_back(some.to_vec()),
+                Err(_) => self.choked = true,
+            }
+        }
     }
 
     /// Unsubscribes, if there is a connection.
@@ -253,6 +273,7 @@ impl Link {
         self.choked = false;
         self.unsent.clear();
         self.unacknowledged.clear();
+        self.unanswered.clear();
     }
 }
 
@@ -306,12 +327,13 @@ async fn connection(settings: &Settings, heard: &mpsc::Sender<Raw>) -> Option<(b
     let mut was_up = false;
     loop {
         let raw = match polled.poll().await {
-            Ok(Event::Incoming(Packet::ConnAck(_))) => {
+            Ok(Event::Incoming(Packet::ConnAck(ack))) => {
                 was_up = true;
-                Raw::Up(client.clone())
+                let said = ack.properties.and_then(|properties| properties.retain_available);
+                Raw::Up { client: client.clone(), retains: said != Some(0) }
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => match String::from_utf8(publish.topic.to_vec()) {
-                Ok(topic) => Raw::Message { topic, payload: publish.payload.into() },
+                Ok(topic) => Raw::Message { topic, payload: publish.payload.into(), retained: publish.retain },
                 Err(_) => continue,
             },
             Ok(Event::Outgoing(Outgoing::Publish(id))) => Raw::Sent(id),
@@ -319,13 +341,7 @@ async fn connection(settings: &Settings, heard: &mpsc::Sender<Raw>) -> Option<(b
                 let taken = matches!(ack.reason, PubAckReason::Success | PubAckReason::NoMatchingSubscribers);
                 Raw::Acknowledged { id: ack.pkid, refused: (!taken).then_some(ack.reason) }
             }
-            Ok(Event::Incoming(Packet::SubAck(ack))) => {
-                let refused = ack.return_codes.into_iter().find(|c| !matches!(c, SubscribeReasonCode::Success(_)));
-                match refused {
-                    Some(code) => Raw::NotSubscribed(code),
-                    None => continue,
-                }
-            }
+            Ok(Event::Incoming(Packet::SubAck(ack))) => Raw::Subscribed(ack.return_codes),
             Ok(Event::Incoming(Packet::UnsubAck(ack))) => {
                 let odd = ack.reasons.iter().find(|reason| **reason != UnsubAckReason::Success);
                 if let Some(reason) = odd {

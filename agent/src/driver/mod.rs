@@ -183,7 +183,7 @@ impl Driver {
         if let Some(link) = self.link.take() {
             link.drop_now();
         }
-        self.keeper.ask(Errand::Online(false));
+        self.keeper.ask(Errand::Disconnected);
         self.keeper.ask(Errand::StopAll);
         self.progress.clear();
     }
@@ -214,7 +214,7 @@ impl Driver {
         if let Some(link) = self.link.take() {
             link.drop_now();
             if self.connected.replace(false) == Some(true) {
-                self.keeper.ask(Errand::Online(false));
+                self.keeper.ask(Errand::Disconnected);
                 self.step(Event::Disconnected);
             }
         }
@@ -273,18 +273,18 @@ impl Driver {
     fn hear(&mut self, heard: Heard) {
         let broker = format!("{}:{}", self.config.broker.host, self.config.broker.port);
         match heard {
-            Heard::Connected => {
+            Heard::Connected { retains } => {
                 tracing::info!(broker, "connected");
                 self.connected = Some(true);
                 self.papers.taken();
                 self.greet();
-                self.keeper.ask(Errand::Online(true));
+                self.keeper.ask(Errand::Connected { retains });
                 self.step(Event::Connected);
             }
             Heard::Lost(loss) => {
                 tracing::warn!(broker, "the connection is lost, models go on answering: {}", loss.why);
                 self.connected = Some(false);
-                self.keeper.ask(Errand::Online(false));
+                self.keeper.ask(Errand::Disconnected);
                 self.step(Event::Disconnected);
                 self.mind(&loss);
             }
@@ -296,13 +296,32 @@ impl Driver {
                 }
                 self.mind(&loss);
             }
-            Heard::Message { topic, payload } => self.receive(&topic, payload),
+            Heard::Message { topic, payload, retained } => self.receive(&topic, payload, retained),
+            Heard::TurnedDown(topics) => self.mind_subscriptions(&topics),
             Heard::Delivered(seq) => self.step(Event::VerdictDelivered { seq }),
         }
     }
 
+    /// Subscriptions that the broker did not take: chunks wait for room, the others are missed.
+    fn mind_subscriptions(&mut self, topics: &[String]) {
+        let chunk = |topic: &String| match self.topics.read_down(&self.config.device, topic) {
+            Some(DeviceTopic::Chunk(chunk)) => Some(Digest(chunk)),
+            Some(_) | None => None,
+        };
+        let chunks: Vec<Digest> = topics.iter().filter_map(chunk).collect();
+        if chunks.len() < topics.len() {
+            tracing::warn!(
+                "the broker refuses subscriptions: its access rules must let this device read what is for it"
+            );
+        }
+        if !chunks.is_empty() {
+            tracing::debug!(chunks = chunks.len(), "the broker takes no more subscriptions");
+            self.keeper.ask(Errand::TurnedDown(chunks));
+        }
+    }
+
     /// A message from the broker. An empty one is how a retained one is cleared.
-    fn receive(&mut self, topic: &str, payload: Vec<u8>) {
+    fn receive(&mut self, topic: &str, payload: Vec<u8>, retained: bool) {
         if payload.is_empty() {
             return;
         }
@@ -313,7 +332,9 @@ impl Driver {
             }
             Some(DeviceTopic::Envelope(bundle)) => self.keeper.hand(Arrival::Envelope(Digest(bundle), payload)),
             Some(DeviceTopic::Offer(bundle)) => self.keeper.hand(Arrival::Offer(Digest(bundle), payload)),
-            Some(DeviceTopic::Chunk(chunk)) => self.keeper.hand(Arrival::Chunk(Digest(chunk), payload)),
+            Some(DeviceTopic::Chunk(chunk)) => {
+                self.keeper.hand(Arrival::Chunk { chunk: Digest(chunk), bytes: payload, retained });
+            }
             None => {
                 let topic: String = topic.chars().take(200).collect();
                 tracing::warn!(topic, "nothing is expected there");

@@ -11,6 +11,7 @@ use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{self, Bundles, Lock};
 use crate::telemetry::{self, Gauge};
 use crate::worker::{Loader, Pool, Worker};
+use agent_core::Flow;
 use protocol::{ClockState, Profile, Topics};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -95,7 +96,8 @@ fn assemble(
         trust::Device { id: config.device.to_string(), class: config.board.clone(), certificate: None, built: built() };
     let believed = Arc::new(Trust::first(device, config.fleet.as_str(), &root)?);
     let low = u64::try_from(believed.clock().low(0).unix()).unwrap_or_default();
-    let keeper = Keeper::start(believed, bundles.clone(), config.window, say_word)?;
+    let flow = Flow::new(config.window, config.fetch_rate, config.device.as_str());
+    let keeper = Keeper::start(believed, bundles.clone(), flow, say_word)?;
     let loader = Loader::start(bundles, worker.clone(), say_event)?;
     Ok(Driver {
         topics: Topics::new(&config.fleet),

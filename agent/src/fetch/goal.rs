@@ -1,44 +1,15 @@
-//! A set of files to be filled with chunks: what is missing, what was asked for, and since when.
+//! A set of files to be filled with chunks: where each belongs, and what is missing.
 //!
-//! Decides which chunks are asked for next and when one is overdue. It neither knows who sends them
-//! nor whether the list of digests may be believed.
+//! Decides what an arrival is worth to the files. When a chunk is asked for is decided by its [`Window`]; whether the
+//! list of digests may be believed, by `pull`.
 
 use crate::store::{Disk, DiskFile, Door, How};
-use agent_core::Millis;
-use protocol::{ChunkSpan, MAX_NEEDED_CHUNKS, spans};
-use std::collections::{BTreeMap, VecDeque};
+use agent_core::Window;
+use protocol::{ChunkSpan, spans};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use trust::Digest;
-
-/// How long something may take to arrive before it is asked for; it doubles.
-const FIRST_PATIENCE: Millis = 3_000;
-/// The longest patience.
-const LONGEST_PATIENCE: Millis = 60_000;
-
-/// Waiting for something that was asked for.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wait {
-    due: Millis,
-    patience: Millis,
-}
-
-impl Wait {
-    /// Asked for at `now`.
-    pub(crate) fn from(now: Millis) -> Self {
-        Self { due: now + FIRST_PATIENCE, patience: FIRST_PATIENCE }
-    }
-
-    /// Whether it should have arrived by `now`; then the next wait is twice as long.
-    pub(crate) fn is_over(&mut self, now: Millis) -> bool {
-        let over = now >= self.due;
-        if over {
-            self.patience = (self.patience * 2).min(LONGEST_PATIENCE);
-            self.due = now + self.patience;
-        }
-        over
-    }
-}
 
 /// Where a chunk belongs.
 #[derive(Debug, Clone, Copy)]
@@ -64,8 +35,7 @@ pub(crate) struct Goal {
     disk: Door,
     files: Vec<PathBuf>,
     missing: BTreeMap<Digest, Vec<Place>>,
-    queue: VecDeque<Digest>,
-    asked: BTreeMap<Digest, Wait>,
+    window: Window,
     missing_bytes: u64,
 }
 
@@ -79,14 +49,8 @@ impl Goal {
     /// # Panics
     /// When there are not as many digests as chunks: the caller counted them.
     pub(crate) fn new(disk: Door, files: Vec<(PathBuf, u64)>, digests: &[Digest]) -> io::Result<Self> {
-        let mut goal = Self {
-            disk,
-            files: Vec::new(),
-            missing: BTreeMap::new(),
-            queue: VecDeque::new(),
-            asked: BTreeMap::new(),
-            missing_bytes: 0,
-        };
+        let mut goal =
+            Self { disk, files: Vec::new(), missing: BTreeMap::new(), window: Window::default(), missing_bytes: 0 };
         let mut digests = digests.iter();
         for (file, (path, size)) in files.into_iter().enumerate() {
             let found = open(&*goal.disk, &path)?;
@@ -106,7 +70,7 @@ impl Goal {
     fn miss(&mut self, digest: Digest, place: Place) {
         let places = self.missing.entry(digest).or_default();
         if places.is_empty() {
-            self.queue.push_back(digest);
+            self.window.want(digest);
         }
         places.push(place);
         self.missing_bytes += place.span.length;
@@ -122,34 +86,14 @@ impl Goal {
         self.missing_bytes
     }
 
-    /// What was asked for and has not arrived.
-    pub(crate) fn asked(&self) -> Vec<Digest> {
-        self.asked.keys().copied().collect()
+    /// What is asked for, and when.
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
     }
 
-    /// Whether `chunk` was asked for and has not arrived.
-    pub(crate) fn awaits(&self, chunk: Digest) -> bool {
-        self.asked.contains_key(&chunk)
-    }
-
-    /// The chunks to ask for now, so that `window` are on their way.
-    pub(crate) fn ask(&mut self, now: Millis, window: usize) -> Vec<Digest> {
-        let room = window.saturating_sub(self.asked.len()).min(self.queue.len());
-        let next: Vec<Digest> = self.queue.drain(..room).collect();
-        self.asked.extend(next.iter().map(|digest| (*digest, Wait::from(now))));
-        next
-    }
-
-    /// Everything on its way is asked for anew: the connection is another one.
-    pub(crate) fn ask_again(&mut self, now: Millis) -> Vec<Digest> {
-        self.asked.values_mut().for_each(|wait| *wait = Wait::from(now));
-        self.asked()
-    }
-
-    /// Chunks that should have arrived, as many as one message can ask for.
-    pub(crate) fn overdue(&mut self, now: Millis) -> Vec<Digest> {
-        let late = self.asked.iter_mut().filter_map(|(digest, wait)| wait.is_over(now).then_some(*digest));
-        late.take(MAX_NEEDED_CHUNKS).collect()
+    /// The same, to be asked.
+    pub(crate) fn window_mut(&mut self) -> &mut Window {
+        &mut self.window
     }
 
     /// Writes a chunk whose bytes have this digest wherever it belongs.
@@ -157,12 +101,12 @@ impl Goal {
     /// # Errors
     /// What the system said; the chunk is still missing.
     pub(crate) fn take(&mut self, chunk: Digest, bytes: &[u8]) -> io::Result<Taken> {
-        if !self.asked.contains_key(&chunk) {
+        if self.window.awaits(chunk).is_none() {
             return Ok(Taken::Unasked);
         }
         let taken = self.put(chunk, bytes)?;
         if taken == Taken::Stored {
-            self.asked.remove(&chunk);
+            self.window.arrived(chunk);
         }
         Ok(taken)
     }
@@ -179,7 +123,7 @@ impl Goal {
                 self.put(chunk, &bytes)?;
             }
         }
-        self.queue.retain(|chunk| self.missing.contains_key(chunk));
+        self.window.retain(|chunk| self.missing.contains_key(chunk));
         Ok(before - self.missing_bytes)
     }
 
@@ -217,19 +161,8 @@ fn holds(file: &dyn DiskFile, span: ChunkSpan, digest: &Digest) -> bool {
 mod tests {
     use super::*;
     use crate::store::host;
+    use agent_core::Flow;
     use protocol::CHUNK_BYTES;
-
-    #[test]
-    fn patience_doubles_up_to_its_limit() {
-        let mut wait = Wait::from(0);
-        let mut asked = Vec::new();
-        for now in (0..300_000).step_by(1_000) {
-            if wait.is_over(now) {
-                asked.push(now / 1_000);
-            }
-        }
-        assert_eq!(asked, [3, 9, 21, 45, 93, 153, 213, 273]);
-    }
 
     #[test]
     fn a_write_that_failed_leaves_the_chunk_missing() {
@@ -237,10 +170,10 @@ mod tests {
         let path = dir.path().join("a");
         let chunk = Digest::of(b"1");
         let mut goal = Goal::new(host(), vec![(path.clone(), 1)], &[chunk]).unwrap();
-        assert_eq!(goal.ask(0, 8), [chunk]);
+        assert_eq!(goal.window_mut().ask(0, &mut Flow::new(8, None, "a"), 8), [chunk]);
         std::fs::remove_file(&path).unwrap();
         goal.take(chunk, b"1").unwrap_err();
-        assert!(goal.awaits(chunk) && !goal.is_reached());
+        assert!(goal.window().awaits(chunk).is_some() && !goal.is_reached());
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod pull;
 mod stock;
 
 use crate::store::Bundles;
-use agent_core::Millis;
+use agent_core::{Flow, Late, Millis, Wait};
 use goal::{Goal, Taken};
 use protocol::CHUNK_BYTES;
 use pull::{Pull, Setback};
@@ -69,7 +69,7 @@ pub(crate) enum Action {
 pub(crate) struct Fetcher {
     trust: Arc<Trust>,
     bundles: Bundles,
-    window: usize,
+    flow: Flow,
     online: bool,
     pulls: BTreeMap<Digest, Underway>,
     /// Chunks that were no use: unasked, or not of their topic's digest.
@@ -104,13 +104,13 @@ impl Underway {
 }
 
 impl Fetcher {
-    /// Nothing on its way; `window` chunks at a time, of all bundles together.
-    pub(crate) fn new(trust: Arc<Trust>, bundles: Bundles, window: usize) -> Self {
+    /// Nothing on its way; as many chunks at a time as `flow` says, of all bundles together.
+    pub(crate) fn new(trust: Arc<Trust>, bundles: Bundles, flow: Flow) -> Self {
         let (pulls, actions) = (BTreeMap::new(), Vec::new());
         Self {
             trust,
             bundles,
-            window,
+            flow,
             online: false,
             pulls,
             foreign: 0,
@@ -139,6 +139,9 @@ impl Fetcher {
     /// Begins to get a bundle; asked twice it begins anew with what is there.
     pub(crate) fn start(&mut self, now: Millis, bundle: Digest, total_size: u64) {
         self.stop(bundle);
+        if self.pulls.is_empty() {
+            self.flow.idle();
+        }
         match self.bundles.has(bundle) {
             Ok(true) => return self.actions.push(Action::Stored(bundle)),
             Ok(false) => {}
@@ -155,7 +158,8 @@ impl Fetcher {
     }
 
     fn pull(&self, now: Millis, bundle: Digest, total_size: u64) -> Result<Pull, Setback> {
-        Pull::start(self.bundles.clone(), &self.trust, bundle, total_size, now)
+        let wait = Wait::from(now, &self.flow, bundle);
+        Pull::start(self.bundles.clone(), &self.trust, bundle, total_size, wait)
     }
 
     fn check_room(&self, bundle: Digest, total_size: u64) -> Result<(), Setback> {
@@ -177,7 +181,7 @@ impl Fetcher {
         if stopped.subscribed {
             self.actions.push(Action::LeaveDocuments(bundle));
         }
-        for chunk in stopped.pull.goal().map(Goal::asked).unwrap_or_default() {
+        for chunk in stopped.pull.goal().map(|goal| goal.window().asked()).unwrap_or_default() {
             if !self.awaited(chunk) {
                 self.actions.push(Action::LeaveChunk(chunk));
             }
@@ -186,24 +190,27 @@ impl Fetcher {
 
     /// Stops getting anything.
     pub(crate) fn stop_all(&mut self) {
-        let all: Vec<Digest> = self.pulls.keys().copied().collect();
-        all.into_iter().for_each(|bundle| self.stop(bundle));
+        self.all().into_iter().for_each(|bundle| self.stop(bundle));
     }
 
-    /// The broker took a new connection: it knows nothing of the old one's subscriptions.
-    pub(crate) fn connected(&mut self, now: Millis) {
+    /// The broker took a new connection: it knows nothing of the old one's subscriptions. `retains` when it says that it keeps
+    /// what is published.
+    pub(crate) fn connected(&mut self, now: Millis, retains: bool) {
         self.online = true;
-        let all: Vec<Digest> = self.pulls.keys().copied().collect();
-        for bundle in all {
+        self.flow.reconnected(retains);
+        for bundle in self.all() {
             let Some(underway) = self.pulls.get_mut(&bundle) else { continue };
             underway.subscribed = false;
-            underway.pull.reconnected(now);
-            let again = underway.pull.goal_mut().map(|goal| goal.ask_again(now)).unwrap_or_default();
-            if !again.is_empty() {
-                self.actions.push(Action::AskChunks(again));
+            underway.pull.reconnected(now, &self.flow);
+            if let Some(goal) = underway.pull.goal_mut() {
+                goal.window_mut().reconnected();
             }
             self.go_on(now, bundle);
         }
+    }
+
+    fn all(&self) -> Vec<Digest> {
+        self.pulls.keys().copied().collect()
     }
 
     /// The connection is gone.
@@ -228,15 +235,18 @@ impl Fetcher {
         self.settle(now, bundle, taken);
     }
 
-    /// A chunk arrived under the topic of `chunk`.
-    pub(crate) fn chunk(&mut self, now: Millis, chunk: Digest, bytes: &[u8]) {
-        let waiting: Vec<Digest> = self.pulls.iter().filter(|(_, u)| awaits(u, chunk)).map(|(b, _)| *b).collect();
-        if waiting.is_empty() || Digest::of(bytes) != chunk {
+    /// A chunk arrived under the topic of `chunk`; `retained` when the broker had kept it.
+    pub(crate) fn chunk(&mut self, now: Millis, chunk: Digest, bytes: &[u8], retained: bool) {
+        let wait = self.pulls.values().find_map(|underway| awaits(underway, chunk));
+        let Some(wait) = wait.filter(|_| Digest::of(bytes) == chunk) else {
             return self.pass_over(chunk, bytes.len() as u64);
-        }
+        };
+        self.flow.arrived(now, wait, retained);
+        let waiting = self.pulls.iter().filter(|(_, underway)| awaits(underway, chunk).is_some());
+        let waiting: Vec<Digest> = waiting.map(|(bundle, _)| *bundle).collect();
         for bundle in waiting {
             let Some(underway) = self.pulls.get_mut(&bundle) else { continue };
-            let asked = underway.pull.goal().map(Goal::asked).unwrap_or_default();
+            let asked = underway.pull.goal().map(|goal| goal.window().asked()).unwrap_or_default();
             let taken = underway.pull.take_chunk(chunk, bytes);
             match taken {
                 Ok(Taken::Misfit) => {
@@ -282,23 +292,36 @@ impl Fetcher {
             return;
         }
         for (bundle, underway) in &mut self.pulls {
-            let documents = underway.pull.documents_overdue(now);
-            let chunks = underway.pull.goal_mut().map(|goal| goal.overdue(now)).unwrap_or_default();
-            if documents {
+            let documents = underway.pull.documents_late(now, &self.flow);
+            let late = underway.pull.goal_mut().map(|goal| goal.window_mut().late(now, &self.flow));
+            let Late { again, needed } = late.unwrap_or_default();
+            if documents.is_some() {
                 self.actions.push(Action::AskDocuments(*bundle));
             }
-            if !chunks.is_empty() {
-                self.actions.push(Action::AskChunks(chunks.clone()));
+            if !again.is_empty() {
+                self.actions.push(Action::AskChunks(again));
             }
             if underway.is_slow(now) {
                 let (arrived, total) = (underway.pull.arrived(), underway.total_size);
                 let detail = format!("nothing came in {} s: {arrived} of {total} bytes are here", SLOW / 1_000);
                 self.actions.push(Action::Doubted(Refusal::new(Code::Slow, detail)));
             }
-            if documents || !chunks.is_empty() {
-                self.actions.push(Action::Need { bundle: *bundle, documents, chunks });
+            let documents = documents == Some(true);
+            if documents || !needed.is_empty() {
+                self.actions.push(Action::Need { bundle: *bundle, documents, chunks: needed });
             }
         }
+        self.all().into_iter().for_each(|bundle| self.go_on(now, bundle));
+    }
+
+    /// The broker did not take these subscriptions: so many are too many for it. They are asked for when others are here.
+    pub(crate) fn turned_down(&mut self, chunks: &[Digest]) {
+        let windows = self.pulls.values_mut().filter_map(|underway| underway.pull.goal_mut()).map(Goal::window_mut);
+        let held = windows.map(|window| {
+            chunks.iter().for_each(|chunk| window.turned_down(*chunk));
+            window.asked().len()
+        });
+        self.flow.turned_down(held.sum());
     }
 
     fn settle(&mut self, now: Millis, bundle: Digest, taken: Result<(), Setback>) {
@@ -320,7 +343,7 @@ impl Fetcher {
 
     /// Asks for what a bundle lacks next, or ends it.
     fn go_on(&mut self, now: Millis, bundle: Digest) {
-        let share = (self.window / self.pulls.len().max(1)).max(1);
+        let share = (self.flow.size() / self.pulls.len().max(1)).max(1);
         let Some(underway) = self.pulls.get_mut(&bundle) else { return };
         if underway.pull.is_complete() {
             self.stop(bundle);
@@ -339,19 +362,20 @@ impl Fetcher {
             underway.subscribed = wanted;
             self.actions.push(if wanted { Action::AskDocuments(bundle) } else { Action::LeaveDocuments(bundle) });
         }
-        let next = underway.pull.goal_mut().map(|goal| goal.ask(now, share)).unwrap_or_default();
+        let next = underway.pull.goal_mut().map(|goal| goal.window_mut().ask(now, &mut self.flow, share));
+        let next = next.unwrap_or_default();
         if !next.is_empty() {
             self.actions.push(Action::AskChunks(next));
         }
     }
 
     fn awaited(&self, chunk: Digest) -> bool {
-        self.pulls.values().any(|underway| awaits(underway, chunk))
+        self.pulls.values().any(|underway| awaits(underway, chunk).is_some())
     }
 }
 
-fn awaits(underway: &Underway, chunk: Digest) -> bool {
-    underway.pull.goal().is_some_and(|goal| goal.awaits(chunk))
+fn awaits(underway: &Underway, chunk: Digest) -> Option<Wait> {
+    underway.pull.goal().and_then(|goal| goal.window().awaits(chunk))
 }
 
 #[cfg(test)]

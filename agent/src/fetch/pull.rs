@@ -3,11 +3,11 @@
 //! Decides what is asked for next and what an arrival is worth. Every byte is checked against what was
 //! signed before it is kept; the offer is not signed, so a wrong one costs time and nothing else.
 
-use super::goal::{Goal, Taken, Wait};
+use super::goal::{Goal, Taken};
 use super::index::{DIGEST_BYTES, INDEX, digests, listed};
 use super::stock::Stock;
 use crate::store::{self, Bundles, Disk, ENVELOPE};
-use agent_core::Millis;
+use agent_core::{Flow, Millis, Wait};
 use protocol::{MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ impl Pull {
         trust: &Trust,
         bundle: Digest,
         total_size: u64,
-        now: Millis,
+        wait: Wait,
     ) -> Result<Self, Setback> {
         let dir = bundles.begin(bundle)?;
         bundles.disk().make_dirs(&dir)?;
@@ -62,7 +62,7 @@ impl Pull {
             statement: None,
             offer: None,
             wrong_offer: None,
-            wait: Wait::from(now),
+            wait,
             index: None,
             content: None,
         };
@@ -97,14 +97,14 @@ impl Pull {
         self.content.as_mut().or(self.index.as_mut())
     }
 
-    /// Whether the documents should have arrived by `now`.
-    pub(crate) fn documents_overdue(&mut self, now: Millis) -> bool {
-        self.wants_documents() && self.wait.is_over(now)
+    /// Whether the documents should have arrived by `now`, and whether land should hear of it.
+    pub(crate) fn documents_late(&mut self, now: Millis, flow: &Flow) -> Option<bool> {
+        if self.wants_documents() { self.wait.is_over(now, flow, self.bundle) } else { None }
     }
 
     /// The connection is another one.
-    pub(crate) fn reconnected(&mut self, now: Millis) {
-        self.wait = Wait::from(now);
+    pub(crate) fn reconnected(&mut self, now: Millis, flow: &Flow) {
+        self.wait = Wait::from(now, flow, self.bundle);
     }
 
     /// An envelope arrived. One that is not the signed envelope of this very bundle is given back as a

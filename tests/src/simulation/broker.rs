@@ -143,8 +143,16 @@ impl Broker {
         let to = Client::Device(device);
         let link = *self.links.get(&to)?;
         self.filters.entry(device).or_default().insert(topic);
-        let message = Message::plain(topic, self.retained.get(&topic)?.clone());
+        let kept = Message::plain(topic, self.retained.get(&topic)?.clone());
+        let message = Message { retain: true, ..kept };
         Some(Delivery { to, link, queued: None, message })
+    }
+
+    /// A device hears `topic` no more.
+    pub(super) fn unsubscribe(&mut self, device: usize, topic: Topic) {
+        if let Some(filters) = self.filters.get_mut(&device) {
+            filters.remove(&topic);
+        }
     }
 
     /// A message came: it is retained and passed on.
@@ -162,7 +170,7 @@ impl Broker {
                     to: Client::Device(device),
                     link,
                     queued: None,
-                    message: message.clone(),
+                    message: Message::plain(message.topic, message.payload.clone()),
                 })
                 .collect()
         }
@@ -204,7 +212,7 @@ impl Broker {
 }
 
 impl Message {
-    /// As the broker gives what it retained.
+    /// As the broker passes it on.
     fn plain(topic: Topic, payload: Payload) -> Self {
         Self { topic, payload, retain: false, token: None }
     }

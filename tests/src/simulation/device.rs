@@ -6,14 +6,19 @@
 use super::broker::{Client, Link, Message, Payload, Topic};
 use super::check::Violation;
 use super::faults::{Crash, Faults};
-use super::scenario::{Flaw, MINUTE, Millis, SECOND};
+use super::scenario::{Flaw, Millis, SECOND};
 use super::world::{Happening, World, flipped};
 use crate::signer::{FLEET, resources};
-use agent_core::{Agent, Effect, Event, Found, Ledger, Memory, Now, Step};
+use agent_core::{Agent, Effect, Event, Flow, Found, Late, Ledger, Memory, Now, Step, Wait, Window};
 use protocol::{DeviceId, DocumentKind, Profile, StreamName};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use trust::{Code, Digest, Refusal, Root, Statement, Verified};
+
+/// Chunks on their way at most.
+const WINDOW: usize = 32;
+/// Between two looks at what is late.
+const LOOK: std::ops::Range<Millis> = 500..600;
 
 /// A device: what outlives a power cut, and the process that does not.
 #[derive(Debug)]
@@ -44,13 +49,23 @@ pub(super) struct Process {
     pub(super) link: Option<Link>,
     /// Land has answered a hello of this boot.
     pub(super) answered: bool,
-    /// The bundles that are fetched, and the pause before missing parts are asked for again.
-    fetching: BTreeMap<Digest, (u64, Millis)>,
+    fetching: BTreeMap<Digest, Fetch>,
+    flow: Flow,
     /// What answers, and what in its place when it fails.
     pub(super) serving: BTreeMap<StreamName, Pair>,
     /// What the worker has still to do, in order; `None` stops the stream.
     pub(super) loads: BTreeMap<StreamName, VecDeque<Option<Pair>>>,
     deadline: Option<Millis>,
+}
+
+/// A bundle that is fetched.
+#[derive(Debug)]
+struct Fetch {
+    size: u64,
+    /// For its envelope.
+    wait: Wait,
+    /// Absent until it is known what it lacks.
+    window: Option<Window>,
 }
 
 /// A bundle on the disk, whole or not.
@@ -73,7 +88,8 @@ pub(super) enum Job {
         bundle: Digest,
         left: u8,
     },
-    AskAgain(Digest),
+    /// Looks at what is late.
+    Look(Digest),
     Deadline,
     /// The model on trial takes the agent down.
     Die {
@@ -168,6 +184,7 @@ impl World {
             Some(_) => self.library.signer.trust(&id, &ledger, &self.devices[device].documents),
         };
         let seed = format!("{:032x}", self.rng.u128(..));
+        let flow = Flow::new(WINDOW, None, id.as_str());
         let (agent, step) = Agent::restore(FLEET.parse().expect("a good name"), id, profile(), seed, trust, ledger);
         self.devices[device].process = Some(Process {
             agent,
@@ -175,6 +192,7 @@ impl World {
             link: None,
             answered: false,
             fetching: BTreeMap::new(),
+            flow,
             serving: BTreeMap::new(),
             loads: BTreeMap::new(),
             deadline: None,
@@ -279,13 +297,15 @@ impl World {
     }
 
     fn carry_out(&mut self, device: usize, effect: Effect) {
+        let now = self.now;
         let Some(process) = self.devices[device].process.as_mut() else { return };
         match effect {
             Effect::Fetch { bundle, total_size } => {
-                process.fetching.insert(bundle, (total_size, 3 * SECOND));
+                let wait = Wait::from(now, &process.flow, bundle);
+                process.fetching.insert(bundle, Fetch { size: total_size, wait, window: None });
                 self.devices[device].folders.entry(bundle).or_default();
                 self.fetch_on(device, bundle);
-                self.hand_on(device, 3 * SECOND..4 * SECOND, Job::AskAgain(bundle));
+                self.hand_on(device, LOOK, Job::Look(bundle));
             }
             Effect::StopFetching { bundle } => drop(process.fetching.remove(&bundle)),
             Effect::Examine { bundle } => self.hand_on(device, 20..500, Job::Examine(bundle)),
@@ -335,10 +355,19 @@ impl World {
         if missing.as_ref().is_some_and(Vec::is_empty) {
             return self.hand_on(device, 5..100, Job::Stored(bundle));
         }
-        let Some(link) = self.devices[device].process.as_ref().and_then(|p| p.link) else { return };
-        match missing {
-            None => self.subscribe(device, link, Topic::Envelope(bundle)),
-            Some(chunks) => chunks.into_iter().for_each(|chunk| self.subscribe(device, link, Topic::Chunk(chunk))),
+        let now = self.now;
+        let Some(process) = self.devices[device].process.as_mut() else { return };
+        let Some(link) = process.link else { return };
+        let share = (process.flow.size() / process.fetching.len().max(1)).max(1);
+        let Some(fetch) = process.fetching.get_mut(&bundle) else { return };
+        let Some(chunks) = missing else { return self.subscribe(device, link, Topic::Envelope(bundle)) };
+        let window = fetch.window.get_or_insert_with(|| {
+            let mut window = Window::default();
+            chunks.into_iter().for_each(|chunk| window.want(chunk));
+            window
+        });
+        for chunk in window.ask(now, &mut process.flow, share) {
+            self.subscribe(device, link, Topic::Chunk(chunk));
         }
     }
 
@@ -365,6 +394,7 @@ impl World {
                 }
             }
             Topic::Chunk(chunk) => {
+                self.chunk_came(device, chunk, &bytes, message.retain);
                 let Some(process) = &self.devices[device].process else { return Ok(()) };
                 for bundle in process.fetching.keys().copied().collect::<Vec<_>>() {
                     let Some(folder) = self.devices[device].folders.get_mut(&bundle) else { continue };
@@ -373,6 +403,8 @@ impl World {
                     let whole = folder.missing(root, &mut self.believed).is_some_and(|m| m.is_empty());
                     if whole && folder.files.len() > before {
                         self.hand_on(device, 5..100, Job::Stored(bundle));
+                    } else {
+                        self.fetch_on(device, bundle);
                     }
                 }
             }
@@ -386,7 +418,7 @@ impl World {
     }
 
     fn fetched_size(&self, device: usize, bundle: Digest) -> Option<u64> {
-        self.devices[device].process.as_ref()?.fetching.get(&bundle).map(|(size, _)| *size)
+        self.devices[device].process.as_ref()?.fetching.get(&bundle).map(|fetch| fetch.size)
     }
 
     pub(super) fn device_delivered(&mut self, device: usize, seq: u64) -> Result<(), Violation> {
@@ -428,8 +460,8 @@ impl World {
             }
             Job::Load(stream) => self.do_load(device, stream),
             Job::Traffic { stream, bundle, left } => self.answer(device, stream, bundle, left),
-            Job::AskAgain(bundle) => {
-                self.ask_again(device, bundle);
+            Job::Look(bundle) => {
+                self.look(device, bundle);
                 Ok(())
             }
             Job::Deadline => match process.agent.deadline() {
@@ -450,6 +482,7 @@ impl World {
     }
 
     fn connect_device(&mut self, device: usize) -> Result<(), Violation> {
+        let now = self.now;
         if self.broker.down {
             self.hand_on(device, SECOND..10 * SECOND, Job::Connect);
             return Ok(());
@@ -459,6 +492,11 @@ impl World {
         let Some(process) = self.devices[device].process.as_mut().filter(|p| p.link.is_none()) else { return Ok(()) };
         process.link = Some(link);
         let fetching: Vec<Digest> = process.fetching.keys().copied().collect();
+        process.flow.reconnected(true);
+        for (bundle, fetch) in &mut process.fetching {
+            fetch.wait = Wait::from(now, &process.flow, *bundle);
+            fetch.window.iter_mut().for_each(Window::reconnected);
+        }
         self.broker.connect(Client::Device(device), link);
         self.say(device, Topic::Presence(device), Payload::Presence { online: true }, None);
         self.subscribe(device, link, Topic::Assignment(device));
@@ -538,17 +576,47 @@ impl World {
         self.tell_device(device, Event::Observed { stream, bundle, answers, errors })
     }
 
-    /// Asks land for what did not arrive.
-    fn ask_again(&mut self, device: usize, bundle: Digest) {
-        let root = self.library.signer.root();
-        let state = &mut self.devices[device];
-        let Some(process) = state.process.as_mut() else { return };
-        let Some((_, wait)) = process.fetching.get_mut(&bundle) else { return };
-        *wait = (*wait * 2).min(MINUTE);
-        let pause = *wait;
-        let missing = state.folders.get(&bundle).and_then(|f| f.missing(root, &mut self.believed));
-        let need = Payload::Need { bundle, documents: missing.is_none(), chunks: missing.unwrap_or_default() };
-        self.say(device, Topic::Need(device), need, None);
-        self.hand_on(device, pause..pause + SECOND, Job::AskAgain(bundle));
+    /// What came is not listened to any more, and tells of the link.
+    fn chunk_came(&mut self, device: usize, chunk: Digest, bytes: &[u8], retained: bool) {
+        let now = self.now;
+        let Some(process) = self.devices[device].process.as_mut() else { return };
+        if Digest::of(bytes) != chunk {
+            return;
+        }
+        for window in process.fetching.values_mut().filter_map(|fetch| fetch.window.as_mut()) {
+            let Some(wait) = window.awaits(chunk) else { continue };
+            window.arrived(chunk);
+            process.flow.arrived(now, wait, retained);
+        }
+        self.broker.unsubscribe(device, Topic::Chunk(chunk));
+    }
+
+    /// Asks again for what is late: the broker, and then land.
+    fn look(&mut self, device: usize, bundle: Digest) {
+        let now = self.now;
+        let Some(process) = self.devices[device].process.as_mut() else { return };
+        if !process.fetching.contains_key(&bundle) {
+            return;
+        }
+        self.hand_on(device, LOOK, Job::Look(bundle));
+        let Some(process) = self.devices[device].process.as_mut() else { return };
+        let (Some(link), Some(fetch)) = (process.link, process.fetching.get_mut(&bundle)) else { return };
+        let Late { again, needed } = match &mut fetch.window {
+            Some(window) => window.late(now, &process.flow),
+            None => Late::default(),
+        };
+        let documents = match fetch.window {
+            Some(_) => None,
+            None => fetch.wait.is_over(now, &process.flow, bundle),
+        };
+        if documents.is_some() {
+            self.subscribe(device, link, Topic::Envelope(bundle));
+        }
+        again.into_iter().for_each(|chunk| self.subscribe(device, link, Topic::Chunk(chunk)));
+        let documents = documents == Some(true);
+        if documents || !needed.is_empty() {
+            self.say(device, Topic::Need(device), Payload::Need { bundle, documents, chunks: needed }, None);
+        }
+        self.fetch_on(device, bundle);
     }
 }

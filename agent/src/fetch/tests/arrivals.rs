@@ -20,10 +20,10 @@ fn no_arrivals_break_the_pull() {
             let other = dice.choice(&all).expect("chunks").1.clone();
             arrivals += 1;
             match dice.u8(..12) {
-                0..4 => bench.fetcher.chunk(now, digest, &right),
-                4 => bench.fetcher.chunk(now, digest, &other),
-                5 => bench.fetcher.chunk(now, digest, &right[..dice.usize(..=right.len())]),
-                6 => bench.fetcher.chunk(now, Digest::of(&other), &[&other[..], b"x"].concat()),
+                0..4 => bench.fetcher.chunk(now, digest, &right, dice.bool()),
+                4 => bench.fetcher.chunk(now, digest, &other, dice.bool()),
+                5 => bench.fetcher.chunk(now, digest, &right[..dice.usize(..=right.len())], true),
+                6 => bench.fetcher.chunk(now, Digest::of(&other), &[&other[..], b"x"].concat(), dice.bool()),
                 7 => bench.fetcher.envelope(now, bench.fixture.digest, &spoiled(&mut dice, &bench.fixture.envelope)),
                 8 => bench.fetcher.offer(now, bench.fixture.digest, &spoiled(&mut dice, &bench.offer)),
                 9 => bench.run(now, bench.delivered + 1),

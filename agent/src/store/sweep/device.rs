@@ -229,7 +229,13 @@ impl Device {
         }
         let bundles = Bundles::open(self.door(), state).map_err(|error| error.to_string())?;
         let (say, words) = unbounded_channel();
-        let desk = Desk::new(Arc::new(testing::trust()), bundles.clone(), 8, say, Arc::default());
+        let desk = Desk::new(
+            Arc::new(testing::trust()),
+            bundles.clone(),
+            agent_core::Flow::new(8, None, "swept"),
+            say,
+            Arc::default(),
+        );
         self.hands = Some(Hands { desk, bundles, words });
         Ok(())
     }
@@ -257,7 +263,7 @@ impl Device {
                     self.run(believed)?;
                     effects.into_iter().try_for_each(|effect| self.carry_out(effect))?;
                     let Some(hands) = &mut self.hands else { continue };
-                    hands.desk.run(Errand::Online(true));
+                    hands.desk.run(Errand::Connected { retains: true });
                     return self.listen();
                 }
                 Err(error) => self.setback(&error.to_string()),
@@ -318,7 +324,7 @@ impl Device {
             Err(error) => {
                 self.setback(&error.to_string());
                 self.events.clear();
-                self.run(Errand::Online(false))?;
+                self.run(Errand::Disconnected)?;
                 self.run(Errand::StopAll)?;
                 self.events.clear();
                 Ok(())
@@ -430,7 +436,7 @@ impl Device {
                     for chunk in chunks {
                         let bytes = land.parcels.iter().find_map(|parcel| parcel.chunks.get(&chunk));
                         let bytes = bytes.ok_or("a chunk was asked for that nobody has")?.clone();
-                        hands.desk.run(Errand::Arrived(Arrival::Chunk(chunk, bytes)));
+                        hands.desk.run(Errand::Arrived(Arrival::Chunk { chunk, bytes, retained: true }));
                     }
                 }
                 Word::Action(_) => {}
