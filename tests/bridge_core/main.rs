@@ -3,6 +3,7 @@
 //! One stream, `digits`; releases are numbers, devices are `a`, `b`, `c`. They enter the waves of
 //! `digits` in the order a, c, b: entry is by a stable hash.
 
+mod delivery;
 mod identity;
 
 use bridge_core::{
@@ -140,11 +141,25 @@ impl Bench {
             "push" => Event::ReleasePushed(self.bundles[words[1].parse::<usize>().unwrap() - 1].released()),
             "start" => self.start(&words[1..]),
             "verdict" => self.verdict(&words[1..]),
+            // `need DEVICE RELEASE [FIRST-LAST]`: the documents, or chunks by number.
             "need" => {
                 let bundle = self.bundles[words[2].parse::<usize>().unwrap() - 1].digest;
-                Event::ChunksNeeded { device: device(words[1]), bundle, documents: true, chunks: Vec::new() }
+                let chunks: Vec<[u8; 32]> = words.get(3).map_or(Vec::new(), |range| {
+                    let (first, last) = range.split_once('-').unwrap();
+                    let numbers = first.parse::<u64>().unwrap()..=last.parse().unwrap();
+                    numbers.map(|number| Digest::of(&number.to_be_bytes()).0).collect()
+                });
+                Event::ChunksNeeded { device: device(words[1]), bundle, documents: chunks.is_empty(), chunks }
             }
-            "connect" => Event::BrokerConnected { remembered: words[1] == "remembered" },
+            // `connect remembered|forgotten [forgetful]`: one that is forgetful retains nothing.
+            "connect" => {
+                let retains = words.get(2) != Some(&"forgetful");
+                Event::BrokerConnected { remembered: words[1] == "remembered", retains }
+            }
+            "missed" => {
+                let bundle = self.bundles[words[1].parse::<usize>().unwrap() - 1].digest;
+                Event::BundleMissed { bundle }
+            }
             "wait" => {
                 self.unix += words[1].parse::<u64>().unwrap() * 1_000;
                 Event::DeadlineReached
@@ -204,8 +219,21 @@ impl Bench {
                 format!("{} {}: {order}", draft.device, draft.seq)
             }
             Effect::PublishBundle { bundle } => format!("publish {}", self.release(*bundle)),
-            Effect::PublishParts { bundle, .. } => format!("parts of {}", self.release(*bundle)),
-            Effect::ClearChunks { bundle } => format!("clear {}", self.release(*bundle)),
+            Effect::PublishParts { bundle, chunks, .. } if chunks.is_empty() => {
+                format!("parts of {}", self.release(*bundle))
+            }
+            Effect::PublishParts { bundle, chunks, .. } => {
+                format!("parts of {}: {}", self.release(*bundle), chunks.len())
+            }
+            Effect::LookForBundles { bundles } => {
+                let releases: Vec<String> = bundles.iter().map(|b| self.release(*b).to_string()).collect();
+                format!("look for {}", releases.join(" "))
+            }
+            Effect::ClearChunks { bundle, stay } if stay.is_empty() => format!("clear {}", self.release(*bundle)),
+            Effect::ClearChunks { bundle, stay } => {
+                let stay: Vec<String> = stay.iter().map(|b| self.release(*b).to_string()).collect();
+                format!("clear {} but what is of {}", self.release(*bundle), stay.join(" "))
+            }
             Effect::ClearDevice { device } => format!("clear {device}"),
             Effect::EndSession { device } => format!("end {device}"),
             Effect::PublishWithdrawn(all) => {
@@ -365,11 +393,11 @@ fn an_older_release_is_declared_a_rollback() {
 fn after_a_connection_everyone_is_told_again() {
     let rolling = [("start 1 0 600 1", "publish 1, a 2: install 1, started 1")];
     let said = "a 2: install 1, b 1: nothing, c 1: nothing";
-    let forgotten = format!("publish 1, {said}");
+    let (forgotten, looked) = (format!("publish 1, {said}"), format!("look for 1, {said}"));
     let script = [
         // The first time is the first after a start, whatever the broker remembers.
         ("connect remembered", forgotten.as_str()),
-        ("connect remembered", said),
+        ("connect remembered", looked.as_str()),
         ("connect forgotten", &forgotten),
         ("restart", ""),
         ("connect remembered", &forgotten),
@@ -384,18 +412,7 @@ fn chunks_are_cleared_again_when_a_crash_may_have_lost_it() {
         ("verdict a 1 1 confirmed", "clear 1"),
         ("start 2 0 600 only", "publish 2, a 3: install 2, started 2"),
         ("restart", ""),
-        ("connect remembered", "clear 1, publish 2, a 3: install 2, b 1: nothing, c 1: nothing"),
-    ]);
-}
-
-#[test]
-fn only_a_device_that_should_run_it_is_helped() {
-    fleet(&[
-        ("start 1 0 600 only", "publish 1, a 2: install 1, started 1"),
-        ("need a 1", "parts of 1"),
-        ("need a 2", ""),
-        ("need b 1", ""),
-        ("need x 1", ""),
+        ("connect remembered", "clear 1 but what is of 2, publish 2, a 3: install 2, b 1: nothing, c 1: nothing"),
     ]);
 }
 
@@ -483,7 +500,11 @@ fn a_root_is_believed_published_and_named_by_what_land_signs() {
     let roots = |effects: &[Effect]| {
         effects.iter().filter(|e| matches!(e, Effect::PublishDocument(d) if d.document == DocumentKind::Root)).count()
     };
-    assert_eq!(roots(&bench.step(Event::BrokerConnected { remembered: true }).effects), 2, "the whole chain");
+    assert_eq!(
+        roots(&bench.step(Event::BrokerConnected { remembered: true, retains: true }).effects),
+        2,
+        "the whole chain"
+    );
     bench.step(push(&third)).answer.unwrap();
 }
 

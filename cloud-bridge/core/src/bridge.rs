@@ -1,19 +1,22 @@
 //! Land as a whole: devices, releases, rollouts, and one `step`.
 
 mod identity;
+mod repair;
+mod shelf;
 
-use crate::documents::{Beacons, Documents};
+pub use repair::{NEED_RATE, Needs};
+
+use crate::documents::{Announcement, Beacons, Documents};
 use crate::rollout::{Evidence, MAX_WAVES, entry_order};
 use crate::{
     Answer, Desired, Device, DeviceResult, Disbelief, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout,
     RolloutRequest, Status, Step, StoredDocument, Targets, UnixMillis, Withdrawn,
 };
 use protocol::{DeviceId, FleetId, MAX_STREAMS, Outcome, Profile, Report, StreamName, Verdict};
+use repair::Repair;
+use shelf::Shelf;
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Digest, Intent, Refusal, Revocation, Root, Trial, Verified};
-
-/// The latest ended rollouts whose chunks are cleared again after a crash: clearing may have been lost with it.
-const CLEARED_AGAIN: usize = 16;
 
 /// The decisions of land.
 #[derive(Debug)]
@@ -21,11 +24,14 @@ pub struct Bridge {
     pub(crate) fleet: FleetId,
     pub(crate) documents: Documents,
     pub(crate) beacons: Beacons,
+    pub(crate) announcement: Announcement,
     pub(crate) devices: BTreeMap<DeviceId, Device>,
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
     withdrawn: BTreeMap<String, Withdrawn>,
     disbelieved: BTreeMap<Disbelief, u64>,
+    repair: Repair,
+    shelf: Shelf,
     /// Nothing has been said since the start: effects of the last step before it may be lost.
     fresh: bool,
     /// The generation of each device's assignment that the audit log tells of.
@@ -49,11 +55,14 @@ impl Bridge {
             fleet,
             documents: Documents::default(),
             beacons: Beacons::default(),
+            announcement: Announcement::default(),
             devices: BTreeMap::new(),
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             withdrawn: BTreeMap::new(),
             disbelieved: BTreeMap::new(),
+            repair: Repair::default(),
+            shelf: Shelf::default(),
             fresh: true,
             told: BTreeMap::new(),
             changed_devices: BTreeSet::new(),
@@ -82,6 +91,7 @@ impl Bridge {
         }
         bridge.documents = Documents::restore(bridge.fleet.as_str(), documents)?;
         bridge.adopt();
+        bridge.set_up_shelf();
         Ok(bridge)
     }
 
@@ -112,13 +122,17 @@ impl Bridge {
 
     /// When [`Event::DeadlineReached`] is due.
     pub fn deadline(&self) -> Option<UnixMillis> {
-        self.rollouts.values().filter_map(Rollout::deadline).chain(self.beacons.due).min()
+        self.rollouts.values().filter_map(Rollout::deadline).chain(self.beacons.due).chain(self.announcement.due).min()
     }
 
     /// Takes one event and decides.
     pub fn step(&mut self, now: Now, event: Event) -> Step {
         let answer = match event {
-            Event::BrokerConnected { remembered } => self.say_all(now, remembered),
+            Event::BrokerConnected { remembered, retains } => self.say_all(now, remembered, retains),
+            Event::BundleMissed { bundle } => {
+                self.refill_shelf(bundle);
+                Ok(Answer::Done)
+            }
             Event::DocumentPushed { .. } => self.take_document(now, event),
             Event::HelloReceived { device, boot, seq, key, nonce, profile } => {
                 self.greet(now, device, (boot, seq), &key, nonce, profile)
@@ -133,7 +147,9 @@ impl Bridge {
             Event::ReportReceived(report) => self.take_report(now, *report),
             Event::VerdictReceived(verdict) => self.take_verdict(now, verdict),
             Event::PresenceReceived { device, online } => self.take_presence(now, &device, online),
-            Event::ChunksNeeded { device, bundle, documents, chunks } => self.help(&device, bundle, documents, chunks),
+            Event::ChunksNeeded { device, bundle, documents, chunks } => {
+                self.help(now, &device, bundle, documents, chunks)
+            }
             Event::DeviceApproved { device } => self.approve(&device),
             Event::DeviceRejected { device } => self.reject(now, &device),
             Event::DeviceRevoked { device } => self.revoke(now, &device),
@@ -158,6 +174,7 @@ impl Bridge {
         }
         let mut records = std::mem::take(&mut self.records);
         for id in std::mem::take(&mut self.changed_devices) {
+            self.note_waiting(&id);
             let Some(device) = self.devices.get(&id) else { continue };
             if self.told.insert(id, device.generation).unwrap_or(0) < device.generation {
                 records.push(Record::Deed(Box::new(device.assigned())));
@@ -167,29 +184,21 @@ impl Bridge {
         for id in std::mem::take(&mut self.changed_rollouts) {
             records.extend(self.rollouts.get(&id).map(|r| Record::Rollout(Box::new(r.clone()))));
         }
+        self.set_shelf();
         let mut effects = std::mem::take(&mut self.effects);
         effects.extend(assignments);
         Step { records, effects, answer }
     }
 
     /// After a connection every document and every assignment is said again: a broker may keep a session and
-    /// lose what it retained. Bundles only when it forgot, since devices ask for what they miss; or when a
-    /// crash may have come between a rollout's row and what was to be said of it.
-    fn say_all(&mut self, now: Now, remembered: bool) -> Result<Answer, Rejection> {
-        self.effects.extend(self.documents.all().cloned().map(Effect::PublishDocument));
+    /// lose what it retained.
+    fn say_all(&mut self, now: Now, remembered: bool, retains: bool) -> Result<Answer, Rejection> {
+        self.say_documents(now);
         let fresh = std::mem::take(&mut self.fresh);
         if fresh {
             self.expel_again();
         }
-        if fresh || !remembered {
-            let live: BTreeSet<Digest> =
-                self.rollouts.values().filter(|r| r.wave().is_some()).map(|r| r.bundle).collect();
-            let ended = self.rollouts.values().rev().filter(|r| r.wave().is_none()).take(CLEARED_AGAIN);
-            let over: BTreeSet<Digest> = ended.map(|r| r.bundle).filter(|bundle| !live.contains(bundle)).collect();
-            // Clear first: bundles share chunks.
-            self.effects.extend(over.into_iter().map(|bundle| Effect::ClearChunks { bundle }));
-            self.effects.extend(live.iter().map(|bundle| Effect::PublishBundle { bundle: *bundle }));
-        }
+        self.fill_shelf(fresh || !remembered, retains);
         self.beacon(now, None, None);
         self.everybody_is_due();
         Ok(Answer::Done)
@@ -224,6 +233,9 @@ impl Bridge {
             device.last_seen = now.unix;
             if approved {
                 self.due.insert(id.clone());
+                if !self.shelf.retains {
+                    self.announce(now);
+                }
             }
             self.changed_devices.insert(id.clone());
         }
@@ -270,20 +282,6 @@ impl Bridge {
         Ok(Answer::Done)
     }
 
-    fn help(
-        &mut self,
-        id: &DeviceId,
-        bundle: Digest,
-        documents: bool,
-        chunks: Vec<[u8; 32]>,
-    ) -> Result<Answer, Rejection> {
-        let wants = |d: &Device| d.status == Status::Approved && d.desired.values().any(|w| w.bundle == bundle);
-        if self.devices.get(id).is_some_and(wants) {
-            self.effects.push(Effect::PublishParts { bundle, documents, chunks });
-        }
-        Ok(Answer::Done)
-    }
-
     fn learn(&mut self, release: Release) -> Result<Answer, Rejection> {
         let answer = Answer::Known { stream: release.stream.clone(), bundle: release.bundle };
         if self.releases.contains_key(&release.bundle) {
@@ -323,7 +321,6 @@ impl Bridge {
         let mut rollout = Rollout::plan(id, request, release.release, release.bundle, &devices);
         rollout.started = now.unix;
         self.rollouts.insert(id, rollout);
-        self.effects.push(Effect::PublishBundle { bundle: release.bundle });
         self.begin_wave(now, id);
         Ok(Answer::Started { rollout: id })
     }
@@ -416,6 +413,9 @@ impl Bridge {
         if self.beacons.due.is_some_and(|due| due <= now.unix) {
             self.beacon(now, None, None);
         }
+        if self.announcement.due.is_some_and(|due| due <= now.unix) {
+            self.say_documents(now);
+        }
         Ok(Answer::Done)
     }
 
@@ -442,11 +442,7 @@ impl Bridge {
         let Some(rollout) = self.rollouts.get_mut(&id) else { return };
         rollout.phase = phase;
         rollout.ended = Some(now.unix);
-        let bundle = rollout.bundle;
         self.changed_rollouts.insert(id);
-        if !self.rollouts.values().any(|r| r.bundle == bundle && r.wave().is_some()) {
-            self.effects.push(Effect::ClearChunks { bundle });
-        }
     }
 
     /// Those of `names` that should run the rollout's release get what they ran before: a newer

@@ -16,6 +16,9 @@ const RESERVED_AT_ONCE: u64 = 1_000;
 /// A hello is answered at most so often, in milliseconds: anybody can repeat one.
 const ANSWER_PAUSE: UnixMillis = 1_000;
 
+/// Where the broker retains nothing, a hello has every document said again, at most so often, in milliseconds.
+const ANNOUNCEMENT_PAUSE: UnixMillis = 5_000;
+
 /// A document as it is kept and published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredDocument {
@@ -163,6 +166,13 @@ pub(crate) struct Beacons {
     answered: BTreeMap<DeviceId, UnixMillis>,
 }
 
+/// When every document is said to everybody again: a broker that retains nothing cannot do it.
+#[derive(Debug, Default)]
+pub(crate) struct Announcement {
+    said: UnixMillis,
+    pub(crate) due: Option<UnixMillis>,
+}
+
 impl Beacons {
     pub(crate) fn restore(&mut self, reserved: u64) {
         (self.next, self.reserved) = (reserved, reserved);
@@ -187,6 +197,22 @@ impl Bridge {
             self.beacon(now, None, None);
         }
         Ok(Answer::Taken { kind, number, new })
+    }
+
+    /// Says every document, now.
+    pub(crate) fn say_documents(&mut self, now: Now) {
+        self.announcement = Announcement { said: now.unix, due: None };
+        self.effects.extend(self.documents.all().cloned().map(Effect::PublishDocument));
+    }
+
+    /// Says every document soon: once for all who came meanwhile.
+    pub(crate) fn announce(&mut self, now: Now) {
+        let next = self.announcement.said.saturating_add(ANNOUNCEMENT_PAUSE);
+        if next <= now.unix {
+            self.say_documents(now);
+        } else {
+            self.announcement.due = Some(next);
+        }
     }
 
     /// The hands sign and verify with the newest documents.

@@ -2,6 +2,7 @@
 
 use crate::{Numbers, StoredDocument, UnixMillis, Withdrawn};
 use protocol::DeviceId;
+use std::collections::BTreeSet;
 use trust::{Digest, Revocation, Root, StreamAssignment, Verified};
 
 /// Something to do.
@@ -34,10 +35,18 @@ pub enum Effect {
         /// Chunk digests; those that are not of this bundle are left out.
         chunks: Vec<[u8; 32]>,
     },
+    /// See whether the broker still retains these, and tell of each that it does not hold:
+    /// [`crate::Event::BundleMissed`].
+    LookForBundles {
+        /// The bundles.
+        bundles: BTreeSet<Digest>,
+    },
     /// Clear its retained chunks: nobody needs them now.
     ClearChunks {
         /// The bundle.
         bundle: Digest,
+        /// The bundles that stay: what they share with it is not cleared.
+        stay: BTreeSet<Digest>,
     },
     /// Clear what is retained for a device and of it.
     ClearDevice {

@@ -13,6 +13,13 @@ pub enum Event {
     BrokerConnected {
         /// The broker's `session present`.
         remembered: bool,
+        /// It retains what it is told to.
+        retains: bool,
+    },
+    /// The broker was looked at, and does not hold a bundle whole that it should retain.
+    BundleMissed {
+        /// Which.
+        bundle: Digest,
     },
     /// A device said hello and proved that it holds `key`.
     HelloReceived {

@@ -21,6 +21,15 @@ impl Args {
         if !doubts.is_empty() {
             people += &format!("\nmessages that were not believed: {}", doubts.join(", "));
         }
+        let needed: Vec<String> = status
+            .needed
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(what, count)| format!("{what} {count}"))
+            .collect();
+        if !needed.is_empty() {
+            people += &format!("\nparts of bundles that were asked for again: {}", needed.join(", "));
+        }
         out.result(&status, people)
     }
 }

@@ -3,9 +3,11 @@
 use crate::authority;
 use crate::fault::Fault;
 use crate::keyfile;
+use bridge_core::NEED_RATE;
 use protocol::{BRIDGE_NAME, FleetId};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use trust::{Root, Verified};
 
@@ -39,6 +41,9 @@ struct Said {
     broker_listen: SocketAddr,
     #[serde(default = "default_telemetry_days")]
     telemetry_days: u32,
+    #[serde(default = "default_need_rate")]
+    need_rate: NonZeroU64,
+    publish_rate: Option<NonZeroU64>,
 }
 
 /// Where the REST API listens unless told otherwise.
@@ -49,6 +54,10 @@ pub(crate) fn default_listen() -> SocketAddr {
 /// Where the broker inside listens unless told otherwise.
 pub(crate) fn default_broker_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8883))
+}
+
+fn default_need_rate() -> NonZeroU64 {
+    NEED_RATE
 }
 
 fn default_telemetry_days() -> u32 {
@@ -99,6 +108,10 @@ pub(crate) struct BridgeConfig {
     pub(crate) broker: BrokerChoice,
     /// Days that telemetry is kept.
     pub(crate) telemetry_days: u32,
+    /// Bytes a second that devices together are given again of what they ask for.
+    pub(crate) need_rate: NonZeroU64,
+    /// Bytes a second of bundles that are published at most; as many as go without it.
+    pub(crate) publish_rate: Option<NonZeroU64>,
 }
 
 /// Which broker carries the messages.
@@ -206,6 +219,8 @@ impl BridgeConfig {
             listen: said.listen,
             broker,
             telemetry_days: said.telemetry_days,
+            need_rate: said.need_rate,
+            publish_rate: said.publish_rate,
         })
     }
 

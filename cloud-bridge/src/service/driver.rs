@@ -3,24 +3,27 @@
 //! It owns the core; everybody else asks through [`Driver`]. It verifies what devices say with the
 //! key that land holds of them, and decides nothing.
 
+use super::config::BridgeConfig;
 use super::expulsion::Expulsion;
 use super::library::Library;
+use super::lookout::Lookout;
 use super::mqtt::Inbound;
 use super::pen::Pen;
 use super::speaker::{Job, Speaker};
 use super::store::{Store, unix_millis};
+use super::tally::{Tally, What};
 use crate::broker::Guests;
 use crate::fault::Fault;
 use anyhow::Context;
 use bridge_core::audit::Deed;
 use bridge_core::{Answer, Bridge, Disbelief, Effect, Event, Now, Record, Rejection, Status};
 use protocol::{
-    BridgeTopic, CodecError, DeviceId, DocumentKind, FleetId, Hello, Kind, Need, Outcome, Presence, Report,
-    SignedFrame, Telemetry, Topics, Verdict, decode_cbor, decode_json,
+    BridgeTopic, CodecError, DeviceId, DocumentKind, Hello, Kind, Need, Outcome, Presence, Report, SignedFrame,
+    Telemetry, Topics, Verdict, decode_cbor, decode_json,
 };
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
@@ -41,6 +44,10 @@ pub(crate) struct Hands {
     pub(crate) topics: Topics,
     /// Says what is to be said.
     pub(crate) speaker: Speaker,
+    /// Looks at what the broker retains.
+    pub(crate) lookout: Lookout,
+    /// Counts.
+    pub(crate) tally: Arc<Tally>,
     /// Signs assignments and beacons.
     pub(crate) pen: Arc<Pen>,
     /// Verifies bundles.
@@ -92,7 +99,7 @@ impl Driver {
 
 /// Starts the driver with what the store remembers, and the root that the configuration names.
 pub(crate) async fn start(
-    fleet: FleetId,
+    config: &BridgeConfig,
     root: Vec<u8>,
     hands: Hands,
     inbound: mpsc::UnboundedReceiver<Inbound>,
@@ -102,7 +109,8 @@ pub(crate) async fn start(
             .because(refusal)
             .remedy("was the database changed by hand? Restore the data folder from a backup")
     };
-    let mut bridge = Bridge::restore(fleet, hands.store.records().await?).map_err(unbelieved)?;
+    let mut bridge = Bridge::restore(config.fleet.clone(), hands.store.records().await?).map_err(unbelieved)?;
+    bridge.limit_needs(config.need_rate);
     let named = Event::DocumentPushed { kind: DocumentKind::Root, bytes: root };
     advance(&mut bridge, &hands, named, None).await?.map_err(|rejection| {
         Fault::new("the root that the configuration names is not one of this fleet's chain")
@@ -143,9 +151,10 @@ async fn drive(
                 }
             },
             news = inbound.recv() => match news.context("the wire ended")? {
-                Inbound::Connected { remembered } => {
-                    take(&mut bridge, &hands, Event::BrokerConnected { remembered }).await?;
+                Inbound::Connected { remembered, retains } => {
+                    take(&mut bridge, &hands, Event::BrokerConnected { remembered, retains }).await?;
                 }
+                Inbound::Missed { bundle } => take(&mut bridge, &hands, Event::BundleMissed { bundle }).await?,
                 Inbound::Said(publish) => hear(&mut bridge, &hands, *publish).await?,
             },
         }
@@ -231,9 +240,13 @@ async fn take(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Resul
 async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish) -> anyhow::Result<()> {
     let topic = String::from_utf8_lossy(&publish.topic).into_owned();
     match hands.topics.read_up(&topic) {
-        None => debug!(%topic, "a topic that means nothing here"),
+        None => match hands.topics.read_chunk(&topic) {
+            Some(chunk) if publish.retain => hands.lookout.saw(chunk),
+            Some(_) | None => debug!(%topic, "a topic that means nothing here"),
+        },
         Some(from) => match understand(bridge, &from, &publish.payload) {
             Ok(Believed { key, heard }) => {
+                hands.tally.took();
                 if let Some((device, key)) = key {
                     take(bridge, hands, Event::KeyUsed { device, key }).await?;
                 }
@@ -438,15 +451,15 @@ impl Hands {
             Effect::PublishAssignment(draft) => match self.pen.assignment(&draft) {
                 Ok(envelope) => {
                     info!(device = %draft.device, generation = draft.seq, "assignment");
-                    self.speaker.publish(self.topics.assignment(&draft.device), envelope);
+                    self.speaker.publish(What::Assignment, self.topics.assignment(&draft.device), envelope);
                 }
                 Err(error) => {
                     error!(device = %draft.device, error = format!("{error:#}"), "an assignment cannot be signed")
                 }
             },
             Effect::PublishBeacon(draft) => match (self.pen.beacon(&draft, unix_millis() / 1_000), &draft.to) {
-                (Ok(envelope), Some(device)) => self.speaker.tell(self.topics.answer(device), envelope),
-                (Ok(envelope), None) => self.speaker.publish(self.topics.beacon(), envelope),
+                (Ok(envelope), Some(device)) => self.speaker.tell(What::Beacon, self.topics.answer(device), envelope),
+                (Ok(envelope), None) => self.speaker.publish(What::Beacon, self.topics.beacon(), envelope),
                 (Err(error), _) => error!(error = format!("{error:#}"), "a beacon cannot be signed"),
             },
             Effect::PublishDocument(stored) => {
@@ -457,7 +470,7 @@ impl Hands {
                     // The core keeps none of these.
                     DocumentKind::Assignment | DocumentKind::Beacon => return,
                 };
-                self.speaker.publish(topic, stored.text.into_bytes());
+                self.speaker.publish(What::Document, topic, stored.text.into_bytes());
             }
             Effect::Adopt { root, revocation } => {
                 if let Err(fault) = self.pen.check(&root) {
@@ -467,13 +480,15 @@ impl Hands {
             }
             Effect::PublishBundle { bundle } => self.speaker.ask(Job::Publish(bundle)),
             Effect::PublishParts { bundle, documents, chunks } => {
-                self.speaker.ask(Job::Repeat { bundle, documents, chunks })
+                self.speaker.ask(Job::Repeat { bundle, documents, chunks, asked: Instant::now() })
             }
-            Effect::ClearChunks { bundle } => self.speaker.ask(Job::Clear(bundle)),
+            Effect::LookForBundles { bundles } => self.lookout.look(bundles),
+            Effect::ClearChunks { bundle, stay } => self.speaker.ask(Job::Clear(bundle, stay)),
             Effect::ClearDevice { device } => {
                 let up = [BridgeTopic::Report(device.clone()), BridgeTopic::Presence(device.clone())];
-                self.speaker.publish(self.topics.assignment(&device), Vec::new());
-                up.iter().for_each(|topic| self.speaker.publish(self.topics.upstream(topic), Vec::new()));
+                self.speaker.publish(What::Cleared, self.topics.assignment(&device), Vec::new());
+                up.iter()
+                    .for_each(|topic| self.speaker.publish(What::Cleared, self.topics.upstream(topic), Vec::new()));
             }
             Effect::PublishWithdrawn(withdrawn) => self.expulsion.list(withdrawn),
             Effect::EndSession { device } => self.expulsion.end(device),

@@ -7,8 +7,9 @@ use super::config::BridgeConfig;
 use super::library::Library;
 use super::mqtt::{self, Inbound, Wire};
 use super::pen::Pen;
-use super::speaker::{Job, Speaker};
+use super::speaker::{Job, Speaker, Voice};
 use super::store::Store;
+use super::tally::What;
 use super::{guests, start_broker};
 use crate::broker::Broker;
 use anyhow::Context;
@@ -34,7 +35,7 @@ impl Tap {
     pub(crate) async fn open(config: &BridgeConfig, broker: &str) -> anyhow::Result<Self> {
         let name = format!("{BRIDGE_NAME}-tap");
         let everything = Topics::new(&config.fleet).everything();
-        let Wire { client, mut inbound, mut listens } = mqtt::connect(config, broker, &name, everything)?;
+        let Wire { client, mut inbound, mut listens, .. } = mqtt::connect(config, broker, &name, everything)?;
         let heard = Arc::<Mutex<Heard>>::default();
         let told = heard.clone();
         tokio::spawn(async move {
@@ -80,15 +81,18 @@ impl Hijacked {
         let library = Arc::new(Library::open(&config.data, config.root()?.0)?);
         let (broker, address) = start_broker(config, guests).await?;
         let topics = Topics::new(&config.fleet);
-        let Wire { client, inbound, mut listens } = mqtt::connect(config, &address, BRIDGE_NAME, topics.up_filter())?;
+        let wire = mqtt::connect(config, &address, BRIDGE_NAME, topics.up_filter())?;
+        let Wire { client, inbound, mut listens, broker: connection, .. } = wire;
         listens.wait_for(|listens| *listens).await.context("the broker does not answer")?;
-        let speaker = Speaker::start(client, topics.clone(), library);
+        let tally = Arc::default();
+        let voice = Voice { client, broker: connection, topics: topics.clone(), library, tally, rate: None };
+        let speaker = Speaker::start(voice);
         Ok(Self { broker, pen, speaker, topics, _inbound: inbound })
     }
 
     /// Says anything, retained.
     pub(crate) fn say(&self, topic: String, bytes: Vec<u8>) {
-        self.speaker.publish(topic, bytes);
+        self.speaker.publish(What::Document, topic, bytes);
     }
 
     /// Tells a device what to run, signed as the director.

@@ -9,11 +9,13 @@ mod expulsion;
 mod hijack;
 mod http;
 mod library;
+mod lookout;
 pub(crate) mod mosquitto;
 mod mqtt;
 mod pen;
 mod speaker;
 mod store;
+mod tally;
 mod tls;
 
 pub(crate) use config::{BridgeConfig, Doorsteps, starter};
@@ -28,14 +30,16 @@ use bridge_core::Record;
 use config::BrokerChoice;
 use expulsion::Expulsion;
 use library::Library;
+use lookout::Lookout;
 use pen::Pen;
 use protocol::{BRIDGE_NAME, Topics};
-use speaker::Speaker;
+use speaker::{Speaker, Voice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Store;
+use tally::Tally;
 use tokens::Invitation;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -75,21 +79,40 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let (broker, address) = start_broker(&config, guests.clone()).await?;
 
     let topics = Topics::new(&config.fleet);
-    let mqtt::Wire { client, inbound, mut listens } =
+    let tally = Arc::new(Tally::default());
+    let mqtt::Wire { client, inbound, mut listens, broker: connection, tell } =
         mqtt::connect(&config, &address, BRIDGE_NAME, topics.up_filter())?;
-    let hands = driver::Hands {
+    let voice = Voice {
+        client: client.clone(),
+        broker: connection.clone(),
         topics: topics.clone(),
-        speaker: Speaker::start(client.clone(), topics, library.clone()),
+        library: library.clone(),
+        tally: tally.clone(),
+        rate: config.publish_rate,
+    };
+    let lookout = Lookout {
+        client: client.clone(),
+        topics: topics.clone(),
+        library: library.clone(),
+        broker: connection.clone(),
+        tell,
+        awaited: Arc::default(),
+    };
+    let hands = driver::Hands {
+        topics,
+        speaker: Speaker::start(voice),
+        lookout,
+        tally: tally.clone(),
         pen: pen.clone(),
         library: library.clone(),
         store: store.clone(),
         expulsion: Expulsion::start(&config, &address, issuer.clone(), guests.clone()),
         guests,
     };
-    let (driver, driving) = driver::start(config.fleet.clone(), root_bytes, hands, inbound).await?;
+    let (driver, driving) = driver::start(&config, root_bytes, hands, inbound).await?;
     let listener = http::listen(config.listen)?;
     let invitation = invitation(&config, listener.local_addr()?, &address);
-    let doors = http::Doors::new(driver, library, store.clone(), pen, issuer, invitation);
+    let doors = http::Doors::new(driver, library, store.clone(), pen, issuer, invitation, (tally, connection));
     let (api, serving) = http::start(&config, listener, doors).await?;
     let retention = tokio::spawn(store.clone().forget_regularly(config.telemetry_days));
 

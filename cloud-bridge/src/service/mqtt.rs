@@ -9,12 +9,13 @@ use crate::fault::Fault;
 use protocol::MAX_PACKET_BYTES;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
-use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
+use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions, Request};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
+use trust::Digest;
 
 /// Seconds that the broker keeps what devices say while the bridge is away.
 const SESSION_SECONDS: u32 = 24 * 3_600;
@@ -28,8 +29,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What the wire tells the driver.
 #[derive(Debug)]
 pub(crate) enum Inbound {
-    /// Connected; `remembered` when the broker kept our session.
-    Connected { remembered: bool },
+    /// Connected; `remembered` when the broker kept our session, `retains` when it keeps what it is told to.
+    Connected { remembered: bool, retains: bool },
+    /// The broker does not hold a bundle that it should retain.
+    Missed { bundle: Digest },
     /// A device said something; to be acknowledged once it is saved.
     Said(Box<Publish>),
 }
@@ -42,6 +45,10 @@ pub(crate) struct Wire {
     pub(crate) inbound: mpsc::UnboundedReceiver<Inbound>,
     /// Whether the broker has taken the subscription: what devices say before that may be lost.
     pub(crate) listens: watch::Receiver<bool>,
+    /// Whether the broker retains, while there is a connection.
+    pub(crate) broker: watch::Receiver<Option<bool>>,
+    /// The way to the driver for whoever looks at the broker.
+    pub(crate) tell: mpsc::WeakUnboundedSender<Inbound>,
 }
 
 struct Line {
@@ -49,6 +56,7 @@ struct Line {
     client: AsyncClient,
     tell: mpsc::UnboundedSender<Inbound>,
     listening: watch::Sender<bool>,
+    broker: watch::Sender<Option<bool>>,
     filter: String,
     address: String,
 }
@@ -74,9 +82,11 @@ pub(crate) fn connect(config: &BridgeConfig, address: &str, id: &str, filter: St
     // Bounded by the receive maximum, so the polling task never waits for the driver, which may wait for it.
     let (tell, inbound) = mpsc::unbounded_channel();
     let (listening, listens) = watch::channel(false);
-    let line = Line { poll, client: client.clone(), tell, listening, filter, address: address.to_owned() };
+    let (retains, broker) = watch::channel(None);
+    let (address, weak) = (address.to_owned(), tell.downgrade());
+    let line = Line { poll, client: client.clone(), tell, listening, broker: retains, filter, address };
     tokio::spawn(line.keep());
-    Ok(Wire { client, inbound, listens })
+    Ok(Wire { client, inbound, listens, broker, tell: weak })
 }
 
 /// `mqtts://host:port`
@@ -93,6 +103,15 @@ pub(crate) fn parse(address: &str) -> anyhow::Result<(String, u16)> {
 }
 
 impl Line {
+    /// A broker that retains nothing ends a connection on which it is told to.
+    fn retain_nothing(&mut self) {
+        for request in &mut self.poll.pending {
+            if let Request::Publish(publish) = request {
+                publish.retain = false;
+            }
+        }
+    }
+
     /// Polls for as long as the driver listens.
     async fn keep(mut self) {
         let mut pause = Duration::from_millis(200);
@@ -100,7 +119,18 @@ impl Line {
         loop {
             let inbound = match self.poll.poll().await {
                 Ok(Event::Incoming(Packet::ConnAck(ack))) => {
-                    info!(broker = self.address, session_kept = ack.session_present, "connected to the broker");
+                    let properties = ack.properties.as_ref();
+                    let retains = properties.and_then(|said| said.retain_available) != Some(0);
+                    info!(
+                        broker = self.address,
+                        session_kept = ack.session_present,
+                        retains,
+                        "connected to the broker"
+                    );
+                    if !retains {
+                        self.retain_nothing();
+                    }
+                    self.broker.send_replace(Some(retains));
                     pause = Duration::from_millis(200);
                     up = Some(true);
                     // Aside, because the request channel may be full and only this loop drains it.
@@ -108,7 +138,7 @@ impl Line {
                     tokio::spawn(async move {
                         if client.subscribe(filter, QoS::AtLeastOnce).await.is_ok() {
                             // Nobody listens any more when the bridge stops.
-                            let _ = tell.send(Inbound::Connected { remembered: ack.session_present });
+                            let _ = tell.send(Inbound::Connected { remembered: ack.session_present, retains });
                         }
                     });
                     continue;
@@ -126,6 +156,7 @@ impl Line {
                         warn!(broker = self.address, %error, "no connection to the broker: trying again");
                     }
                     up = Some(false);
+                    self.broker.send_replace(None);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                     continue;

@@ -167,9 +167,14 @@ impl Topics {
             ["all", "breakglass"] => Some(DeviceTopic::Document(DocumentKind::Breakglass)),
             ["b", digest, "envelope"] => Some(DeviceTopic::Envelope(read_digest(digest)?)),
             ["b", digest, "offer"] => Some(DeviceTopic::Offer(read_digest(digest)?)),
-            ["c", digest] => Some(DeviceTopic::Chunk(read_digest(digest)?)),
+            ["c", _] => self.read_chunk(topic).map(DeviceTopic::Chunk),
             _ => None,
         }
+    }
+
+    /// The chunk that a topic names; `None` when it names none.
+    pub fn read_chunk(&self, topic: &str) -> Option<[u8; 32]> {
+        read_digest(topic.strip_prefix(&self.root)?.strip_prefix("c/")?)
     }
 
     /// Reads a topic as the bridge would; `None` when it is not a device's word.

@@ -124,7 +124,7 @@ impl World {
             self.publish(Client::Land, link, message);
         }
         self.hand_out(waiting);
-        self.tell_land(Event::BrokerConnected { remembered }).map(drop)
+        self.tell_land(Event::BrokerConnected { remembered, retains: true }).map(drop)
     }
 
     /// The answer is `None` when the bridge died over it.
@@ -237,14 +237,33 @@ impl World {
                 let chunks = chunks.into_iter().map(Digest).collect();
                 self.send_parts(bundle, documents, Some(chunks), false);
             }
-            Effect::ClearChunks { bundle } => {
-                for file in library.bundles[&bundle].files.values() {
-                    self.send(Topic::Chunk(Digest::of(file)), Payload::Empty, true);
+            Effect::LookForBundles { bundles } => {
+                if let Some(link) = self.land.process.as_ref().and_then(|p| p.link) {
+                    self.after(1..SECOND, Happening::Looked { link, bundles });
+                }
+            }
+            Effect::ClearChunks { bundle, stay } => {
+                let chunks = |bundle: &Digest| library.bundles[bundle].files.values().map(|file| Digest::of(file));
+                let shared: BTreeSet<Digest> = stay.iter().flat_map(chunks).collect();
+                for chunk in chunks(&bundle).filter(|chunk| !shared.contains(chunk)) {
+                    self.send(Topic::Chunk(chunk), Payload::Empty, true);
                 }
             }
             // Nobody leaves this fleet; its broker knows no certificates.
             Effect::ClearDevice { .. } | Effect::EndSession { .. } | Effect::PublishWithdrawn(_) => {}
         }
+    }
+
+    /// Tells of the bundles whose chunks the broker does not retain any more.
+    pub(super) fn land_looked(&mut self, bundles: BTreeSet<Digest>) -> Result<(), Violation> {
+        for bundle in bundles {
+            let files = &self.library.bundles[&bundle].files;
+            let retained = |file: &Vec<u8>| self.broker.retained.contains_key(&Topic::Chunk(Digest::of(file)));
+            if !files.values().all(retained) {
+                self.tell_land(Event::BundleMissed { bundle })?;
+            }
+        }
+        Ok(())
     }
 
     /// Publishes documents and chunks of a bundle; those that a device asked for are not retained,

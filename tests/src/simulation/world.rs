@@ -12,8 +12,9 @@ use super::land::Land;
 use super::scenario::{Ask, DEVICES, Library, Millis, QUIET, SECOND, Scenario};
 use bridge_core::Phase;
 use fastrand::Rng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use trust::Digest;
 
 /// A world that is not at rest by then never will be.
 const END: Millis = 48 * 3_600 * SECOND;
@@ -35,6 +36,8 @@ pub(super) enum Happening {
     Taken { to: Client, link: Link, token: u64 },
     /// The bridge's acknowledgement reaches the broker.
     Done { link: Link, queued: u64 },
+    /// The bridge's hands have seen what the broker retains.
+    Looked { link: Link, bundles: BTreeSet<Digest> },
     /// A device's hands have finished something; `life` is the process that they belong to.
     Hand { device: usize, life: u64, job: Job },
     /// The bridge's deadline; `life` is the process that it belongs to.
@@ -220,6 +223,11 @@ impl World {
             Happening::Done { link, queued } => {
                 if self.broker.is_linked(Client::Land, link) {
                     self.broker.acknowledge(queued);
+                }
+            }
+            Happening::Looked { link, bundles } => {
+                if self.broker.is_linked(Client::Land, link) {
+                    return self.land_looked(bundles);
                 }
             }
             Happening::Hand { device, life, job } => return self.device_works(device, life, job),

@@ -8,6 +8,7 @@ mod devices;
 mod documents;
 mod enrol;
 mod limiter;
+mod metrics;
 mod problem;
 mod rollouts;
 mod status;
@@ -19,6 +20,7 @@ use super::driver::Driver;
 use super::library::Library;
 use super::pen::Pen;
 use super::store::Store;
+use super::tally::Tally;
 use super::tls;
 use crate::certificates::Issuer;
 use crate::fault::Fault;
@@ -35,6 +37,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 use tokens::Invitation;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -62,6 +65,10 @@ pub(crate) struct Doors {
     pub(crate) issuer: Arc<Issuer>,
     /// What join files say.
     pub(crate) invitation: Arc<Invitation>,
+    /// What was said and heard.
+    pub(crate) tally: Arc<Tally>,
+    /// Whether there is a connection to the broker.
+    pub(crate) connection: watch::Receiver<Option<bool>>,
     /// How often strangers may knock.
     limiter: Arc<Limiter>,
 }
@@ -75,9 +82,10 @@ impl Doors {
         pen: Arc<Pen>,
         issuer: Arc<Issuer>,
         invitation: Invitation,
+        (tally, connection): (Arc<Tally>, watch::Receiver<Option<bool>>),
     ) -> Self {
         let (invitation, limiter) = (Arc::new(invitation), Arc::new(Limiter::new()));
-        Self { driver, library, store, pen, strangers: Arc::default(), issuer, invitation, limiter }
+        Self { driver, library, store, pen, strangers: Arc::default(), issuer, invitation, tally, connection, limiter }
     }
 }
 
@@ -113,6 +121,7 @@ fn open_routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
 fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(status::status))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(devices::list))
         .routes(routes!(devices::show))
         .routes(routes!(devices::approve))
@@ -197,6 +206,7 @@ mod tests {
             "/api/v1/rollouts/{id}",
             "/api/v1/bundles/{digest}",
             "/api/v1/status",
+            "/metrics",
         ] {
             assert!(paths.contains(&path), "{path} is not in {paths:?}");
         }

@@ -5,7 +5,7 @@ use super::problem::Problem;
 use super::view::StatusView;
 use axum::Json;
 use axum::extract::State;
-use bridge_core::{Bridge, Disbelief, Status};
+use bridge_core::{Bridge, Disbelief, Needs, Status};
 
 /// How the fleet is doing
 #[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = StatusView), (status = 401, body = Problem)))]
@@ -20,12 +20,24 @@ pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView
             releases: bridge.releases().len() as u64,
             rolling: bridge.rollouts().values().filter(|r| r.wave().is_some()).count() as u64,
             disbelieved: bridge.disbelieved().iter().map(|(why, count)| (word(*why).into(), *count)).collect(),
+            needed: needed(bridge.needs()).map(|(what, count)| (what.into(), count)).into(),
         }
     };
     Ok(Json(doors.driver.look(count).await?))
 }
 
-fn word(why: Disbelief) -> &'static str {
+/// What became of the parts that devices asked for again.
+pub(super) fn needed(needs: Needs) -> [(&'static str, u64); 4] {
+    let Needs { heard: _, answered, just_published, over_device, over_fleet } = needs;
+    [
+        ("answered", answered),
+        ("just_published", just_published),
+        ("over_device", over_device),
+        ("over_fleet", over_fleet),
+    ]
+}
+
+pub(super) fn word(why: Disbelief) -> &'static str {
     match why {
         Disbelief::Unknown => "unknown",
         Disbelief::Pending => "pending",

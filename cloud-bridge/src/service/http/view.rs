@@ -455,4 +455,7 @@ pub(crate) struct StatusView {
     /// Messages since the start of the bridge that were not believed, by reason.
     #[serde(default)]
     pub(crate) disbelieved: BTreeMap<String, u64>,
+    /// Parts of bundles since the start of the bridge that devices asked for again, by what became of them.
+    #[serde(default)]
+    pub(crate) needed: BTreeMap<String, u64>,
 }
