@@ -71,6 +71,8 @@ pub(crate) enum LossKind {
     Network,
     /// The broker cannot prove who it is.
     Impostor,
+    /// The broker keeps nothing, and takes no will that it should keep.
+    Forgetful,
     /// The broker does not want this device.
     Refused,
     /// Somebody else came with this device's certificate: a copy of it, or land, which wants it gone.
@@ -137,6 +139,8 @@ pub(crate) struct Link {
     raw: mpsc::Receiver<Raw>,
     task: JoinHandle<()>,
     client: Option<AsyncClient>,
+    /// The broker keeps what is published to be kept.
+    retains: bool,
     /// Receipts of what was handed over, in its order, until it has a packet id.
     unsent: VecDeque<Option<u64>>,
     /// Receipts of what has one, until it is acknowledged.
@@ -151,7 +155,7 @@ impl Link {
     pub(crate) fn start(settings: Settings) -> Self {
         let (raw, task) = spawn(&settings);
         let (unsent, unacknowledged, unanswered) = (VecDeque::new(), BTreeMap::new(), VecDeque::new());
-        Self { settings, raw, task, client: None, unsent, unacknowledged, unanswered, choked: false }
+        Self { settings, raw, task, client: None, retains: true, unsent, unacknowledged, unanswered, choked: false }
     }
 
     /// Whether messages can be published.
@@ -173,6 +177,7 @@ impl Link {
                 Raw::Up { client, retains } => {
                     self.forget();
                     self.client = Some(client);
+                    self.retains = retains;
                     return Heard::Connected { retains };
                 }
                 Raw::Down { was_up, loss } => {
@@ -215,7 +220,7 @@ impl Link {
         let handed = client.try_publish_with_properties(
             message.topic,
             QoS::AtLeastOnce,
-            message.retain,
+            message.retain && self.retains,
             message.payload,
             properties,
         );
@@ -286,20 +291,22 @@ fn spawn(settings: &Settings) -> (mpsc::Receiver<Raw>, JoinHandle<()>) {
 /// Ends when nobody listens any more.
 async fn keep_connected(settings: &Settings, heard: &mpsc::Sender<Raw>) {
     let (mut failures, mut refused) = (0, settings.refused);
+    let mut retain = true;
     if refused > 0 {
         tokio::time::sleep(unwanted_pause(refused, fastrand::f64())).await;
     }
     loop {
         let began = Instant::now();
-        let Some((was_up, loss)) = connection(settings, heard).await else { return };
+        let Some((was_up, loss)) = connection(settings, retain, heard).await else { return };
         let kind = loss.kind;
+        retain &= kind != LossKind::Forgetful;
         if heard.send(Raw::Down { was_up, loss }).await.is_err() {
             return;
         }
         let good = was_up && began.elapsed() >= GOOD_CONNECTION;
         failures = if good { 0 } else { failures + 1 };
         let pause = match kind {
-            LossKind::Network | LossKind::Impostor => pause(failures, fastrand::f64()),
+            LossKind::Network | LossKind::Impostor | LossKind::Forgetful => pause(failures, fastrand::f64()),
             LossKind::Refused | LossKind::TakenOver | LossKind::Expired => {
                 refused = if good { 1 } else { refused + 1 };
                 unwanted_pause(refused, fastrand::f64())
@@ -322,8 +329,8 @@ fn unwanted_pause(refused: u32, chance: f64) -> Duration {
 }
 
 /// One connection from its beginning to its end: whether it ever was one, and why it ended.
-async fn connection(settings: &Settings, heard: &mpsc::Sender<Raw>) -> Option<(bool, Loss)> {
-    let (client, mut polled) = AsyncClient::new(options(settings), REQUESTS);
+async fn connection(settings: &Settings, retain: bool, heard: &mpsc::Sender<Raw>) -> Option<(bool, Loss)> {
+    let (client, mut polled) = AsyncClient::new(options(settings, retain), REQUESTS);
     let mut was_up = false;
     loop {
         let raw = match polled.poll().await {
@@ -360,7 +367,7 @@ async fn connection(settings: &Settings, heard: &mpsc::Sender<Raw>) -> Option<(b
     }
 }
 
-fn options(settings: &Settings) -> MqttOptions {
+fn options(settings: &Settings, retain: bool) -> MqttOptions {
     let mut options = MqttOptions::new(&settings.client_id, &settings.broker.host, settings.broker.port);
     let (topic, payload) = settings.will.clone();
     let mut network = options.network_options();
@@ -373,7 +380,7 @@ fn options(settings: &Settings) -> MqttOptions {
         .set_clean_start(true)
         .set_max_packet_size(Some(MAX_PACKET_BYTES))
         .set_outgoing_inflight_upper_limit(INFLIGHT)
-        .set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, true, None))
+        .set_last_will(LastWill::new(topic, payload, QoS::AtLeastOnce, retain, None))
         .set_network_options(network);
     options
 }
@@ -390,6 +397,7 @@ fn explain(error: &ConnectionError) -> Loss {
 fn kind(error: &ConnectionError) -> LossKind {
     use ConnectReturnCode as Code;
     let refused = match error {
+        ConnectionError::ConnectionRefused(Code::RetainNotSupported) => return LossKind::Forgetful,
         ConnectionError::ConnectionRefused(code) => matches!(
             code,
             Code::NotAuthorized | Code::Banned | Code::BadUserNamePassword | Code::ClientIdentifierNotValid
@@ -484,6 +492,7 @@ mod tests {
             (alert(AlertDescription::InternalError), LossKind::Network),
             (ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized), LossKind::Refused),
             (ConnectionError::ConnectionRefused(ConnectReturnCode::ServerBusy), LossKind::Network),
+            (ConnectionError::ConnectionRefused(ConnectReturnCode::RetainNotSupported), LossKind::Forgetful),
             (ConnectionError::Io(std::io::ErrorKind::ConnectionReset.into()), LossKind::Network),
             (ended(DisconnectReasonCode::SessionTakenOver), LossKind::TakenOver),
             (ended(DisconnectReasonCode::NotAuthorized), LossKind::Refused),

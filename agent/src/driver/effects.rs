@@ -37,8 +37,9 @@ impl Driver {
             Effect::AwaitRoot { version } => {
                 let [next, last] = [version, version.saturating_sub(1)].map(|version| self.topics.root(version));
                 if let Some(link) = &mut self.link {
-                    link.subscribe([next]);
+                    // In this order, since the broker may take no more than there are.
                     link.unsubscribe(last);
+                    link.subscribe([next]);
                 }
             }
             Effect::SayHello { boot, seq, nonce, profile } => {

@@ -250,7 +250,7 @@ impl Driver {
     /// The broker did not want this device, or could not prove who it is.
     fn mind(&mut self, loss: &Loss) {
         match loss.kind {
-            LossKind::Network => {}
+            LossKind::Network | LossKind::Forgetful => {}
             LossKind::Impostor => self.step(Event::DocumentRefused(Refusal::new(Code::Tls, &*loss.why))),
             LossKind::TakenOver => {
                 let detail = "the broker says that land, or another client with this device's certificate, took its session over";

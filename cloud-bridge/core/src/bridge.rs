@@ -260,6 +260,7 @@ impl Bridge {
     }
 
     fn take_report(&mut self, now: Now, report: Report) -> Result<Answer, Rejection> {
+        let retains = self.shelf.retains;
         let Some(device) = self.heeded(&report.device_id) else { return Ok(Answer::Done) };
         // A device whose memory went back counts its boots anew, and takes no beacon but the newest. So the beacon comes
         // first: nobody can have recorded a report that names a newer one than the last that was heard.
@@ -269,6 +270,8 @@ impl Bridge {
         }
         let id = report.device_id.clone();
         device.take_report(now, report);
+        // Where nothing is retained, what is heard is said by somebody who is there, and its birth may be lost.
+        device.online |= !retains;
         self.changed_devices.insert(id);
         Ok(Answer::Done)
     }

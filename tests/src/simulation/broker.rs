@@ -81,9 +81,36 @@ pub(super) struct Delivery {
     pub(super) message: Message,
 }
 
+/// What a broker is able to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kind {
+    /// It keeps what is published to be kept; CONNACK says whether.
+    pub(super) retains: bool,
+    /// Subscriptions that it takes of one client.
+    pub(super) filters: usize,
+    /// Bytes of a message that it takes.
+    pub(super) bytes: usize,
+}
+
+impl Kind {
+    /// One of one's own.
+    pub(super) const LARGE: Self = Self { retains: true, filters: usize::MAX, bytes: 1 << 20 };
+    /// As clouds offer them.
+    pub(super) const SMALL: Self = Self { retains: true, filters: 10, bytes: 128 * 1024 };
+    /// One that only passes on.
+    pub(super) const FORGETFUL: Self = Self { retains: false, ..Self::SMALL };
+}
+
+impl Default for Kind {
+    fn default() -> Self {
+        Self::LARGE
+    }
+}
+
 /// What the broker has.
 #[derive(Debug, Default)]
 pub(super) struct Broker {
+    pub(super) kind: Kind,
     pub(super) down: bool,
     pub(super) retained: BTreeMap<Topic, Payload>,
     pub(super) links: BTreeMap<Client, Link>,
@@ -118,6 +145,10 @@ impl Topic {
 }
 
 impl Broker {
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, ..Self::default() }
+    }
+
     /// Whether `link` is the connection that `client` has now.
     pub(super) fn is_linked(&self, client: Client, link: Link) -> bool {
         self.links.get(&client) == Some(&link)
@@ -138,14 +169,18 @@ impl Broker {
         (kept, waiting.chain(retained).map(to).collect())
     }
 
-    /// A device hears `topic` from now on, and what is retained there at once.
-    pub(super) fn subscribe(&mut self, device: usize, topic: Topic) -> Option<Delivery> {
+    /// A device hears `topic` from now on, and what is retained there at once; `None` when it has too many already.
+    pub(super) fn subscribe(&mut self, device: usize, topic: Topic) -> Option<Vec<Delivery>> {
         let to = Client::Device(device);
-        let link = *self.links.get(&to)?;
-        self.filters.entry(device).or_default().insert(topic);
-        let kept = Message::plain(topic, self.retained.get(&topic)?.clone());
-        let message = Message { retain: true, ..kept };
-        Some(Delivery { to, link, queued: None, message })
+        let Some(link) = self.links.get(&to).copied() else { return Some(Vec::new()) };
+        let filters = self.filters.entry(device).or_default();
+        if filters.len() >= self.kind.filters && !filters.contains(&topic) {
+            return None;
+        }
+        filters.insert(topic);
+        let kept = self.retained.get(&topic).map(|payload| Message::plain(topic, payload.clone()));
+        let message = kept.map(|kept| Message { retain: true, ..kept });
+        Some(message.map(|message| Delivery { to, link, queued: None, message }).into_iter().collect())
     }
 
     /// A device hears `topic` no more.
@@ -157,7 +192,7 @@ impl Broker {
 
     /// A message came: it is retained and passed on.
     pub(super) fn publish(&mut self, message: Message) -> Vec<Delivery> {
-        match (message.retain, &message.payload) {
+        match (message.retain && self.kind.retains, &message.payload) {
             (true, Payload::Empty) => drop(self.retained.remove(&message.topic)),
             (true, payload) => drop(self.retained.insert(message.topic, payload.clone())),
             (false, _) => {}
@@ -195,8 +230,12 @@ impl Broker {
 
     /// The devices that hear `topic` now.
     fn listeners(&self, topic: Topic) -> impl Iterator<Item = (usize, Link)> {
+        let range = match topic {
+            Topic::Assignment(device) | Topic::Answer(device) => device..=device,
+            _ => 0..=usize::MAX,
+        };
         self.filters
-            .iter()
+            .range(range)
             .filter(move |(_, filters)| filters.contains(&topic))
             .filter_map(|(device, _)| self.links.get(&Client::Device(*device)).map(|link| (*device, *link)))
     }

@@ -67,7 +67,7 @@ impl Brokered for ByHand {
 
     fn subscribe(&mut self, device: usize, place: Place) {
         let retained = self.broker.subscribe(device, topic(place));
-        self.deliver(retained.into_iter().collect());
+        self.deliver(retained.unwrap_or_default());
     }
 
     fn publish(&mut self, _: Who, place: Place, bytes: &[u8], retain: bool) {

@@ -3,7 +3,7 @@
 //! It sees disks, effects and what the worker serves. It does not know which faults there are, and
 //! decides nothing; where a rule needs to know how good a release is, it asks the scenario.
 
-use super::broker::Topic;
+use super::broker::{Kind, Message, Payload, Topic};
 use super::device::{Device, Process};
 use super::land::index;
 use super::scenario::{DEVICES, Flaw, Scenario};
@@ -203,6 +203,13 @@ impl Checks {
     }
 
     /// A deadline was met: the next one is later.
+    /// What a broker would end the connection for.
+    pub(super) fn broker_takes(&self, kind: Kind, message: &Message) -> Result<(), Violation> {
+        let length = if let Payload::Bytes(bytes) = &message.payload { bytes.len() } else { 0 };
+        let fits = length <= kind.bytes && (kind.retains || !message.retain);
+        rule(fits, "a broker is given nothing that it cannot take", || format!("{message:?} to {kind:?}"))
+    }
+
     pub(super) fn deadline_passed(&self, next: Option<u64>, met: u64) -> Result<(), Violation> {
         rule(next.is_none_or(|n| n > met), "a deadline that was met is over", || format!("{met}, and then {next:?}"))
     }

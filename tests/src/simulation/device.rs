@@ -316,6 +316,7 @@ impl World {
             Effect::Keep { bundles } => self.devices[device].folders.retain(|bundle, _| bundles.contains(bundle)),
             Effect::AwaitRoot { version } => {
                 if let Some(link) = process.link {
+                    self.broker.unsubscribe(device, Topic::All(DocumentKind::Root, version - 1));
                     self.subscribe(device, link, Topic::All(DocumentKind::Root, version));
                 }
             }
@@ -334,7 +335,7 @@ impl World {
 
     fn say(&mut self, device: usize, topic: Topic, payload: Payload, token: Option<u64>) {
         let Some(link) = self.devices[device].process.as_ref().and_then(|p| p.link) else { return };
-        let retain = matches!(topic, Topic::Report(_) | Topic::Presence(_));
+        let retain = self.broker.kind.retains && matches!(topic, Topic::Report(_) | Topic::Presence(_));
         self.publish(Client::Device(device), link, Message { topic, payload, retain, token });
     }
 
@@ -360,14 +361,33 @@ impl World {
         let Some(link) = process.link else { return };
         let share = (process.flow.size() / process.fetching.len().max(1)).max(1);
         let Some(fetch) = process.fetching.get_mut(&bundle) else { return };
-        let Some(chunks) = missing else { return self.subscribe(device, link, Topic::Envelope(bundle)) };
+        let Some(chunks) = missing else {
+            // Where there is no room it is late, and then asked for again.
+            self.subscribe(device, link, Topic::Envelope(bundle));
+            return;
+        };
         let window = fetch.window.get_or_insert_with(|| {
             let mut window = Window::default();
             chunks.into_iter().for_each(|chunk| window.want(chunk));
             window
         });
-        for chunk in window.ask(now, &mut process.flow, share) {
-            self.subscribe(device, link, Topic::Chunk(chunk));
+        let asked = window.ask(now, &mut process.flow, share);
+        self.ask_for(device, link, asked);
+    }
+
+    /// Subscribes to chunks; those that the broker does not take wait for room.
+    fn ask_for(&mut self, device: usize, link: Link, chunks: Vec<Digest>) {
+        for chunk in chunks {
+            if self.subscribe(device, link, Topic::Chunk(chunk)) {
+                continue;
+            }
+            let Some(process) = self.devices[device].process.as_mut() else { return };
+            let windows = process.fetching.values_mut().filter_map(|fetch| fetch.window.as_mut());
+            let held = windows.map(|window| {
+                window.turned_down(chunk);
+                window.asked().len()
+            });
+            process.flow.turned_down(held.sum());
         }
     }
 
@@ -390,6 +410,7 @@ impl World {
                 let asked = |s: &Verified<Statement>| s.digest() == bundle && Some(s.total_size()) == size;
                 if folder.envelope.is_none() && statement.is_ok_and(asked) {
                     folder.envelope = Some(bytes);
+                    self.broker.unsubscribe(device, Topic::Envelope(bundle));
                     self.fetch_on(device, bundle);
                 }
             }
@@ -492,7 +513,7 @@ impl World {
         let Some(process) = self.devices[device].process.as_mut().filter(|p| p.link.is_none()) else { return Ok(()) };
         process.link = Some(link);
         let fetching: Vec<Digest> = process.fetching.keys().copied().collect();
-        process.flow.reconnected(true);
+        process.flow.reconnected(self.broker.kind.retains);
         for (bundle, fetch) in &mut process.fetching {
             fetch.wait = Wait::from(now, &process.flow, *bundle);
             fetch.window.iter_mut().for_each(Window::reconnected);
@@ -612,7 +633,7 @@ impl World {
         if documents.is_some() {
             self.subscribe(device, link, Topic::Envelope(bundle));
         }
-        again.into_iter().for_each(|chunk| self.subscribe(device, link, Topic::Chunk(chunk)));
+        self.ask_for(device, link, again);
         let documents = documents == Some(true);
         if documents || !needed.is_empty() {
             self.say(device, Topic::Need(device), Payload::Need { bundle, documents, chunks: needed }, None);

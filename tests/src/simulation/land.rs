@@ -124,7 +124,8 @@ impl World {
             self.publish(Client::Land, link, message);
         }
         self.hand_out(waiting);
-        self.tell_land(Event::BrokerConnected { remembered, retains: true }).map(drop)
+        let retains = self.broker.kind.retains;
+        self.tell_land(Event::BrokerConnected { remembered, retains }).map(drop)
     }
 
     /// The answer is `None` when the bridge died over it.
@@ -285,6 +286,7 @@ impl World {
     fn send(&mut self, topic: Topic, payload: Payload, retain: bool) {
         let Some(process) = self.land.process.as_mut() else { return };
         process.given += 1;
+        let retain = retain && self.broker.kind.retains;
         let message = Message { topic, payload, retain, token: Some(process.given) };
         process.outgoing.insert(process.given, message.clone());
         if let Some(link) = process.link {

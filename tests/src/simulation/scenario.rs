@@ -2,6 +2,7 @@
 //!
 //! All of it follows from the seed, before anything runs. What goes wrong on the way is `faults`.
 
+use super::broker::Kind;
 use crate::signer::{Bundle, Signer, number, trial};
 use agent_core::Ledger;
 use bridge_core::{RolloutRequest, Targets, WaveSize};
@@ -105,14 +106,16 @@ pub(super) struct Scenario {
     pub(super) asks: Vec<(Millis, Ask)>,
     /// Some rollouts have a deadline that a slow fleet misses.
     pub(super) impatient: bool,
+    pub(super) broker: Kind,
 }
 
 impl Scenario {
     pub(super) fn new(rng: &mut Rng, library: &Library) -> Self {
         let names = names().collect();
         let busy: BTreeSet<usize> = (0..DEVICES).filter(|_| rng.u8(..10) < 7).collect();
-        let mut scenario =
-            Self { names, busy, qualities: BTreeMap::new(), asks: Vec::new(), impatient: rng.u8(..10) == 0 };
+        let broker = [Kind::LARGE, Kind::LARGE, Kind::SMALL, Kind::FORGETFUL][rng.usize(..4)];
+        let impatient = rng.u8(..10) == 0;
+        let mut scenario = Self { names, busy, qualities: BTreeMap::new(), asks: Vec::new(), impatient, broker };
         scenario.asks.push((0, Ask::Document(DocumentKind::Root, library.signer.root_bytes().to_vec())));
         if rng.bool() {
             scenario.rotate(rng, library);

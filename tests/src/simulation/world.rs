@@ -94,10 +94,10 @@ impl World {
             devices: (0..DEVICES).map(|i| Device::new(&scenario.names[i])).collect(),
             checks: Checks::new(&scenario.names),
             rng,
+            broker: Broker::new(scenario.broker),
             scenario,
             faults,
             library,
-            broker: Broker::default(),
             land: Land::default(),
             steps: 0,
             crashes: 0,
@@ -198,7 +198,7 @@ impl World {
 
     fn happen(&mut self, happening: Happening) -> Result<(), Violation> {
         match happening {
-            Happening::Published { from, link, message } => self.take(from, link, message),
+            Happening::Published { from, link, message } => return self.take(from, link, message),
             Happening::Delivered { device, link, message } => {
                 if self.broker.is_linked(Client::Device(device), link) {
                     return self.device_hears(device, message);
@@ -260,10 +260,11 @@ impl World {
     }
 
     /// A message reached the broker: it acknowledges, retains and passes on.
-    fn take(&mut self, from: Client, link: Link, mut message: Message) {
+    fn take(&mut self, from: Client, link: Link, mut message: Message) -> Result<(), Violation> {
         if !self.broker.is_linked(from, link) {
-            return;
+            return Ok(());
         }
+        self.checks.broker_takes(self.broker.kind, &message)?;
         if let Some(token) = message.token.take() {
             let at = self.arrival(from, false, message.topic);
             self.at(at, Happening::Taken { to: from, link, token });
@@ -272,6 +273,7 @@ impl World {
             self.said.push(message.clone());
         }
         self.route(message);
+        Ok(())
     }
 
     /// The broker retains a message and passes it on.
@@ -313,12 +315,15 @@ impl World {
         self.at(at, Happening::Delivered { device, link, message });
     }
 
-    /// A device hears `topic` from now on, and what is retained there at once.
-    pub(super) fn subscribe(&mut self, device: usize, link: Link, topic: Topic) {
-        if self.broker.is_linked(Client::Device(device), link) {
-            let retained = self.broker.subscribe(device, topic);
-            self.hand_out(retained);
+    /// A device hears `topic` from now on, and what is retained there at once; `false` when the broker does not take it.
+    pub(super) fn subscribe(&mut self, device: usize, link: Link, topic: Topic) -> bool {
+        if !self.broker.is_linked(Client::Device(device), link) {
+            return true;
         }
+        let retained = self.broker.subscribe(device, topic);
+        let taken = retained.is_some();
+        self.hand_out(retained.unwrap_or_default());
+        taken
     }
 
     /// The broker sees that a connection is gone; a device's will is said.
@@ -380,6 +385,7 @@ impl World {
             bytes = flipped(&bytes, &mut self.rng);
         }
         let topic = Topic::Assignment(device);
+        let retain = retain && self.broker.kind.retains;
         self.route(Message { topic, payload: Payload::Bytes(bytes), retain, token: None });
     }
 }
