@@ -18,6 +18,8 @@ use trust::Digest;
 
 /// A world that is not at rest by then never will be.
 const END: Millis = 48 * 3_600 * SECOND;
+/// What land does a little later, so that it does it once for many, is done within this.
+const PAUSE: Millis = 10 * SECOND;
 /// Where a line of the story is cut.
 const LINE: usize = 220;
 /// The most steps of a world.
@@ -128,7 +130,7 @@ impl World {
     pub(super) fn live(mut self) -> (Outcome, Vec<String>) {
         let mut violation = None;
         while let Some(((at, _), happening)) = self.queue.pop_first() {
-            if self.rests(&happening) {
+            if at > self.now + PAUSE && self.rests(&happening) {
                 break;
             }
             self.now = at;

@@ -24,6 +24,8 @@ const FIRST_PATIENCE: Millis = 3_000;
 const SHORT_PATIENCE: Millis = 200;
 /// What is on its way may take so many times as long as others did lately.
 const MARGIN: u64 = 3;
+/// What took longer waited for more than the link.
+const LONGEST_DELAY: Millis = 60_000;
 
 /// The pace of one connection.
 #[derive(Debug, Clone)]
@@ -148,7 +150,9 @@ impl Flow {
         let word = chunk.0[..8].iter().fold(self.chance, |word, byte| (word ^ u64::from(*byte)).rotate_left(7));
         // Up to twice as long: whoever asks land first asks for all who wait.
         let chance = word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
-        (first + first * chance / 1_024).max(self.longest * MARGIN)
+        // Where land must be asked, the longest tells of land and not of the link.
+        let delay = if self.live { self.shortest.unwrap_or(0) } else { self.longest };
+        (first + first * chance / 1_024).max(delay.min(LONGEST_DELAY) * MARGIN)
     }
 }
 
