@@ -13,7 +13,7 @@ use std::process::Command;
 pub(super) const ABOUT: &str = "The agent and the bridge with Debian's Mosquitto on loopback, set up by `petrel broker config`. Every file on every \
 device's disk is compared with what was signed, or there are no figures. Speed: a device that never saw the bundle, from the moment when it \
 knows what it should have to the last byte on its disk, each chunk checked; beside it, in turns, the same bytes by HTTP, hashed and written down \
-(rustls on both sides where it is TLS); the best of five. Memory: the agent's own pages, without those of files, above what a quiet agent has. \
+(rustls on both sides where it is TLS); the best of five. Memory: the agent's own pages, without those of files, above what a quiet agent has, while everything is with the broker already. \
 Bytes are counted on the wire, with TLS and with all that goes beside the chunks; for a device that is killed also those that the broker sent \
 and nobody took. The device with the kills and the one whose broker forgets have a link of 6 MB/s.";
 
@@ -59,7 +59,7 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
             .beside(&crowd),
         Row::new("from its start to the last device confirmed", number("/crowd/seconds")?, "s").beside(&crowd),
         Row::new("sent to a device that is killed again and again", megabytes("/kills/received")?, "MB")
-            .at_most((OVERHEAD * killed + kills * WINDOW) / MB)
+            .at_most(((OVERHEAD * killed + kills * WINDOW) / MB).floor())
             .beside(&allowed),
         Row::new("sent of an update over its size", over("/update/received", "/update/bytes")?, "x")
             .at_most(0.42)

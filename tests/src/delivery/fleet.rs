@@ -112,14 +112,17 @@ impl Fleet {
         self.desk.json(&line)?["id"].as_u64().context("the rollout has no number")
     }
 
+    /// The same, and waits until every chunk has left for the broker.
+    pub(crate) fn roll_out_ahead(&mut self, bundle: &Bundle, to: &[String]) -> anyhow::Result<()> {
+        let before = self.land.sent();
+        self.roll_out(bundle, to)?;
+        self.bridge.says(&format!("bundle published bundle={}", &bundle.statement[..12]))?;
+        wait_for("the last chunk", || Ok((self.land.sent() >= before + bundle.bytes).then_some(())))
+    }
+
     /// Follows a rollout to its good end.
     pub(crate) fn completed(&self, rollout: u64) -> anyhow::Result<()> {
         self.desk.start(&format!("petrel rollout watch {rollout}"), "watch.log")?.succeeds()
-    }
-
-    /// Waits until every chunk is with the broker.
-    pub(crate) fn published(&mut self) -> anyhow::Result<()> {
-        self.bridge.says("bundle published")
     }
 
     /// A device's folder of a bundle, whole or on its way.

@@ -1,7 +1,7 @@
 //! What a bundle on its way costs a device in memory: a small one and a large one.
 //!
-//! Decides what counts: pages of the agent's own, without those of files, from a quiet agent that is connected to the most
-//! while bytes arrive. The model is loaded after that.
+//! Decides what counts: pages of the agent's own, without those of files, from what a quiet agent that is connected has to
+//! the most while bytes arrive as fast as they can: all is with the broker before. The model is loaded after that.
 
 use crate::cargo::Release;
 use crate::fleet::{Fleet, STORED};
@@ -15,20 +15,22 @@ const SMALL: usize = 1_000;
 const LARGE: usize = 5_000;
 
 pub(crate) fn measure(programs: &Path) -> anyhow::Result<Value> {
-    let fleet = Fleet::start(programs)?;
-    let sizes = [("small", SMALL), ("large", LARGE)].map(|(stream, rows)| growth(&fleet, stream, rows));
+    let mut fleet = Fleet::start(programs)?;
+    let sizes = [("small", SMALL), ("large", LARGE)].map(|(stream, rows)| growth(&mut fleet, stream, rows));
     let [small, large] = sizes;
     Ok(json!({ "small": small?, "large": large? }))
 }
 
-fn growth(fleet: &Fleet, stream: &str, rows: usize) -> anyhow::Result<Value> {
+fn growth(fleet: &mut Fleet, stream: &str, rows: usize) -> anyhow::Result<Value> {
     let bundle = Release { stream, version: "1.0.0", rows, same: rows }.push(&fleet.desk)?;
     fleet.enrol(stream, &fleet.broker(true))?;
-    let mut agent = fleet.start_agent(stream)?;
-    agent.says("connected")?;
+    let mut quiet = fleet.start_agent(stream)?;
     fleet.reports(stream)?;
-    let before = own_pages(agent.id())?;
-    fleet.roll_out(&bundle, &[stream.to_owned()])?;
+    quiet.runs()?;
+    let before = own_pages(quiet.id())?;
+    quiet.kill()?;
+    fleet.roll_out_ahead(&bundle, &[stream.to_owned()])?;
+    let mut agent = fleet.start_agent(stream)?;
     let mut most = before;
     wait_for("the whole bundle", || {
         agent.runs()?;

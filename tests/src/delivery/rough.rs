@@ -25,8 +25,7 @@ pub(crate) fn kills(programs: &Path) -> anyhow::Result<Value> {
     let (mut fleet, bundle) = land(programs)?;
     let tap = fleet.tap(Some(RATE))?;
     fleet.enrol(DEVICE, &format!("mqtts://127.0.0.1:{}", tap.port))?;
-    fleet.roll_out(&bundle, &[DEVICE.to_owned()])?;
-    fleet.published()?;
+    fleet.roll_out_ahead(&bundle, &[DEVICE.to_owned()])?;
     let mut dice = fastrand::Rng::with_seed(7);
     let mut met = 0;
     for _ in 0..KILLS {
@@ -68,8 +67,7 @@ pub(crate) fn forgotten(programs: &Path) -> anyhow::Result<Value> {
     let (mut fleet, bundle) = land(programs)?;
     let tap = fleet.tap(Some(RATE))?;
     fleet.enrol(DEVICE, &format!("mqtts://127.0.0.1:{}", tap.port))?;
-    fleet.roll_out(&bundle, &[DEVICE.to_owned()])?;
-    fleet.published()?;
+    fleet.roll_out_ahead(&bundle, &[DEVICE.to_owned()])?;
     let mut agent = fleet.start_agent(DEVICE)?;
     reached(&mut agent, || tap.received() >= bundle.bytes / 2)?;
     ensure!(!agent.said()?.contains(STORED), "the download was over before the broker forgot");

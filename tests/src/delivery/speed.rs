@@ -26,8 +26,7 @@ pub(crate) fn measure(programs: &Path) -> anyhow::Result<Value> {
         fleet.enrol(id, &fleet.broker(*tls))?;
     }
     let ids: Vec<String> = runs.iter().map(|(_, id)| id.clone()).collect();
-    fleet.roll_out(&bundle, &ids)?;
-    fleet.published()?;
+    fleet.roll_out_ahead(&bundle, &ids)?;
     let whole = joined(&fleet, &bundle)?;
     let webs = [false, true].map(|tls| Web::serve(&fleet.desk, whole.clone(), tls));
     let [plain, secret] = webs;
