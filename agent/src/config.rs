@@ -7,7 +7,7 @@ use crate::fault::Fault;
 use crate::log::Format;
 use protocol::{DeviceId, FleetId};
 use serde::Deserialize;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -54,13 +54,15 @@ pub(crate) struct Config {
     pub(crate) log_filter: String,
 }
 
-/// An MQTT broker, always over TLS.
+/// An MQTT broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Broker {
     /// Name or IPv4 address, as its certificate has it.
     pub(crate) host: String,
     /// TCP port.
     pub(crate) port: u16,
+    /// Over TLS; a broker on this very device may do without.
+    pub(crate) tls: bool,
 }
 
 /// Land's REST API, always over TLS.
@@ -179,7 +181,11 @@ impl Config {
             device: raw.device.parse().map_err(|e| wrong("device", format!("{e}"), one_name))?,
             board: raw.board,
             broker: Broker::parse(&raw.broker).map_err(|why| {
-                wrong("broker", why, "write mqtts://HOST:PORT, for example mqtts://bridge.example:8883")
+                wrong(
+                    "broker",
+                    why,
+                    "write mqtts://HOST:PORT, for example mqtts://bridge.example:8883; or mqtt://localhost:1883 for a broker on this device",
+                )
             })?,
             bridge: raw.bridge.as_deref().map(Address::parse).transpose().map_err(|why| {
                 wrong("bridge", why, "write https://HOST:PORT, for example https://bridge.example:8443")
@@ -224,18 +230,26 @@ fn of_a_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')
 }
 
+/// Whether the bytes to this host never leave the device.
+fn is_this_device(host: &str) -> bool {
+    host == "localhost" || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
+}
+
 impl Broker {
     fn parse(url: &str) -> Result<Self, String> {
-        let rest = url.strip_prefix("mqtts://").ok_or_else(|| match url.split_once("://") {
-            Some((scheme, _)) => format!("`{scheme}` is not `mqtts`: the agent speaks to a broker over TLS only"),
-            None => format!("`{url}` is no URL"),
-        })?;
-        let (host, port) = rest.trim_end_matches('/').rsplit_once(':').unwrap_or((rest, "8883"));
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("`{url}` is no URL"))?;
+        let tls = scheme != "mqtt";
+        let rest = rest.trim_end_matches('/');
+        let (host, port) = rest.rsplit_once(':').unwrap_or((rest, if tls { "8883" } else { "1883" }));
         if host.is_empty() || !host.bytes().all(of_a_name) {
             return Err(format!("`{host}` is no host name and no IPv4 address"));
         }
+        if !matches!(scheme, "mqtt" | "mqtts") || !tls && !is_this_device(host) {
+            let why = "the agent speaks to a broker on another machine over TLS only";
+            return Err(format!("`{scheme}` is not `mqtts`: {why}"));
+        }
         match port.parse() {
-            Ok(port) if port > 0 => Ok(Self { host: host.to_owned(), port }),
+            Ok(port) if port > 0 => Ok(Self { host: host.to_owned(), port, tls }),
             _ => Err(format!("`{port}` is no port")),
         }
     }
@@ -262,7 +276,7 @@ mod tests {
     #[test]
     fn what_is_not_said_has_a_default() {
         let config = parse(GOOD).unwrap();
-        assert_eq!(config.broker, Broker { host: "bridge.example".into(), port: 8884 });
+        assert_eq!(config.broker, Broker { host: "bridge.example".into(), port: 8884, tls: true });
         assert_eq!((config.board.as_str(), config.window), ("generic", 32));
         assert_eq!((config.telemetry.as_secs(), config.log), (60, Format::Human));
         assert_eq!(config.listen.to_string(), "127.0.0.1:8787");
@@ -300,9 +314,17 @@ mod tests {
     }
 
     #[test]
-    fn a_broker_is_spoken_to_over_tls_only() {
+    fn a_broker_on_another_machine_is_spoken_to_over_tls_only() {
         let cases = [
             ("mqtt://bridge:1883", "over TLS only"),
+            ("mqtt://10.0.0.1:1883", "over TLS only"),
+            ("mqtt://0.0.0.0:1883", "over TLS only"),
+            ("mqtt://localhost.example:1883", "over TLS only"),
+            ("mqtt://127.0.0.1.example", "over TLS only"),
+            ("mqtt://localhost@bridge:1883", "no host"),
+            ("mqtt://", "no host"),
+            ("ws://localhost:1883", "over TLS only"),
+            ("mqtt://localhost:0", "no port"),
             ("bridge:1883", "no URL"),
             ("mqtts://bridge:0", "no port"),
             ("mqtts://bridge:many", "no port"),
@@ -313,7 +335,11 @@ mod tests {
             let fault = Broker::parse(url).unwrap_err();
             assert!(fault.contains(expected), "{url}: {fault}");
         }
-        assert_eq!(Broker::parse("mqtts://bridge").unwrap().port, 8883);
+        let read = |url: &str| Broker::parse(url).map(|b| (b.host, b.port, b.tls));
+        assert_eq!(read("mqtts://bridge/"), Ok(("bridge".into(), 8883, true)));
+        assert_eq!(read("mqtts://localhost"), Ok(("localhost".into(), 8883, true)));
+        assert_eq!(read("mqtt://localhost"), Ok(("localhost".into(), 1883, false)));
+        assert_eq!(read("mqtt://127.1.2.3:99/"), Ok(("127.1.2.3".into(), 99, false)));
     }
 
     #[test]

@@ -177,7 +177,10 @@ impl Desk {
     pub(crate) fn tell(&mut self) {
         for action in self.fetcher.actions() {
             self.say(match action {
-                Action::Stored(bundle) => Word::Event(Event::BundleStored { bundle }),
+                Action::Stored(bundle) => {
+                    tracing::info!(bundle = %bundle.short(), "the bundle is stored");
+                    Word::Event(Event::BundleStored { bundle })
+                }
                 Action::Doubted(refusal) => {
                     tracing::warn!(
                         code = refusal.code.as_str(),

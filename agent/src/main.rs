@@ -44,7 +44,7 @@ const EXAMPLE: &str = "\
 Example of a configuration, as `petrel-agent enrol` writes it; the last six keys show their defaults:
   fleet = \"plant-3\"
   device = \"press-7\"
-  broker = \"mqtts://bridge.example:8883\"   # TLS only
+  broker = \"mqtts://bridge.example:8883\"   # TLS; mqtt://localhost:1883 for one on this device
   bridge = \"https://bridge.example:8443\"  # where newer certificates come from
   ca = \"ca.pem\"                            # the fleet's certificate authority
   root = \"root.json\"                       # the fleet's root of trust

@@ -47,7 +47,7 @@ pub(crate) struct Settings {
     pub(crate) broker: Broker,
     /// The client id.
     pub(crate) client_id: String,
-    /// How the broker is known.
+    /// How the broker is known, where it is spoken to over TLS.
     pub(crate) tls: Arc<rustls::ClientConfig>,
     /// What the broker says when the device is gone without a word: topic and payload, retained.
     pub(crate) will: (String, Vec<u8>),
@@ -373,8 +373,12 @@ fn options(settings: &Settings, retain: bool) -> MqttOptions {
     let mut network = options.network_options();
     network.set_tcp_nodelay(true);
     network.set_connection_timeout(CONNECT_TIMEOUT_S);
+    let transport = match settings.broker.tls {
+        true => Transport::tls_with_config(TlsConfiguration::Rustls(settings.tls.clone())),
+        false => Transport::tcp(),
+    };
     options
-        .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(settings.tls.clone())))
+        .set_transport(transport)
         .set_keep_alive(KEEP_ALIVE)
         .set_connection_timeout(CONNECT_TIMEOUT_S)
         .set_clean_start(true)

@@ -198,7 +198,7 @@ fn a_bridge_and_an_agent_that_cannot_start_say_why() {
     let good = || agent_config("edge", "mqtts://127.0.0.1:1", free);
     agent(agent_config("edge", "mqtts://127.0.0.1:1", &taken), &[&taken], "`listen`");
     agent(good() + "colour = 1\n", &["agent.toml", "colour"], "--help");
-    agent(agent_config("edge", "mqtt://127.0.0.1:1", free), &["`broker`", "TLS"], "mqtts://");
+    agent(agent_config("edge", "mqtt://192.0.2.1:1", free), &["`broker`", "TLS"], "mqtts://");
     agent(good().replace("state = \"edge\"", "state = \"fleet/root.json/x\""), &["fleet/root.json/x"], "`state`");
     agent(good().replace("fleet/root.json", "fleet/no.json"), &["fleet/no.json"], "root.json");
     agent(good().replace("fleet/tls/ca.pem", "fleet/root.json"), &["fleet/root.json"], "ca");

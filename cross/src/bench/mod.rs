@@ -3,6 +3,7 @@
 //! A bench gives rows; here they become a table, a line of JSON for machines, and a page of the docs
 //! that nobody edits by hand.
 
+mod delivery;
 mod engine;
 mod the_loop;
 mod trust;
@@ -75,10 +76,11 @@ struct Bench {
     run: fn(&Path) -> anyhow::Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 4] = [
     Bench { name: "loop", about: the_loop::ABOUT, example: None, run: the_loop::run },
     Bench { name: "engine", about: engine::ABOUT, example: Some(engine::EXAMPLE), run: engine::run },
     Bench { name: "trust", about: trust::ABOUT, example: Some(trust::EXAMPLE), run: trust::run },
+    Bench { name: "delivery", about: delivery::ABOUT, example: None, run: delivery::run },
 ];
 
 /// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`; `--write` makes the sections of docs/benchmarks.md anew.
