@@ -25,7 +25,7 @@ fn measured(run: u64, seq: u64, now: u64, streams: Vec<StreamTelemetry>) -> Tele
         memory_total_mb: 512,
         agent_memory_mb: 20,
         disk_free_mb: 1_000 - seq % 50,
-        temperature_c: (seq % 2 == 0).then_some(40.0),
+        temperature_c: seq.is_multiple_of(2).then_some(40.0),
         streams,
         arriving: Vec::new(),
         spool: SpoolState::default(),

@@ -285,8 +285,9 @@ impl Driver {
                 self.papers.taken();
                 self.greet();
                 self.keeper.ask(Errand::Connected { retains });
-                self.step(Event::Connected);
+                // Verdicts go first: the spool has its turn after this step.
                 self.spool.connected();
+                self.step(Event::Connected);
             }
             Heard::Lost(loss) => {
                 tracing::warn!(broker, "the connection is lost, models go on answering: {}", loss.why);

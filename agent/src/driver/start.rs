@@ -129,7 +129,7 @@ fn assemble(
         arrivals: Arrivals::default(),
         spool_file,
         connected: None,
-        run: identity::run().context("the system gives no random numbers")?,
+        run: identity::run_number().context("the system gives no random numbers")?,
         seq: 0,
         status,
     })

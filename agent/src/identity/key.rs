@@ -24,7 +24,7 @@ pub(crate) fn seed() -> Option<String> {
 }
 
 /// A number that no other run of the agent has, if the system gives random numbers.
-pub(crate) fn run() -> Option<u64> {
+pub(crate) fn run_number() -> Option<u64> {
     let drawn: ring::rand::Random<[u8; 8]> = ring::rand::generate(&SystemRandom::new()).ok()?;
     Some(u64::from_be_bytes(drawn.expose()))
 }

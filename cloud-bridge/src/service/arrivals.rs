@@ -35,3 +35,24 @@ impl Arrivals {
         (now.saturating_sub(*at) < COUNTS).then_some(*row)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_counts_for_a_while() {
+        let arrivals = Arrivals::default();
+        let golden = include_str!("../../../contract/protocol/tests/golden/telemetry.hex").trim();
+        let frame = hex::decode(golden).unwrap();
+        let mut telemetry: Telemetry = protocol::decode_cbor(&frame[1 + protocol::SIGNATURE_BYTES..]).unwrap();
+        let (device, bundle) = (telemetry.device.clone(), Digest(telemetry.arriving[0].statement));
+        arrivals.heard(1_000, &telemetry);
+        assert_eq!(arrivals.of(2_000, &device, bundle), Some(telemetry.arriving[0]));
+        assert_eq!(arrivals.of(1_000 + COUNTS, &device, bundle), None, "too old");
+        assert_eq!(arrivals.of(2_000, &device, Digest([0; 32])), None, "another bundle");
+        telemetry.arriving.clear();
+        arrivals.heard(3_000, &telemetry);
+        assert_eq!(arrivals.of(3_000, &device, bundle), None, "it is there");
+    }
+}
