@@ -5,6 +5,7 @@
 
 use crate::fault::Fault;
 use crate::log::Format;
+use crate::store::MAX_SPOOL_BYTES;
 use protocol::{DeviceId, FleetId};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,6 +21,7 @@ const TELEMETRY_S: RangeInclusive<u64> = 1..=86_400;
 const WINDOW: RangeInclusive<usize> = 1..=256;
 /// Bytes a second: slower than the least is no rate at which a bundle ever arrives.
 const FETCH_RATE: RangeInclusive<u64> = 1_024..=1 << 40;
+const SPOOL_BYTES: RangeInclusive<u64> = 64 << 10..=MAX_SPOOL_BYTES;
 
 /// A validated configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,8 @@ pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     /// Between two telemetry messages.
     pub(crate) telemetry: Duration,
+    /// The most that waits of it, in bytes.
+    pub(crate) spool_bytes: u64,
     /// The most chunk subscriptions at a time.
     pub(crate) window: usize,
     /// The most bytes of bundles a second.
@@ -90,6 +94,8 @@ struct Raw {
     listen: String,
     #[serde(default = "telemetry_s")]
     telemetry_s: u64,
+    #[serde(default = "spool_bytes")]
+    spool_bytes: u64,
     #[serde(default = "window")]
     window: usize,
     fetch_rate: Option<u64>,
@@ -109,6 +115,10 @@ fn listen() -> String {
 
 fn telemetry_s() -> u64 {
     60
+}
+
+fn spool_bytes() -> u64 {
+    1 << 20
 }
 
 fn window() -> usize {
@@ -167,6 +177,7 @@ impl Config {
             _ => Err(wrong(key, format!("{value} is not from {least} to {most}"), "choose a number in that range")),
         };
         range("telemetry_s", raw.telemetry_s, *TELEMETRY_S.start(), *TELEMETRY_S.end())?;
+        range("spool_bytes", raw.spool_bytes, *SPOOL_BYTES.start(), *SPOOL_BYTES.end())?;
         range("window", raw.window as u64, *WINDOW.start() as u64, *WINDOW.end() as u64)?;
         if let Some(rate) = raw.fetch_rate {
             range("fetch_rate", rate, *FETCH_RATE.start(), *FETCH_RATE.end())?;
@@ -195,6 +206,7 @@ impl Config {
             state: folder.join(raw.state),
             listen,
             telemetry: Duration::from_secs(raw.telemetry_s),
+            spool_bytes: raw.spool_bytes,
             window: raw.window,
             fetch_rate: raw.fetch_rate,
             log: raw.log,
@@ -297,6 +309,7 @@ mod tests {
             ("listen = \"0.0.0.0:8787\"", "listen"),
             ("listen = \"here\"", "listen"),
             ("telemetry_s = 0", "telemetry_s"),
+            ("spool_bytes = 1000", "spool_bytes"),
             ("window = 0", "window"),
             ("bridge = \"http://bridge:1\"", "bridge"),
             ("window = 1000", "window"),

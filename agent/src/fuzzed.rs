@@ -24,6 +24,7 @@ pub(crate) fn any_config(data: &[u8]) {
         Ok(config) => {
             assert!(config.listen.ip().is_loopback() && (1..=256).contains(&config.window));
             assert!((1..=86_400).contains(&config.telemetry.as_secs()) && config.broker.port > 0);
+            assert!((64 << 10..=64 << 20).contains(&config.spool_bytes));
             assert!(!config.fleet.as_str().is_empty() && config.ca.starts_with("/"));
         }
         Err(fault) => assert!(fault.advice().is_some() && told(&fault).contains("agent.toml")),

@@ -3,6 +3,7 @@
 //! Decides which commands there are, and how errors look. What they do lives in rooms that know no
 //! command line.
 
+mod arrivals;
 mod config;
 mod driver;
 mod fault;
@@ -41,7 +42,7 @@ First steps:
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage";
 
 const EXAMPLE: &str = "\
-Example of a configuration, as `petrel-agent enrol` writes it; the last six keys show their defaults:
+Example of a configuration, as `petrel-agent enrol` writes it; the last seven keys show their defaults:
   fleet = \"plant-3\"
   device = \"press-7\"
   broker = \"mqtts://bridge.example:8883\"   # TLS; mqtt://localhost:1883 for one on this device
@@ -52,6 +53,7 @@ Example of a configuration, as `petrel-agent enrol` writes it; the last six keys
   board = \"generic\"
   listen = \"127.0.0.1:8787\"                # the local API; loopback only
   telemetry_s = 60
+  spool_bytes = 1048576                    # the most telemetry that waits while nobody hears it
   window = 32                              # chunk subscriptions at a time; 7 on brokers with ten a client
   log = \"human\"                            # or json
   log_filter = \"info\"

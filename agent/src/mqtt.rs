@@ -92,8 +92,22 @@ pub(crate) struct Message {
     pub(crate) retain: bool,
     /// Seconds after which the broker drops it.
     pub(crate) expiry_s: Option<u32>,
-    /// When the broker has it, [`Heard::Delivered`] says so with this number.
-    pub(crate) receipt: Option<u64>,
+    /// What [`Heard::Delivered`] or [`Heard::Refused`] says of it.
+    pub(crate) receipt: Option<Receipt>,
+}
+
+/// Which message the broker has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Receipt {
+    /// The verdict of this number.
+    Verdict(u64),
+    /// A telemetry.
+    Telemetry {
+        /// Its run.
+        run: u64,
+        /// Its number.
+        seq: u64,
+    },
 }
 
 /// What the connection has to say.
@@ -118,7 +132,9 @@ pub(crate) enum Heard {
         retained: bool,
     },
     /// The broker has a message.
-    Delivered(u64),
+    Delivered(Receipt),
+    /// The broker does not want a message.
+    Refused(Receipt),
     /// The broker did not take the subscriptions to these topics.
     TurnedDown(Vec<String>),
 }
@@ -142,9 +158,9 @@ pub(crate) struct Link {
     /// The broker keeps what is published to be kept.
     retains: bool,
     /// Receipts of what was handed over, in its order, until it has a packet id.
-    unsent: VecDeque<Option<u64>>,
+    unsent: VecDeque<Option<Receipt>>,
     /// Receipts of what has one, until it is acknowledged.
-    unacknowledged: BTreeMap<u16, Option<u64>>,
+    unacknowledged: BTreeMap<u16, Option<Receipt>>,
     /// Topics of the subscriptions that the broker has not answered, in their order.
     unanswered: VecDeque<Vec<String>>,
     choked: bool,
@@ -156,11 +172,6 @@ impl Link {
         let (raw, task) = spawn(&settings);
         let (unsent, unacknowledged, unanswered) = (VecDeque::new(), BTreeMap::new(), VecDeque::new());
         Self { settings, raw, task, client: None, retains: true, unsent, unacknowledged, unanswered, choked: false }
-    }
-
-    /// Whether messages can be published.
-    pub(crate) fn is_up(&self) -> bool {
-        self.client.is_some()
     }
 
     /// What happened next. May be dropped while it waits.
@@ -191,13 +202,16 @@ impl Link {
                 }
                 Raw::Acknowledged { id, refused } => {
                     let receipt = self.unacknowledged.remove(&id).flatten();
-                    match (refused, receipt) {
-                        (None, Some(receipt)) => return Heard::Delivered(receipt),
-                        (None, None) => {}
-                        (Some(why), _) => tracing::warn!(
+                    if let Some(why) = refused {
+                        tracing::warn!(
                             "the broker refused a message ({why:?}): its access rules must let this device write below d/{}/up",
                             self.settings.client_id
-                        ),
+                        );
+                    }
+                    match receipt {
+                        Some(receipt) if refused.is_some() => return Heard::Refused(receipt),
+                        Some(receipt) => return Heard::Delivered(receipt),
+                        None => {}
                     }
                 }
                 Raw::Subscribed(codes) => {

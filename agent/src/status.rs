@@ -6,7 +6,7 @@ use crate::config::Config;
 use crate::fault::Fault;
 use agent_core::{Agent, Phase, StreamLedger};
 use comfy_table::{Table, presets};
-use protocol::{ClockState, Generation, RefusalReport, StreamName};
+use protocol::{ClockState, Generation, RefusalReport, SpoolState, StreamName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -54,6 +54,8 @@ pub(crate) struct Status {
     pub(crate) listen: SocketAddr,
     /// Verdicts that land does not have yet.
     pub(crate) outbox: usize,
+    /// Telemetry that land does not have yet.
+    pub(crate) spool: SpoolState,
     /// The streams.
     pub(crate) streams: Vec<StreamStatus>,
     /// What was refused since the start.
@@ -98,6 +100,8 @@ pub(crate) struct Progress {
     pub(crate) arrived: u64,
     /// In all.
     pub(crate) total: u64,
+    /// A second, lately.
+    pub(crate) rate: u64,
 }
 
 impl StreamStatus {
@@ -174,6 +178,7 @@ impl fmt::Display for Status {
             "{generation}, root {}, {} verdicts unsent, API http://{}",
             self.root_version, self.outbox, self.listen
         )?;
+        writeln!(f, "{}", telemetry(&self.spool))?;
         if !self.streams.is_empty() {
             let mut table = Table::new();
             table.load_style(presets::NOTHING);
@@ -181,7 +186,7 @@ impl fmt::Display for Status {
                 .set_header(["STREAM", "PHASE", "SERVES", "ACTIVE", "TRIAL", "WANTED", "ANSWERS", "ERRORS", "ARRIVED"]);
             for s in &self.streams {
                 let number = |release: Option<u64>| release.map_or("-".to_owned(), |n| n.to_string());
-                let arrived = s.progress.map_or("-".to_owned(), |p| format!("{}%", p.arrived * 100 / p.total.max(1)));
+                let arrived = s.progress.map_or("-".to_owned(), |p| p.to_string());
                 let (answers, errors) = (s.answers.to_string(), s.errors.to_string());
                 let releases = [s.serving, s.active, s.trial, s.wanted].map(number);
                 let row = [s.stream.to_string(), s.phase.clone()].into_iter().chain(releases);
@@ -196,11 +201,58 @@ impl fmt::Display for Status {
     }
 }
 
+/// What waits of it, and what was lost.
+fn telemetry(spool: &SpoolState) -> String {
+    let SpoolState { waiting, bytes, merged, dropped, damaged } = spool;
+    let mut told = format!("telemetry: {waiting} messages wait ({} KiB)", bytes.div_ceil(1_024));
+    for (count, what) in [(merged, "merged"), (dropped, "DROPPED"), (damaged, "times lost on the disk")] {
+        if *count > 0 {
+            told += &format!(", {count} {what}");
+        }
+    }
+    told
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { arrived, total, rate } = *self;
+        write!(f, "{}%", u128::from(arrived) * 100 / u128::from(total.max(1)))?;
+        match total.saturating_sub(arrived).checked_div(rate) {
+            Some(left) => write!(f, ", {} KiB/s, {} left", rate / 1_024, duration(left)),
+            None => f.write_str(", nothing comes"),
+        }
+    }
+}
+
 fn duration(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min", seconds / 60),
         3_600..172_800 => format!("{} h", seconds / 3_600),
         _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_tells_how_far_how_fast_and_how_long() {
+        let told = |arrived, rate| Progress { arrived, total: 100 << 20, rate }.to_string();
+        assert_eq!(told(41 << 20, 2 << 20), "41%, 2048 KiB/s, 29 s left");
+        assert_eq!(told(1 << 20, 1_024), "1%, 1 KiB/s, 28 h left");
+        assert_eq!(told(99 << 20, 0), "99%, nothing comes");
+    }
+
+    #[test]
+    fn the_spool_tells_of_its_losses() {
+        let quiet = SpoolState { waiting: 2, bytes: 700, ..SpoolState::default() };
+        assert_eq!(telemetry(&quiet), "telemetry: 2 messages wait (1 KiB)");
+        let lossy = SpoolState { merged: 50, dropped: 4, damaged: 1, ..quiet };
+        assert_eq!(
+            telemetry(&lossy),
+            "telemetry: 2 messages wait (1 KiB), 50 merged, 4 DROPPED, 1 times lost on the disk"
+        );
     }
 }

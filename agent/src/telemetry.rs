@@ -1,17 +1,15 @@
 //! Telemetry: how the board and its models are doing, once an interval.
 //!
-//! Decides what is measured, and that nothing counted is lost while there is no connection: the rows
-//! add up until they can be sent.
+//! Decides what is measured, and that nothing counted is lost between two measurements. What becomes of a
+//! measurement that cannot be sent is decided by the spool.
 
 use crate::worker::{Counts, Observation};
-use protocol::{DeviceId, Profile, StreamName, StreamTelemetry, Telemetry};
+use protocol::{Arriving, DeviceId, MAX_STREAM_ROWS, Profile, SpoolState, StreamName, StreamTelemetry, Telemetry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use sysinfo::{Components, MemoryRefreshKind, Pid, ProcessRefreshKind, ProcessesToUpdate, System};
 
 const MIB: u64 = 1 << 20;
-/// Rows that fit into a message, whatever their names and counts.
-const MAX_ROWS: usize = 48;
 
 /// What is measured and what has added up.
 #[derive(Debug)]
@@ -22,6 +20,8 @@ pub(crate) struct Gauge {
     components: Option<Components>,
     process: Option<Pid>,
     rows: BTreeMap<(StreamName, u64), Counts>,
+    /// Seconds from the start to the last measurement.
+    until_s: u64,
 }
 
 /// Who speaks, and when.
@@ -31,6 +31,8 @@ pub(crate) struct Speaker {
     pub(crate) device: DeviceId,
     /// Boot counter.
     pub(crate) boot: u64,
+    /// Drawn at the start.
+    pub(crate) run: u64,
     /// Sequence number.
     pub(crate) seq: u64,
     /// Unix milliseconds, where the clock is set.
@@ -69,6 +71,7 @@ impl Gauge {
             components: Components::new().ok(),
             process: sysinfo::get_current_pid().ok(),
             rows: BTreeMap::new(),
+            until_s: 0,
         }
     }
 
@@ -79,8 +82,14 @@ impl Gauge {
     }
 
     /// The next message; a release that serves and did nothing has a row of zeros.
-    pub(crate) fn read(&mut self, speaker: Speaker, serving: &BTreeMap<StreamName, (u64, Option<u64>)>) -> Telemetry {
+    pub(crate) fn read(
+        &mut self,
+        speaker: Speaker,
+        serving: &BTreeMap<StreamName, (u64, Option<u64>)>,
+        arriving: Vec<Arriving>,
+    ) -> Telemetry {
         self.refresh();
+        let since = std::mem::replace(&mut self.until_s, speaker.uptime_s);
         let system = self.system.as_ref();
         let own = self.process.and_then(|pid| system?.process(pid)).map_or(0, sysinfo::Process::memory);
         let sensors = self.components.iter().flat_map(|c| c.iter()).filter_map(sysinfo::Component::temperature);
@@ -89,9 +98,12 @@ impl Gauge {
         Telemetry {
             device: speaker.device,
             boot: speaker.boot,
+            run: speaker.run,
             seq: speaker.seq,
             at: speaker.at,
             uptime_s: speaker.uptime_s,
+            span_s: speaker.uptime_s.saturating_sub(since),
+            measured: 1,
             cpu_percent: load.map_or(0.0, |load| load.clamp(0.0, 100.0)),
             memory_used_mb: system.map_or(0, System::used_memory) / MIB,
             memory_total_mb: system.map_or(0, System::total_memory) / MIB,
@@ -99,6 +111,8 @@ impl Gauge {
             disk_free_mb: crate::store::host().free(&self.state).unwrap_or(0) / MIB,
             temperature_c: hottest,
             streams: self.take_rows(serving),
+            arriving,
+            spool: SpoolState::default(),
         }
     }
 
@@ -111,7 +125,7 @@ impl Gauge {
             let (answers, errors, latency) = (counts.answers(), counts.errors, counts.latency);
             StreamTelemetry { stream, release, answers, errors, latency }
         };
-        keys.into_iter().take(MAX_ROWS).map(row).collect()
+        keys.into_iter().take(MAX_STREAM_ROWS).map(row).collect()
     }
 
     fn refresh(&mut self) {
@@ -134,7 +148,14 @@ mod tests {
     use trust::Digest;
 
     fn speaker() -> Speaker {
-        Speaker { device: "d".repeat(63).parse().unwrap(), boot: u64::MAX, seq: 1, at: Some(u64::MAX), uptime_s: 5 }
+        Speaker {
+            device: "d".repeat(63).parse().unwrap(),
+            boot: u64::MAX,
+            run: u64::MAX,
+            seq: 1,
+            at: Some(u64::MAX),
+            uptime_s: 5,
+        }
     }
 
     fn observation(stream: &str, release: u64, errors: u64) -> Observation {
@@ -150,10 +171,11 @@ mod tests {
         gauge.add(&observation("digits", 1, 2));
         gauge.add(&observation("digits", 2, 0));
         let serving = BTreeMap::from([("digits".parse().unwrap(), (2, None))]);
-        let told = gauge.read(speaker(), &serving);
+        let told = gauge.read(speaker(), &serving, Vec::new());
         let rows: Vec<_> = told.streams.iter().map(|r| (r.release, r.answers, r.errors)).collect();
         assert_eq!(rows, [(1, 2 * LATENCY_BUCKETS as u64, 3), (2, LATENCY_BUCKETS as u64, 0)]);
-        let rows: Vec<_> = gauge.read(speaker(), &serving).streams.iter().map(|r| (r.release, r.answers)).collect();
+        let rows: Vec<_> =
+            gauge.read(speaker(), &serving, Vec::new()).streams.iter().map(|r| (r.release, r.answers)).collect();
         assert_eq!(rows, [(2, 0)], "a row of zeros for what serves");
         assert!(told.memory_total_mb > 0 && told.disk_free_mb > 0 && told.agent_memory_mb > 0);
     }
@@ -170,7 +192,7 @@ mod tests {
         }
         let mut sent = 0;
         for _ in 0..3 {
-            let message = gauge.read(speaker(), &BTreeMap::new());
+            let message = gauge.read(speaker(), &BTreeMap::new(), Vec::new());
             sent += message.streams.len();
             signer.frame(Kind::Telemetry, &message).unwrap();
         }

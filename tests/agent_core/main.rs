@@ -5,6 +5,7 @@
 
 mod beliefs;
 mod bench;
+mod spool;
 
 use agent_core::Effect;
 use bench::*;

@@ -14,4 +14,5 @@ mod hostile;
 mod impostors;
 mod kills;
 mod programs;
+mod waiting;
 mod whole_loop;

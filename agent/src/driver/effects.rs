@@ -3,16 +3,16 @@
 use super::Driver;
 use crate::fetch::Action;
 use crate::keeper::Errand;
-use crate::mqtt::Message;
-use crate::status::Progress;
+use crate::mqtt::{Message, Receipt};
 use crate::worker::Task;
 use agent_core::Effect;
 use protocol::{BridgeTopic, Hello, Kind, Need, Presence, Verdict, encode_json};
 use serde::Serialize;
 use trust::PayloadKind;
 
-/// Older telemetry is of no use to anybody.
-pub(super) const TELEMETRY_EXPIRY_S: u32 = 3_600;
+/// How long the broker holds telemetry for a land that is away: as long as land keeps it by default. It may have
+/// waited on the device for weeks, and the device forgets it when the broker has it.
+pub(super) const TELEMETRY_EXPIRY_S: u32 = 30 * 24 * 3_600;
 /// A hello or a need that was not heard is said again.
 const PASSING_EXPIRY_S: u32 = 60;
 
@@ -25,7 +25,7 @@ impl Driver {
                 self.keeper.ask(Errand::Fetch { bundle, total_size });
             }
             Effect::StopFetching { bundle } => {
-                self.progress.remove(&bundle);
+                self.arrived(&bundle);
                 self.keeper.ask(Errand::StopFetching(bundle));
             }
             Effect::Examine { bundle } => self.keeper.ask(Errand::Examine(bundle)),
@@ -47,7 +47,7 @@ impl Driver {
                 let key = signer.public().spki().to_vec();
                 let hello = Hello { device: self.config.device.clone(), boot, seq, key, nonce, profile };
                 let topic = BridgeTopic::Hello(self.config.device.clone());
-                self.say_frame(Kind::Hello, &topic, &hello, Some(PASSING_EXPIRY_S));
+                self.say_frame(Kind::Hello, &topic, &hello, Some(PASSING_EXPIRY_S), None);
             }
             Effect::PublishReport(report) => {
                 let topic = BridgeTopic::Report(self.config.device.clone());
@@ -56,7 +56,7 @@ impl Driver {
             Effect::DeliverVerdict(verdict) => {
                 log_verdict(&verdict);
                 let topic = BridgeTopic::Verdict(self.config.device.clone());
-                self.say_document(PayloadKind::Verdict, &topic, &verdict, false, Some(verdict.seq));
+                self.say_document(PayloadKind::Verdict, &topic, &verdict, false, Some(Receipt::Verdict(verdict.seq)));
             }
         }
     }
@@ -79,10 +79,11 @@ impl Driver {
                     chunks: chunks.iter().flat_map(|chunk| chunk.0).collect(),
                 };
                 let topic = BridgeTopic::Need(self.config.device.clone());
-                self.say_frame(Kind::Need, &topic, &need, Some(PASSING_EXPIRY_S));
+                self.say_frame(Kind::Need, &topic, &need, Some(PASSING_EXPIRY_S), None);
             }
             Action::Progressed { bundle, arrived, total } => {
-                self.progress.insert(bundle, Progress { arrived, total });
+                self.arrivals.progressed(std::time::Instant::now(), bundle, arrived, total);
+                self.measure_soon();
             }
             // The keeper makes events of these.
             Action::Stored(_) | Action::Doubted(_) | Action::Refused(..) | Action::Stumbled(..) => {}
@@ -108,18 +109,26 @@ impl Driver {
         Message { topic, payload: self.presence(boot, online), retain: true, expiry_s: None, receipt: None }
     }
 
+    /// Whether it could be signed and handed over.
     pub(super) fn say_frame<T: Serialize>(
         &mut self,
         kind: Kind,
         topic: &BridgeTopic,
         message: &T,
         expiry_s: Option<u32>,
-    ) {
+        receipt: Option<Receipt>,
+    ) -> bool {
         let topic = self.topics.upstream(topic);
-        let Some(signer) = self.papers.signer() else { return };
+        let Some(signer) = self.papers.signer() else { return false };
         match signer.frame(kind, message) {
-            Ok(payload) => self.publish(Message { topic, payload, retain: false, expiry_s, receipt: None }),
-            Err(error) => tracing::error!(topic, "a message was not sent: {error}"),
+            Ok(payload) => {
+                self.publish(Message { topic, payload, retain: false, expiry_s, receipt });
+                true
+            }
+            Err(error) => {
+                tracing::error!(topic, "a message was not sent: {error}");
+                false
+            }
         }
     }
 
@@ -129,7 +138,7 @@ impl Driver {
         topic: &BridgeTopic,
         document: &T,
         retain: bool,
-        receipt: Option<u64>,
+        receipt: Option<Receipt>,
     ) {
         let topic = self.topics.upstream(topic);
         let Some(signer) = self.papers.signer() else { return };

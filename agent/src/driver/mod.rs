@@ -7,27 +7,29 @@
 mod effects;
 mod papers;
 mod start;
+mod telemetry;
 
 pub(crate) use start::run;
 
 use papers::Papers;
 
+use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::fault::told;
 use crate::identity::{self, Identity};
 use crate::keeper::{Arrival, Errand, Keeper, Word};
-use crate::mqtt::{self, Heard, Link, Loss, LossKind};
-use crate::status::{Progress, Status, StreamStatus};
-use crate::store::{self, Store};
-use crate::telemetry::{Gauge, Speaker};
+use crate::mqtt::{self, Heard, Link, Loss, LossKind, Receipt};
+use crate::status::{Status, StreamStatus};
+use crate::store::{self, SpoolFile, Store};
+use crate::telemetry::Gauge;
 use crate::worker::{Loader, Worker};
-use agent_core::{Agent, Event, Millis, Now};
-use protocol::{BridgeTopic, DeviceTopic, Generation, Kind, Profile, StreamName, Topics};
+use agent_core::{Agent, Event, Millis, Now, Spool};
+use protocol::{BridgeTopic, DeviceTopic, Generation, Profile, StreamName, Topics};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use trust::{Code, Digest, Refusal};
 
 /// What requests did is told to the core this often, while there are any.
@@ -36,8 +38,6 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// A clock before 2024 was never set.
 const EARLIEST_WALL_MS: u64 = 1_704_067_200_000;
-/// A person who has just let a device in wants to see how it is doing.
-const FIRST_TELEMETRY: Duration = Duration::from_secs(5);
 const LAST_WORD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that one device's agent holds.
@@ -64,8 +64,13 @@ pub(crate) struct Driver {
     gauge: Gauge,
     observation: Option<Instant>,
     totals: BTreeMap<StreamName, (u64, u64)>,
-    progress: BTreeMap<Digest, Progress>,
+    arrivals: Arrivals,
+    spool: Spool,
+    spool_file: SpoolFile,
+    measure_at: Instant,
     connected: Option<bool>,
+    /// Drawn at the start.
+    run: u64,
     seq: u64,
     status: watch::Sender<Arc<Status>>,
 }
@@ -73,25 +78,23 @@ pub(crate) struct Driver {
 impl Driver {
     /// Works until `stop` resolves, then says goodbye.
     async fn work(mut self, stop: impl Future<Output = ()>) {
-        let first = Instant::now() + self.config.telemetry.min(FIRST_TELEMETRY);
-        let mut telemetry = tokio::time::interval_at(first, self.config.telemetry);
-        telemetry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         tokio::pin!(stop);
         self.restore();
         loop {
             self.tell();
             tokio::select! {
                 () = &mut stop => break,
-                () = self.turn(&mut telemetry) => {}
+                () = self.turn() => {}
             }
         }
         self.end().await;
     }
 
     /// Waits for the one thing that happens next, and deals with it. May be dropped while it waits.
-    async fn turn(&mut self, telemetry: &mut Interval) {
+    async fn turn(&mut self) {
         let deadline = self.core.as_ref().and_then(Agent::deadline);
         let deadline = deadline.map(|at| self.awake + Duration::from_millis(at));
+        let spool = self.spool.deadline().map(|at| self.started + Duration::from_millis(at));
         tokio::select! {
             heard = next(&mut self.link) => self.hear(heard),
             Some(word) = self.words.recv() => self.take(word),
@@ -103,7 +106,8 @@ impl Driver {
             () = until(deadline) => self.step(Event::DeadlineReached),
             () = until(self.retry.map(|(at, _)| at)) => self.restore(),
             answer = self.papers.due() => self.look_at_papers(answer),
-            _ = telemetry.tick() => self.measure(),
+            () = sleep_until(self.measure_at) => self.measure(),
+            () = until(spool) => self.tend_spool(),
         }
     }
 
@@ -183,9 +187,10 @@ impl Driver {
         if let Some(link) = self.link.take() {
             link.drop_now();
         }
+        self.spool.disconnected();
         self.keeper.ask(Errand::Disconnected);
         self.keeper.ask(Errand::StopAll);
-        self.progress.clear();
+        self.arrivals.clear();
     }
 
     /// What lies on the disk is shown from now on.
@@ -214,6 +219,7 @@ impl Driver {
         if let Some(link) = self.link.take() {
             link.drop_now();
             if self.connected.replace(false) == Some(true) {
+                self.spool.disconnected();
                 self.keeper.ask(Errand::Disconnected);
                 self.step(Event::Disconnected);
             }
@@ -279,11 +285,14 @@ impl Driver {
                 self.papers.taken();
                 self.greet();
                 self.keeper.ask(Errand::Connected { retains });
+                // Verdicts go first: the spool has its turn after this step.
+                self.spool.connected();
                 self.step(Event::Connected);
             }
             Heard::Lost(loss) => {
                 tracing::warn!(broker, "the connection is lost, models go on answering: {}", loss.why);
                 self.connected = Some(false);
+                self.spool.disconnected();
                 self.keeper.ask(Errand::Disconnected);
                 self.step(Event::Disconnected);
                 self.mind(&loss);
@@ -298,7 +307,11 @@ impl Driver {
             }
             Heard::Message { topic, payload, retained } => self.receive(&topic, payload, retained),
             Heard::TurnedDown(topics) => self.mind_subscriptions(&topics),
-            Heard::Delivered(seq) => self.step(Event::VerdictDelivered { seq }),
+            Heard::Delivered(Receipt::Verdict(seq)) => self.step(Event::VerdictDelivered { seq }),
+            Heard::Delivered(Receipt::Telemetry { run, seq }) => self.spool.delivered(self.age(), run, seq),
+            Heard::Refused(Receipt::Telemetry { .. }) => self.spool.refused(),
+            // It stays in the ledger, and is said again.
+            Heard::Refused(Receipt::Verdict(_)) => {}
         }
     }
 
@@ -354,10 +367,17 @@ impl Driver {
                 | Event::BundleRefused { bundle, .. }
                 | Event::Stumbled { bundle } = &event
                 {
-                    self.progress.remove(bundle);
+                    self.arrived(bundle);
                 }
                 self.step(event);
             }
+        }
+    }
+
+    /// Nothing more of a bundle comes.
+    fn arrived(&mut self, bundle: &Digest) {
+        if self.arrivals.forget(bundle) {
+            self.measure_soon();
         }
     }
 
@@ -371,25 +391,6 @@ impl Driver {
             *total = (total.0 + answers, total.1 + errors);
             self.step(Event::Observed { stream: observation.stream, bundle: observation.bundle, answers, errors });
         }
-    }
-
-    /// Publishes how the board and its models are doing, when there is somebody to hear it.
-    fn measure(&mut self) {
-        self.observe();
-        let Some(boot) = self.core.as_ref().map(|core| core.ledger().boot) else { return };
-        if !self.link.as_ref().is_some_and(Link::is_up) {
-            return;
-        }
-        let speaker = Speaker {
-            device: self.config.device.clone(),
-            boot,
-            seq: self.next_seq(),
-            at: self.now().wall,
-            uptime_s: self.started.elapsed().as_secs(),
-        };
-        let message = self.gauge.read(speaker, &self.worker.serving());
-        let topic = BridgeTopic::Telemetry(self.config.device.clone());
-        self.say_frame(Kind::Telemetry, &topic, &message, Some(effects::TELEMETRY_EXPIRY_S));
     }
 
     /// Hands the status to the local API, when it changed.
@@ -420,11 +421,13 @@ impl Driver {
         status.clock = core.clock();
         status.generation = counters.assignment().map(numbers);
         status.outbox = ledger.outbox.len();
+        status.spool = self.spool.state();
         status.refusals = core.refusals().cloned().collect();
         let stream = |(name, stream): (&StreamName, &agent_core::StreamLedger)| {
             let target = core.phases().get(name).and_then(agent_core::Phase::target);
             let (answers, errors) = self.totals.get(name).copied().unwrap_or_default();
-            let progress = target.and_then(|target| self.progress.get(&target.bundle)).copied();
+            let now = std::time::Instant::now();
+            let progress = target.and_then(|target| self.arrivals.progress(now, &target.bundle));
             StreamStatus { answers, errors, progress, ..StreamStatus::of(core, name, stream, &serving) }
         };
         status.streams = ledger.streams.iter().map(stream).collect();
@@ -448,6 +451,9 @@ impl Driver {
         let last = self.presence_message(boot, false);
         if let Some(link) = self.link.take() {
             link.end(last, LAST_WORD_PATIENCE).await;
+        }
+        if self.spool.is_unsaved() {
+            self.save_spool();
         }
     }
 }

@@ -2,17 +2,19 @@
 
 use super::Driver;
 use super::papers::Papers;
+use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::http::{self, Api};
 use crate::identity::{self, Floor, Slots};
 use crate::keeper::Keeper;
 use crate::status::{ADDRESS_FILE, Status};
-use crate::store::{self, Bundles, Lock};
+use crate::store::{self, Bundles, Lock, SpoolFile};
 use crate::telemetry::{self, Gauge};
 use crate::worker::{Loader, Pool, Worker};
-use agent_core::Flow;
-use protocol::{ClockState, Profile, Topics};
+use agent_core::{Flow, Spool};
+use anyhow::Context;
+use protocol::{ClockState, Profile, SpoolState, Topics};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -27,6 +29,8 @@ use tokio::time::Instant;
 use tracing::Instrument;
 use trust::{MAX_ROOT_BYTES, Time, Trust};
 
+/// A person who has just let a device in wants to see how it is doing.
+const FIRST_TELEMETRY: Duration = Duration::from_secs(5);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs the agent until it is told to stop.
@@ -98,12 +102,15 @@ fn assemble(
     let low = u64::try_from(believed.clock().low(0).unix()).unwrap_or_default();
     let flow = Flow::new(config.window, config.fetch_rate, config.device.as_str());
     let keeper = Keeper::start(believed, bundles.clone(), flow, say_word)?;
+    let (spool_file, spooled) = SpoolFile::open(bundles.disk().clone(), &config.state);
     let loader = Loader::start(bundles, worker.clone(), say_event)?;
     Ok(Driver {
         topics: Topics::new(&config.fleet),
         profile: Profile { board: config.board.clone(), ..telemetry::profile() },
         gauge: Gauge::new(&config.state),
         papers: Papers::new(Slots::of(&config.state), ca, Floor::new(low)),
+        spool: Spool::new(config.spool_bytes, spooled),
+        measure_at: Instant::now() + config.telemetry.min(FIRST_TELEMETRY),
         config,
         root,
         started: Instant::now(),
@@ -119,8 +126,10 @@ fn assemble(
         worker,
         observation: None,
         totals: BTreeMap::new(),
-        progress: BTreeMap::new(),
+        arrivals: Arrivals::default(),
+        spool_file,
         connected: None,
+        run: identity::run_number().context("the system gives no random numbers")?,
         seq: 0,
         status,
     })
@@ -144,6 +153,7 @@ fn first_status(config: &Config, listen: SocketAddr) -> Status {
         generation: None,
         listen,
         outbox: 0,
+        spool: SpoolState::default(),
         streams: Vec::new(),
         refusals: Vec::new(),
     }

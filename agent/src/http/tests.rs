@@ -22,6 +22,7 @@ fn status(listen: SocketAddr) -> Status {
         "device": "d", "fleet": "f", "board": "b", "agent": "0", "boot": 1, "uptime_s": 0, "broker": "b:1",
         "connected": false, "key_id": "", "certificate_until": null, "root_version": 1, "revocation": null,
         "clock": "STALE", "generation": null, "listen": listen, "outbox": 0,
+        "spool": { "waiting": 0, "bytes": 0, "merged": 0, "dropped": 0, "damaged": 0 },
         "streams": [{
             "stream": "digits", "phase": "settled", "held": null, "silenced": false, "wanted": 1, "active": 1, "previous": null, "trial": null,
             "serving": null, "fallback": null, "answers": 0, "errors": 0, "progress": null

@@ -23,6 +23,12 @@ pub(crate) fn seed() -> Option<String> {
     Some(drawn.expose().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// A number that no other run of the agent has, if the system gives random numbers.
+pub(crate) fn run_number() -> Option<u64> {
+    let drawn: ring::rand::Random<[u8; 8]> = ring::rand::generate(&SystemRandom::new()).ok()?;
+    Some(u64::from_be_bytes(drawn.expose()))
+}
+
 /// A secret key that signs, wherever it lies.
 pub(crate) trait Key: Debug + Send + Sync {
     /// The public half.

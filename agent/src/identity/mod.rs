@@ -14,7 +14,7 @@ mod tls;
 pub(crate) use enrol::{Args as EnrolArgs, run as enrol};
 #[cfg(test)]
 pub(crate) use key::Key;
-pub(crate) use key::{FileKey, Signer, seed};
+pub(crate) use key::{FileKey, Signer, run_number, seed};
 pub(crate) use land::is_their_fault;
 pub(crate) use renew::{Need, ask, need};
 pub(crate) use tls::{Floor, certificates};

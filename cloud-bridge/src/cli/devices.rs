@@ -1,10 +1,11 @@
 //! `petrel devices`: who is there, who may come in, how they are doing.
 
 use super::client::Client;
-use super::table::{ago, spark, table};
+use super::table::{ago, arriving, spark, table};
 use super::{Out, token};
-use crate::service::view::{DeviceView, TelemetryView};
-use std::time::{SystemTime, UNIX_EPOCH};
+use crate::service::view::{DeviceView, SpoolView, TelemetryView};
+use indicatif::HumanDuration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// List devices, let them in, see how they are doing
 #[derive(Debug, clap::Args)]
@@ -142,7 +143,7 @@ fn show(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
             ("unwanted" | "stopped", _) => format!("{}: does not answer", s.standing),
             (_, Some(code)) => format!("waits: {code}"),
             (_, None) if s.converged => "as wanted".into(),
-            (_, None) => "on its way".into(),
+            (_, None) => s.arriving.as_ref().map_or("on its way".into(), arriving),
         };
         let desired = s.desired.clone().unwrap_or("-".into());
         [s.stream.clone(), desired, release(s.active), release(s.trial), release(s.previous), state]
@@ -174,7 +175,8 @@ fn telemetry(client: &Client, out: &Out, id: &str, last: u32) -> anyhow::Result<
         [name.to_owned(), now, spark(&values)]
     };
     let total = |of: fn(&crate::service::view::StreamTelemetryView) -> u64| {
-        move |t: &TelemetryView| Some(t.streams.iter().map(of).sum::<u64>() as f64)
+        // A message that was merged covers more than others.
+        move |t: &TelemetryView| Some(t.streams.iter().map(of).sum::<u64>() as f64 * 60.0 / t.span_s.max(1) as f64)
     };
     let chart = [
         line("processor", "%", &|t| Some(t.cpu_percent.into())),
@@ -182,14 +184,26 @@ fn telemetry(client: &Client, out: &Out, id: &str, last: u32) -> anyhow::Result<
         line("agent memory", "MiB", &|t| Some(t.agent_memory_mb as f64)),
         line("disk free", "MiB", &|t| Some(t.disk_free_mb as f64)),
         line("temperature", "°C", &|t| t.temperature_c.map(f64::from)),
-        line("answers", "", &total(|s| s.answers)),
-        line("errors", "", &total(|s| s.errors)),
+        line("answers", "/min", &total(|s| s.answers)),
+        line("errors", "/min", &total(|s| s.errors)),
     ];
-    let people = format!(
-        "{id}, the latest of {} messages {}\n{}",
+    let SpoolView { waiting, merged, dropped, damaged, .. } = latest.spool;
+    let mut people = format!(
+        "{id}, the latest of {} messages {}; they cover {}\n{}",
         rows.len(),
         ago(latest.at, now_ms()),
+        HumanDuration(Duration::from_secs(rows.iter().map(|t| t.span_s).sum())),
         table(["", "NOW", "LATELY"], chart)
     );
+    for (count, what) in [
+        (waiting, "messages wait on the device"),
+        (merged, "messages were merged there while it was not heard: of each measure they show the worst"),
+        (dropped, "measurements were DROPPED there, for want of room"),
+        (damaged, "times its disk lost what waited"),
+    ] {
+        if count > 0 {
+            people += &format!("\n{count} {what}");
+        }
+    }
     out.result(&rows, people)
 }

@@ -2,9 +2,9 @@
 
 use super::Out;
 use super::client::Client;
-use super::table::table;
+use super::table::{arriving, table};
 use crate::fault::Fault;
-use crate::service::view::{NewRollout, RolloutView};
+use crate::service::view::{ArrivingView, NewRollout, RolloutView};
 use anyhow::Context;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -146,7 +146,8 @@ fn watch(client: &Client, out: &Out, id: u64) -> anyhow::Result<()> {
     loop {
         let rollout: RolloutView = client.get(&format!("/rollouts/{id}"))?;
         let ended = rollout.state != "rolling";
-        let now = progress(&rollout);
+        // Each line that is not redrawn says something new of the rollout itself.
+        let now = if redraw { moving(&rollout) } else { progress(&rollout) };
         if now != shown && !out.is_json() {
             let mut err = std::io::stderr().lock();
             let _ = if redraw && !ended {
@@ -169,6 +170,12 @@ fn watch(client: &Client, out: &Out, id: u64) -> anyhow::Result<()> {
         }
         std::thread::sleep(ASK_EVERY);
     }
+}
+
+/// The same, with what is arriving.
+fn moving(rollout: &RolloutView) -> String {
+    let getting = |of: &ArrivingView| format!("; {} getting it: {}", of.devices, arriving(of));
+    progress(rollout) + &rollout.arriving.as_ref().map_or(String::new(), getting)
 }
 
 fn progress(rollout: &RolloutView) -> String {

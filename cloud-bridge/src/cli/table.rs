@@ -1,6 +1,10 @@
 //! Tables and small charts for a terminal.
 
+use super::bytes;
+use crate::service::view::ArrivingView;
 use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::HumanDuration;
+use std::time::Duration;
 
 /// A table with a header and no frame; it fits the terminal's width.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> Table {
@@ -36,6 +40,14 @@ pub(crate) fn ago(unix_ms: u64, now_ms: u64) -> String {
     }
 }
 
+/// How far something has arrived, how fast it comes and when it will be there.
+pub(crate) fn arriving(of: &ArrivingView) -> String {
+    let share = u128::from(of.arrived) * 100 / u128::from(of.total.max(1));
+    let left = of.left_s.map(|s| format!("{} left", HumanDuration(Duration::from_secs(s))));
+    let left = left.unwrap_or("nothing comes".into());
+    format!("{share} % of {}, {}/s, {left}", bytes(of.total), bytes(of.rate))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,5 +64,13 @@ mod tests {
         assert_eq!(ago(0, 5_000), "never");
         assert_eq!(ago(1_000, 5_000), "4 s ago");
         assert_eq!(ago(1_000, 3_601_000), "1 h ago");
+    }
+
+    #[test]
+    fn what_arrives_is_told_with_its_rate_and_its_end() {
+        let mut of = ArrivingView { devices: 1, arrived: 41 << 20, total: 100 << 20, rate: 2 << 20, left_s: Some(29) };
+        assert_eq!(arriving(&of), "41 % of 100.00 MiB, 2.00 MiB/s, 29 seconds left");
+        (of.rate, of.left_s) = (0, None);
+        assert_eq!(arriving(&of), "41 % of 100.00 MiB, 0 B/s, nothing comes");
     }
 }

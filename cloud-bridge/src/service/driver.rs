@@ -3,6 +3,7 @@
 //! It owns the core; everybody else asks through [`Driver`]. It verifies what devices say with the
 //! key that land holds of them, and decides nothing.
 
+use super::arrivals::Arrivals;
 use super::config::BridgeConfig;
 use super::expulsion::Expulsion;
 use super::library::Library;
@@ -58,6 +59,8 @@ pub(crate) struct Hands {
     pub(crate) expulsion: Expulsion,
     /// Whom the broker inside lets in.
     pub(crate) guests: Arc<Guests>,
+    /// What is arriving on devices.
+    pub(crate) arrivals: Arc<Arrivals>,
 }
 
 type Look = Box<dyn FnOnce(&Bridge) + Send>;
@@ -71,6 +74,8 @@ enum Question {
 #[derive(Debug, Clone)]
 pub(crate) struct Driver {
     ask: mpsc::Sender<Question>,
+    /// What is arriving on devices.
+    pub(crate) arrivals: Arc<Arrivals>,
 }
 
 impl Driver {
@@ -121,8 +126,9 @@ pub(crate) async fn start(
         hands.pen.check(root)?;
     }
     let (ask, questions) = mpsc::channel(QUESTIONS);
+    let arrivals = hands.arrivals.clone();
     let task = tokio::spawn(drive(bridge, hands, inbound, questions));
-    Ok((Driver { ask }, task))
+    Ok((Driver { ask, arrivals }, task))
 }
 
 async fn drive(
@@ -284,6 +290,7 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
             take(bridge, hands, *event).await?;
         }
         Heard::Telemetry(telemetry) => {
+            hands.arrivals.heard(unix_millis(), &telemetry);
             // Telemetry may be lost; the bridge must not be.
             if let Err(error) = hands.store.keep_telemetry(&telemetry).await {
                 warn!(%topic, error = format!("{error:#}"), "telemetry was not kept");

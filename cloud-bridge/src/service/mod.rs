@@ -3,6 +3,7 @@
 //! Decides nothing about devices or rollouts: that is `bridge-core`. Here are its hands (the store,
 //! the library of bundles, the pen, MQTT, REST), how they start, and how they stop.
 
+mod arrivals;
 mod config;
 mod driver;
 mod expulsion;
@@ -108,6 +109,7 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
         store: store.clone(),
         expulsion: Expulsion::start(&config, &address, issuer.clone(), guests.clone()),
         guests,
+        arrivals: Arc::default(),
     };
     let (driver, driving) = driver::start(&config, root_bytes, hands, inbound).await?;
     let listener = http::listen(config.listen)?;

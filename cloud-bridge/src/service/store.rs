@@ -94,11 +94,11 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Keeps a telemetry message, once.
+    /// Keeps a telemetry message, once: whatever was said again, before or after a crash of either side.
     pub(crate) async fn keep_telemetry(&self, telemetry: &Telemetry) -> anyhow::Result<()> {
         sqlx::query("INSERT INTO telemetry VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(telemetry.device.as_str())
-            .bind(telemetry.boot.cast_signed())
+            .bind(telemetry.run.cast_signed())
             .bind(telemetry.seq.cast_signed())
             .bind(i64::try_from(unix_millis())?)
             .bind(protocol::encode_cbor(telemetry))
@@ -109,11 +109,12 @@ impl Store {
 
     /// The latest `limit` telemetry messages of a device, the oldest first.
     pub(crate) async fn telemetry(&self, device: &DeviceId, limit: u32) -> anyhow::Result<Vec<Taken>> {
-        let rows = sqlx::query("SELECT taken, body FROM telemetry WHERE device = ? ORDER BY taken DESC LIMIT ?")
-            .bind(device.as_str())
-            .bind(limit)
-            .fetch_all(&self.pool)
-            .await?;
+        let rows =
+            sqlx::query("SELECT taken, body FROM telemetry WHERE device = ? ORDER BY taken DESC, seq DESC LIMIT ?")
+                .bind(device.as_str())
+                .bind(limit)
+                .fetch_all(&self.pool)
+                .await?;
         let parse = |row: &sqlx::sqlite::SqliteRow| -> anyhow::Result<Taken> {
             let telemetry = protocol::decode_cbor(row.try_get::<&[u8], _>("body")?)?;
             Ok(Taken { at: u64::try_from(row.try_get::<i64, _>("taken")?)?, telemetry })

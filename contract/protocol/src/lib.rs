@@ -21,7 +21,8 @@ pub use enrol::{
     MAX_ENROLLED_BYTES, MAX_JOIN_BYTES, Problem, RENEW_PATH, RETURN_PATH, RenewRequest, ReturnRequest,
 };
 pub use message::{
-    Hello, HexDigest, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer, Presence, Profile, StreamTelemetry, Telemetry,
+    Arriving, Hello, HexDigest, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer, Presence, Profile, SpoolState,
+    StreamTelemetry, Telemetry,
 };
 pub use name::{DeviceId, FleetId, NameError, StreamName};
 pub use report::{
@@ -37,3 +38,7 @@ pub const MAX_PACKET_BYTES: u32 = 256 * 1024;
 pub const MAX_NEEDED_CHUNKS: usize = 64;
 /// The most streams that a device runs.
 pub const MAX_STREAMS: usize = 64;
+/// The most rows of models in one telemetry: it fits whatever their names and counts.
+pub const MAX_STREAM_ROWS: usize = 48;
+/// The most rows of bundles on their way in one telemetry.
+pub const MAX_ARRIVING_ROWS: usize = 8;

@@ -76,7 +76,8 @@ pub const LATENCY_BOUNDS_US: [u64; 15] =
 /// The number of latency buckets.
 pub const LATENCY_BUCKETS: usize = LATENCY_BOUNDS_US.len() + 1;
 
-/// How a device and its models are doing, once an interval.
+/// How a device and its models are doing, once an interval. What waited to be sent may be merged with its
+/// neighbours: counts are added then, and each measure is the worst of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Telemetry {
@@ -84,12 +85,19 @@ pub struct Telemetry {
     pub device: DeviceId,
     /// Boot counter.
     pub boot: u64,
+    /// Drawn by chance at each boot. A device that lost its memory counts its boots anew: by this its
+    /// messages are still known from those that it sent before.
+    pub run: u64,
     /// Grows with every message of this kind within a boot.
     pub seq: u64,
     /// Unix milliseconds by the device's own clock, where it has one.
     pub at: Option<u64>,
     /// Seconds since the agent started.
     pub uptime_s: u64,
+    /// Seconds that it covers, up to `uptime_s`.
+    pub span_s: u64,
+    /// Measurements that it holds.
+    pub measured: u64,
     /// Load of all processors together, 0 to 100.
     #[serde(deserialize_with = "finite")]
     pub cpu_percent: f32,
@@ -106,6 +114,41 @@ pub struct Telemetry {
     pub temperature_c: Option<f32>,
     /// A row for each stream that serves.
     pub streams: Vec<StreamTelemetry>,
+    /// A row for each bundle on its way.
+    pub arriving: Vec<Arriving>,
+    /// What waits on the device, as this is sent.
+    pub spool: SpoolState,
+}
+
+/// How far a bundle has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arriving {
+    /// The bundle's statement digest.
+    #[serde(with = "bytes32")]
+    pub statement: [u8; 32],
+    /// Bytes on the device's disk.
+    pub arrived: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// Bytes a second, lately.
+    pub rate: u64,
+}
+
+/// What waits on a device to be sent, and what was lost of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SpoolState {
+    /// Messages that wait.
+    pub waiting: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Messages that were merged into a later one, ever.
+    pub merged: u64,
+    /// Measurements that there was no room for, ever.
+    pub dropped: u64,
+    /// Times that what lay on the disk could not be read.
+    pub damaged: u64,
 }
 
 /// What one model did since the previous telemetry.

@@ -217,16 +217,35 @@ fn a_need_asks_for_at_most_64_whole_digests() {
 }
 
 #[test]
-fn the_longest_telemetry_that_a_device_has_cause_to_send_fits() {
-    let mut telemetry = samples::telemetry();
+fn the_longest_telemetry_fits() {
+    let most = u64::MAX;
     let row = StreamTelemetry {
         stream: "x".repeat(63).parse().unwrap(),
-        release: 999_999_999,
-        answers: u64::from(u32::MAX),
-        errors: u64::from(u32::MAX),
-        latency: [u64::from(u16::MAX); LATENCY_BUCKETS],
+        release: most,
+        answers: most,
+        errors: most,
+        latency: [most; LATENCY_BUCKETS],
     };
-    telemetry.streams = vec![row; MAX_STREAMS];
+    let arriving = Arriving { statement: digest(0xff), arrived: most, total: most, rate: most };
+    let telemetry = Telemetry {
+        device: "d".repeat(63).parse().unwrap(),
+        boot: most,
+        run: most,
+        seq: most,
+        at: Some(most),
+        uptime_s: most,
+        span_s: most,
+        measured: most,
+        cpu_percent: 12.34,
+        memory_used_mb: most,
+        memory_total_mb: most,
+        agent_memory_mb: most,
+        disk_free_mb: most,
+        temperature_c: Some(12.34),
+        streams: vec![row; MAX_STREAM_ROWS],
+        arriving: vec![arriving; MAX_ARRIVING_ROWS],
+        spool: SpoolState { waiting: most, bytes: most, merged: most, dropped: most, damaged: most },
+    };
     assert!(telemetry.encode().len() <= Telemetry::LIMIT, "{} bytes", telemetry.encode().len());
 }
 

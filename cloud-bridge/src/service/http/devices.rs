@@ -4,10 +4,11 @@ use super::Doors;
 use super::audit::Asked;
 use super::problem::Problem;
 use super::view::{DeviceView, List, TelemetryView};
+use crate::service::store::unix_millis;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use bridge_core::Event;
+use bridge_core::{Device, Event};
 use protocol::DeviceId;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -15,7 +16,9 @@ use utoipa::IntoParams;
 /// Every device
 #[utoipa::path(get, path = "/api/v1/devices", responses((status = 200, body = List<DeviceView>), (status = 401, body = Problem)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<DeviceView>>, Problem> {
-    let items = doors.driver.look(|bridge| bridge.devices().values().map(DeviceView::from).collect()).await?;
+    let arrivals = doors.driver.arrivals.clone();
+    let view = move |device: &Device| DeviceView::new(device, &arrivals, unix_millis());
+    let items = doors.driver.look(move |bridge| bridge.devices().values().map(view).collect()).await?;
     Ok(Json(List { items }))
 }
 
@@ -25,7 +28,9 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<DeviceV
 pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Json<DeviceView>, Problem> {
     let id: DeviceId = id.parse().map_err(Problem::invalid)?;
     let missing = format!("there is no device `{id}`");
-    let found = doors.driver.look(move |bridge| bridge.devices().get(&id).map(DeviceView::from)).await?;
+    let arrivals = doors.driver.arrivals.clone();
+    let view = move |device: &Device| DeviceView::new(device, &arrivals, unix_millis());
+    let found = doors.driver.look(move |bridge| bridge.devices().get(&id).map(view)).await?;
     found.map(Json).ok_or_else(|| Problem::not_found(missing))
 }
 

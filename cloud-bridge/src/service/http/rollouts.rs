@@ -4,18 +4,21 @@ use super::Doors;
 use super::audit::Asked;
 use super::problem::Problem;
 use super::view::{List, NewRollout, RolloutView};
+use crate::service::store::unix_millis;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use bridge_core::{Answer, Event, RolloutRequest, Targets};
+use bridge_core::{Answer, Event, Rollout, RolloutRequest, Targets};
 use std::collections::BTreeSet;
 use trust::{Trial, U53};
 
 /// Every rollout
 #[utoipa::path(get, path = "/api/v1/rollouts", responses((status = 200, body = List<RolloutView>), (status = 401, body = Problem)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<RolloutView>>, Problem> {
-    let items = doors.driver.look(|bridge| bridge.rollouts().values().map(RolloutView::from).collect()).await?;
+    let arrivals = doors.driver.arrivals.clone();
+    let view = move |rollout: &Rollout| RolloutView::new(rollout, &arrivals, unix_millis());
+    let items = doors.driver.look(move |bridge| bridge.rollouts().values().map(view).collect()).await?;
     Ok(Json(List { items }))
 }
 
@@ -46,7 +49,9 @@ pub(super) async fn start(
 }
 
 async fn look(doors: &Doors, id: u64) -> Result<RolloutView, Problem> {
-    let found = doors.driver.look(move |bridge| bridge.rollouts().get(&id).map(RolloutView::from)).await?;
+    let arrivals = doors.driver.arrivals.clone();
+    let view = move |rollout: &Rollout| RolloutView::new(rollout, &arrivals, unix_millis());
+    let found = doors.driver.look(move |bridge| bridge.rollouts().get(&id).map(view)).await?;
     found.ok_or_else(|| Problem::not_found(format!("there is no rollout {id}")))
 }
 

@@ -1,8 +1,9 @@
 //! What the API shows: the core's records as people and machines read them.
 
+use crate::service::arrivals::Arrivals;
 use bridge_core::audit::Line;
-use bridge_core::{Device, Phase, Release, Rollout, StoredDocument};
-use protocol::{ClockState, DocumentKind, Outcome, Running, Standing, StreamReport, Telemetry};
+use bridge_core::{Device, Phase, Release, Rollout, StoredDocument, UnixMillis};
+use protocol::{Arriving, ClockState, DocumentKind, Outcome, Running, SpoolState, Standing, StreamReport, Telemetry};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -106,6 +107,43 @@ pub(crate) struct StreamView {
     pub(crate) standing: String,
     /// The code of what keeps the wanted release waiting; it may pass.
     pub(crate) held: Option<String>,
+    /// How far the wanted release has arrived, where it is on its way.
+    pub(crate) arriving: Option<ArrivingView>,
+}
+
+/// How much of something has arrived.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ArrivingView {
+    /// Devices that are getting it.
+    pub(crate) devices: u64,
+    /// Bytes that are there, on all of them.
+    pub(crate) arrived: u64,
+    /// Bytes in all.
+    pub(crate) total: u64,
+    /// Bytes a second, lately.
+    pub(crate) rate: u64,
+    /// Seconds until the last of them has it, if any gets more.
+    pub(crate) left_s: Option<u64>,
+}
+
+impl ArrivingView {
+    /// All of `rows` together, if there are any.
+    fn together(rows: impl IntoIterator<Item = Arriving>) -> Option<Self> {
+        let one = |row: Arriving| Self {
+            devices: 1,
+            arrived: row.arrived,
+            total: row.total,
+            rate: row.rate,
+            left_s: row.total.saturating_sub(row.arrived).checked_div(row.rate),
+        };
+        rows.into_iter().map(one).reduce(|all, one| Self {
+            devices: all.devices + 1,
+            arrived: all.arrived.saturating_add(one.arrived),
+            total: all.total.saturating_add(one.total),
+            rate: all.rate.saturating_add(one.rate),
+            left_s: all.left_s.max(one.left_s),
+        })
+    }
 }
 
 /// A refusal, counted.
@@ -119,8 +157,9 @@ pub(crate) struct RefusalView {
     pub(crate) detail: String,
 }
 
-impl From<&Device> for DeviceView {
-    fn from(device: &Device) -> Self {
+impl DeviceView {
+    /// A device at `now`.
+    pub(crate) fn new(device: &Device, arrivals: &Arrivals, now: UnixMillis) -> Self {
         let report = device.report.as_ref();
         let reported = report.map(|r| r.streams.as_slice()).unwrap_or_default();
         let mut names: Vec<_> = device.desired.keys().chain(reported.iter().map(|s| &s.stream)).collect();
@@ -146,6 +185,7 @@ impl From<&Device> for DeviceView {
                 }
                 .into(),
                 held: said.and_then(|s| s.held.as_deref()).map(plain),
+                arriving: ArrivingView::together(desired.and_then(|d| arrivals.of(now, &device.id, d.bundle))),
             }
         });
         let refusals = report.map(|r| r.last_refusals.as_slice()).unwrap_or_default();
@@ -273,6 +313,8 @@ pub(crate) struct RolloutView {
     pub(crate) waves: Vec<WaveView>,
     /// Devices that were assigned the release.
     pub(crate) hit: u64,
+    /// Those of them that are getting it.
+    pub(crate) arriving: Option<ArrivingView>,
     /// When it began, milliseconds since 1970.
     pub(crate) started: u64,
     /// When it ended.
@@ -309,8 +351,9 @@ pub(crate) struct ResultView {
     pub(crate) errors: u64,
 }
 
-impl From<&Rollout> for RolloutView {
-    fn from(rollout: &Rollout) -> Self {
+impl RolloutView {
+    /// A rollout at `now`.
+    pub(crate) fn new(rollout: &Rollout, arrivals: &Arrivals, now: UnixMillis) -> Self {
         let (state, reason, wave) = match &rollout.phase {
             Phase::Rolling { wave } => ("rolling", None, wave + 1),
             Phase::Stopped { wave, reason } => ("stopped", Some(plain(reason)), wave + 1),
@@ -324,6 +367,7 @@ impl From<&Rollout> for RolloutView {
                 failed: outcomes().filter(|o| *o != Outcome::Confirmed).count() as u64,
             }
         });
+        let getting = rollout.waves.iter().take(wave).flatten().filter(|d| !rollout.results.contains_key(*d));
         let results = rollout.results.iter().map(|(device, result)| ResultView {
             device: device.to_string(),
             outcome: match result.outcome {
@@ -346,6 +390,7 @@ impl From<&Rollout> for RolloutView {
             wave: wave as u64,
             waves: waves.collect(),
             hit: rollout.hit() as u64,
+            arriving: ArrivingView::together(getting.filter_map(|d| arrivals.of(now, d, rollout.bundle))),
             started: rollout.started,
             ended: rollout.ended,
             results: results.collect(),
@@ -383,6 +428,12 @@ pub(crate) struct NewRollout {
 pub(crate) struct TelemetryView {
     /// When land took it, milliseconds since 1970.
     pub(crate) at: u64,
+    /// When it was measured, by the device's own clock, where it has one.
+    pub(crate) measured_at: Option<u64>,
+    /// Seconds that it covers.
+    pub(crate) span_s: u64,
+    /// Measurements in it: of several, each measure is the worst.
+    pub(crate) measured: u64,
     /// Load of all processors together, 0 to 100.
     pub(crate) cpu_percent: f32,
     /// Memory in use, MiB.
@@ -397,6 +448,23 @@ pub(crate) struct TelemetryView {
     pub(crate) temperature_c: Option<f32>,
     /// A row for each stream.
     pub(crate) streams: Vec<StreamTelemetryView>,
+    /// What waited on the device then.
+    pub(crate) spool: SpoolView,
+}
+
+/// What waits on a device to be sent, and what was lost of it.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct SpoolView {
+    /// Messages behind this one.
+    pub(crate) waiting: u64,
+    /// The bytes of all.
+    pub(crate) bytes: u64,
+    /// Messages that were merged into a later one, ever.
+    pub(crate) merged: u64,
+    /// Measurements that there was no room for, ever.
+    pub(crate) dropped: u64,
+    /// Times that what lay on the disk could not be read.
+    pub(crate) damaged: u64,
 }
 
 /// What one model did in an interval.
@@ -424,8 +492,12 @@ impl TelemetryView {
             errors: s.errors,
             latency: s.latency.to_vec(),
         });
+        let SpoolState { waiting, bytes, merged, dropped, damaged } = telemetry.spool;
         Self {
             at,
+            measured_at: telemetry.at,
+            span_s: telemetry.span_s,
+            measured: telemetry.measured,
             cpu_percent: telemetry.cpu_percent,
             memory_used_mb: telemetry.memory_used_mb,
             memory_total_mb: telemetry.memory_total_mb,
@@ -433,6 +505,7 @@ impl TelemetryView {
             disk_free_mb: telemetry.disk_free_mb,
             temperature_c: telemetry.temperature_c,
             streams: streams.collect(),
+            spool: SpoolView { waiting, bytes, merged, dropped, damaged },
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Tokens, each used once: what the table lets in.
+//! Tokens, each used once, and telemetry, each taken once.
 
 use super::*;
-use protocol::JoinToken;
+use protocol::{JoinToken, SpoolState};
 
 fn device(name: &str) -> DeviceId {
     name.parse().unwrap()
@@ -57,5 +57,44 @@ async fn the_database_holds_no_secret() {
     for entry in std::fs::read_dir(dir.path()).unwrap() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(secret.len()).any(|part| part == secret));
+    }
+}
+
+fn telemetry(run: u64, seq: u64, span_s: u64) -> Telemetry {
+    Telemetry {
+        device: device("a"),
+        boot: 1,
+        run,
+        seq,
+        at: None,
+        uptime_s: 60 * seq,
+        span_s,
+        measured: span_s / 60,
+        cpu_percent: 1.0,
+        memory_used_mb: 1,
+        memory_total_mb: 1,
+        agent_memory_mb: 1,
+        disk_free_mb: 1,
+        temperature_c: None,
+        streams: Vec::new(),
+        arriving: Vec::new(),
+        spool: SpoolState::default(),
+    }
+}
+
+/// A bridge may die between its store and its word to the broker, and a device that lost its disk counts from one again.
+#[tokio::test]
+async fn telemetry_is_taken_once_also_after_a_restart_and_from_a_device_that_forgot() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let store = Store::open(dir.path(), "sea").await.unwrap();
+        for (run, seq, span) in [(u64::MAX, 60, 3_600), (u64::MAX, 61, 60), (u64::MAX, 60, 3_600), (7, 60, 60)] {
+            store.keep_telemetry(&telemetry(run, seq, span)).await.unwrap();
+        }
+        let taken = store.telemetry(&device("a"), 10).await.unwrap();
+        let mut taken: Vec<_> = taken.iter().map(|t| (t.telemetry.run, t.telemetry.seq, t.telemetry.span_s)).collect();
+        taken.sort_unstable();
+        assert_eq!(taken, [(7, 60, 60), (u64::MAX, 60, 3_600), (u64::MAX, 61, 60)]);
+        store.close().await;
     }
 }

@@ -130,9 +130,12 @@ pub(crate) fn telemetry() -> Telemetry {
     Telemetry {
         device: device(),
         boot: 3,
+        run: 0x1122_3344_5566_7788,
         seq: 12,
         at: Some(1_700_000_000_123),
         uptime_s: 86_400,
+        span_s: 3_600,
+        measured: 60,
         cpu_percent: 12.5,
         memory_used_mb: 900,
         memory_total_mb: 3_792,
@@ -140,6 +143,8 @@ pub(crate) fn telemetry() -> Telemetry {
         disk_free_mb: 20_000,
         temperature_c: Some(51.3),
         streams: vec![row("digits", 1_002_000, 5_000_000_000, 7), row("vib-2", 4, 0, 0)],
+        arriving: vec![Arriving { statement: digest(0xab), arrived: 30_000_000, total: 104_857_600, rate: 2_000_000 }],
+        spool: SpoolState { waiting: 719, bytes: 300_000, merged: 42_400, dropped: 5, damaged: 1 },
     }
 }
 
