@@ -5,6 +5,7 @@
 
 mod delivery;
 mod identity;
+mod twin;
 
 use bridge_core::{
     Answer, Bridge, Committed, Credential, Disbelief, Effect, Event, Invitation, Now, Record, Rejection,
@@ -120,7 +121,9 @@ impl Bench {
                 let (id, key) = (device(words[1]), words.get(3).unwrap_or(&words[1]).as_bytes().to_vec());
                 let (boot, seq) = words[2].split_once('.').unwrap_or(("1", words[2]));
                 let (boot, seq) = (boot.parse().unwrap(), seq.parse().unwrap());
-                let (nonce, profile) = (format!("of {}", words[1]), profile());
+                // `hello DEVICE [BOOT.]SEQ [KEY [NONCE]]`
+                let nonce = words.get(4).map_or(format!("of {}", words[1]), ToString::to_string);
+                let profile = profile();
                 Event::HelloReceived { device: id, boot, seq, key, nonce, profile }
             }
             "enrol" => Event::DeviceEnrolled {

@@ -3,6 +3,7 @@
 mod identity;
 mod repair;
 mod shelf;
+mod twin;
 
 pub use repair::{NEED_RATE, Needs};
 
@@ -17,6 +18,7 @@ use repair::Repair;
 use shelf::Shelf;
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Digest, Intent, Refusal, Revocation, Root, Trial, Verified};
+use twin::Twins;
 
 /// The decisions of land.
 #[derive(Debug)]
@@ -32,6 +34,7 @@ pub struct Bridge {
     disbelieved: BTreeMap<Disbelief, u64>,
     repair: Repair,
     shelf: Shelf,
+    twins: Twins,
     /// Nothing has been said since the start: effects of the last step before it may be lost.
     fresh: bool,
     /// The generation of each device's assignment that the audit log tells of.
@@ -63,6 +66,7 @@ impl Bridge {
             disbelieved: BTreeMap::new(),
             repair: Repair::default(),
             shelf: Shelf::default(),
+            twins: Twins::default(),
             fresh: true,
             told: BTreeMap::new(),
             changed_devices: BTreeSet::new(),
@@ -223,6 +227,7 @@ impl Bridge {
             return self.disbelieve(Disbelief::Signature);
         }
         self.promote(now, &id, key)?;
+        self.look_for_twin(now, &id, heard, &nonce);
         let Some(device) = self.devices.get_mut(&id) else { return Ok(Answer::Done) };
         let approved = device.status == Status::Approved;
         let new = heard > device.heard.hello;

@@ -37,7 +37,7 @@ pub struct Device {
     pub generation: u64,
     /// What its latest assignment was signed with.
     pub sealed: Sealed,
-    /// What is wrong with its memory, since it was last seen.
+    /// What is wrong with it, the latest.
     pub alarm: Option<Alarm>,
     /// What it should run.
     pub desired: BTreeMap<StreamName, Desired>,
@@ -91,12 +91,12 @@ pub struct Sealed {
     pub numbers: Numbers,
 }
 
-/// A device says less than it knew before: its disk was lost, or put back from a copy.
+/// Something about a device that a person should look into: it says less than it knew before, or there are two of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alarm {
     /// When land saw it.
     pub at: UnixMillis,
-    /// What went back, in words.
+    /// What was seen, in words.
     pub what: String,
 }
 

@@ -346,6 +346,8 @@ impl Checks {
         }
         let all = row.desired.keys().all(|name| seen.disk.streams.contains_key(name));
         rule(all, "what a device runs is what land wants", both)?;
+        let two = row.alarm.as_ref().is_some_and(|alarm| alarm.what.starts_with("two agents"));
+        rule(!two, "no device alone is taken for two", || format!("{:?}", row.alarm))?;
         let known = row.report.as_ref().is_some_and(|r| r.streams == reported(r, &seen.disk).streams);
         rule(known && row.online, "land knows what a device runs", || format!("{row:?}\nbut {:?}", seen.disk))
     }
