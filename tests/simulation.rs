@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
-use world::{Outcome, Violation, run, run_traced};
+use world::{Outcome, Violation, deliver, run, run_traced};
 
 /// The worlds of an ordinary run.
 const SEEDS: u64 = 800;
@@ -94,4 +94,14 @@ fn a_seed_is_one_story() {
     let (first, second) = (run_traced(3), run_traced(3));
     assert_eq!(first.0, second.0);
     assert!(first.1 == second.1, "the same seed told two stories");
+}
+
+/// The same with ten thousand devices is `simulate --fleet 10000`.
+#[test]
+fn a_bundle_reaches_a_fleet_over_links_that_break_and_land_publishes_it_about_once() {
+    let delivered = deliver(1, 300, 100);
+    assert_eq!(delivered.outcome.violation, None);
+    assert_eq!(delivered.confirmed, delivered.devices);
+    let over = delivered.published as f64 / delivered.bundle as f64;
+    assert!((1.0..1.3).contains(&over), "{over} of the bundle");
 }

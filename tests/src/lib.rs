@@ -8,4 +8,4 @@ pub mod conformance;
 pub mod signer;
 mod simulation;
 
-pub use simulation::{ByHand, Outcome, Violation, run, run_traced};
+pub use simulation::{ByHand, Delivered, Outcome, Violation, deliver, run, run_traced};

@@ -223,6 +223,20 @@ impl Signer {
     /// # Panics
     /// When `stream` is no name.
     pub fn bundle(&self, stream: &str, release: u64, edit: impl FnOnce(&mut Manifest)) -> Bundle {
+        self.bundle_with(stream, release, edit, [])
+    }
+
+    /// The same with more files.
+    ///
+    /// # Panics
+    /// When `stream` is no name.
+    pub fn bundle_with(
+        &self,
+        stream: &str,
+        release: u64,
+        edit: impl FnOnce(&mut Manifest),
+        more: impl IntoIterator<Item = (String, Vec<u8>)>,
+    ) -> Bundle {
         let mut manifest = manifest(stream, release);
         edit(&mut manifest);
         let content = |what: &str| format!("{what} of {stream} {release}").into_bytes();
@@ -235,6 +249,10 @@ impl Signer {
         ]
         .map(|(name, bytes)| (name.to_owned(), bytes))
         .into();
+        for (name, bytes) in more {
+            manifest.files.push(ListedFile { name: name.clone(), role: FileRole::ModelData });
+            files.insert(name, bytes);
+        }
         files.insert("manifest.json".into(), serde_json::to_vec(&manifest).expect("plain data"));
         let version = manifest.version;
         let payload = Statement::payload(&format!("{stream}-{version}"), resources(&files));

@@ -1,6 +1,6 @@
 //! What goes wrong, and when. It knows nothing of what must hold all the same: that is `check`.
 
-use super::scenario::{DEVICES, MINUTE, Millis, QUIET, SECOND};
+use super::scenario::{DEVICES, MINUTE, Millis, QUIET, SECOND, START};
 use fastrand::Rng;
 
 /// Something that goes wrong at a time.
@@ -55,6 +55,20 @@ impl Faults {
     pub(super) fn plan(rng: &mut Rng) -> Vec<(Millis, Fault)> {
         let often = [0, 10, 40, 80][rng.usize(..4)];
         (0..often).map(|_| (rng.u64(..QUIET), Self::one(rng))).collect()
+    }
+
+    /// Nothing goes wrong but the links.
+    pub(super) fn of_links() -> Self {
+        Self { crash: 0, noise: 0, slow: false }
+    }
+
+    /// Four links of five break three times while a bundle comes through them.
+    pub(super) fn links(rng: &mut Rng, devices: usize) -> Vec<(Millis, Fault)> {
+        let mut drop = |device| {
+            let pause = rng.u64(SECOND..20 * SECOND);
+            (START + rng.u64(..20 * SECOND), Fault::DropDevice { device, pause })
+        };
+        (0..devices).flat_map(|device| [device; 3]).filter(|device| !device.is_multiple_of(5)).map(&mut drop).collect()
     }
 
     fn one(rng: &mut Rng) -> Fault {

@@ -6,7 +6,7 @@
 use super::broker::{Client, Link, Message, Payload, Topic};
 use super::check::Violation;
 use super::faults::{Crash, Faults};
-use super::scenario::{Ask, DEVICES, MINUTE, Millis, SECOND};
+use super::scenario::{Ask, MINUTE, Millis, SECOND};
 use super::world::{Happening, World};
 use crate::signer::FLEET;
 use bridge_core::{Answer, Bridge, Credential, Effect, Event, Invitation, Now, Record, Rejection, Status};
@@ -25,6 +25,8 @@ pub(super) struct Land {
     rows: BTreeMap<Row, Record>,
     life: u64,
     pub(super) process: Option<Process>,
+    /// Bytes of chunks that were published.
+    pub(super) chunk_bytes: u64,
     /// Assignments by device and generation: the same draft is signed to the same bytes.
     signed: BTreeMap<(usize, u64), Rc<[u8]>>,
 }
@@ -58,7 +60,7 @@ pub(super) fn index(id: &DeviceId) -> usize {
 
 /// What a device enrols with: its number is its key.
 fn credential(device: usize) -> Credential {
-    let key = vec![u8::try_from(device).expect("few devices")];
+    let key = device.to_be_bytes().to_vec();
     let serial = format!("{device:02x}");
     Credential { certificate: Digest::of(&key), key, serial, until: Millis::MAX }
 }
@@ -285,6 +287,9 @@ impl World {
 
     fn send(&mut self, topic: Topic, payload: Payload, retain: bool) {
         let Some(process) = self.land.process.as_mut() else { return };
+        if let (Topic::Chunk(_), Payload::Bytes(bytes)) = (topic, &payload) {
+            self.land.chunk_bytes += bytes.len() as u64;
+        }
         process.given += 1;
         let retain = retain && self.broker.kind.retains;
         let message = Message { topic, payload, retain, token: Some(process.given) };
@@ -364,6 +369,6 @@ impl World {
 
     /// Whether every device has power and a connection.
     pub(super) fn all_connected(&self) -> bool {
-        (0..DEVICES).all(|i| self.devices[i].process.as_ref().is_some_and(|p| p.link.is_some()))
+        self.devices.iter().all(|device| device.process.as_ref().is_some_and(|p| p.link.is_some()))
     }
 }

@@ -43,3 +43,28 @@ pub fn run(seed: u64) -> Outcome {
 pub fn run_traced(seed: u64) -> (Outcome, Vec<String>) {
     World::new(seed, true).live()
 }
+
+/// What came of one release for a whole fleet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// Devices, all of which it was for.
+    pub devices: usize,
+    /// Those that confirmed it.
+    pub confirmed: usize,
+    /// Bytes of the bundle.
+    pub bundle: u64,
+    /// Bytes of chunks that land published.
+    pub published: u64,
+    /// How the world ended.
+    pub outcome: Outcome,
+}
+
+/// Brings one bundle of `chunks` chunks to `devices` devices at once, over links that break, through a broker that takes ten
+/// subscriptions of a client.
+pub fn deliver(seed: u64, devices: usize, chunks: usize) -> Delivered {
+    let mut world = World::of_one_rollout(seed, devices, chunks);
+    let outcome = world.live_on();
+    let confirmed = world.checks.rollouts().values().map(|rollout| rollout.count(protocol::Outcome::Confirmed)).sum();
+    let bundle = world.library.bundles.values().map(|bundle| bundle.total_size).sum();
+    Delivered { devices, confirmed, bundle, published: world.land.chunk_bytes, outcome }
+}

@@ -21,6 +21,8 @@ pub(super) const MINUTE: Millis = 60 * SECOND;
 pub(super) const DEVICES: usize = 20;
 /// Nothing goes wrong from here on.
 pub(super) const QUIET: Millis = 20 * MINUTE;
+/// When everybody is in, and one release goes to all.
+pub(super) const START: Millis = 60 * SECOND;
 /// A deadline that only an unfinished wave would meet.
 const LONG_DEADLINE_S: u64 = 6 * 3_600;
 
@@ -35,8 +37,12 @@ pub(super) struct Library {
     pub(super) bundles: BTreeMap<Digest, Bundle>,
 }
 
-fn names() -> impl Iterator<Item = DeviceId> {
-    (0..DEVICES).map(|i| format!("d-{i:02}").parse().expect("a good name"))
+fn names(devices: usize) -> impl Iterator<Item = DeviceId> {
+    (0..devices).map(|i| format!("d-{i:02}").parse().expect("a good name"))
+}
+
+fn newborn(signer: &Signer, devices: usize) -> Vec<Trust> {
+    names(devices).map(|name| signer.trust(&name, &Ledger::default(), &BTreeMap::new())).collect()
 }
 
 impl Library {
@@ -54,9 +60,18 @@ impl Library {
                     root.roles.get_mut(role.as_str()).expect("every role is held").role_epoch = number(2);
                 }
             });
-            let newborn = names().map(|name| signer.trust(&name, &Ledger::default(), &BTreeMap::new())).collect();
+            let newborn = newborn(&signer, DEVICES);
             Self { signer, newborn, roots: [second, third], bundles }
         })
+    }
+
+    /// For `devices` devices and one bundle of `chunks` chunks, for the rest of the process.
+    pub(super) fn of_one_bundle(devices: usize, chunks: usize) -> &'static Self {
+        let signer = Signer::new(7);
+        let weights = |n: usize| (format!("weights/{n:04}"), format!("{n:064}").into_bytes());
+        let bundle = signer.bundle_with("digits", 1, |_| (), (5..chunks).map(weights));
+        let (newborn, roots) = (newborn(&signer, devices), [Vec::new(), Vec::new()]);
+        Box::leak(Box::new(Self { newborn, roots, bundles: [(bundle.digest, bundle)].into(), signer }))
     }
 }
 
@@ -111,7 +126,7 @@ pub(super) struct Scenario {
 
 impl Scenario {
     pub(super) fn new(rng: &mut Rng, library: &Library) -> Self {
-        let names = names().collect();
+        let names = names(DEVICES).collect();
         let busy: BTreeSet<usize> = (0..DEVICES).filter(|_| rng.u8(..10) < 7).collect();
         let broker = [Kind::LARGE, Kind::LARGE, Kind::SMALL, Kind::FORGETFUL][rng.usize(..4)];
         let impatient = rng.u8(..10) == 0;
@@ -133,6 +148,34 @@ impl Scenario {
             scenario.plan(rng, line);
         }
         scenario
+    }
+
+    /// One release for everybody at once, through a broker that takes few subscriptions.
+    pub(super) fn of_one_rollout(devices: usize, library: &Library) -> Self {
+        let bundle = library.bundles.values().next().expect("one bundle");
+        let request = RolloutRequest {
+            stream: bundle.stream.clone(),
+            version: bundle.version.clone(),
+            to: Targets::All,
+            waves: Vec::new(),
+            trial: trial(0, 0, 1),
+            max_failed: 0,
+            deadline_s: LONG_DEADLINE_S,
+        };
+        let root = library.signer.root_bytes().to_vec();
+        let good = Quality { flaw: Flaw::Golden, fails_on: BTreeSet::new() };
+        Self {
+            names: names(devices).collect(),
+            busy: BTreeSet::new(),
+            qualities: [(bundle.digest, good)].into(),
+            asks: vec![
+                (0, Ask::Document(DocumentKind::Root, root)),
+                (SECOND, Ask::Push(bundle.digest)),
+                (START, Ask::Start(request)),
+            ],
+            impatient: false,
+            broker: Kind::SMALL,
+        }
     }
 
     /// Whether `bundle` does not suit `device`.

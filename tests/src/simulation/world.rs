@@ -9,7 +9,7 @@ use super::check::{Checks, Violation, rule};
 use super::device::{Believed, Device, Job, Process};
 use super::faults::{Fault, Faults};
 use super::land::Land;
-use super::scenario::{Ask, DEVICES, Library, Millis, QUIET, SECOND, Scenario};
+use super::scenario::{Ask, Library, Millis, QUIET, SECOND, Scenario};
 use bridge_core::Phase;
 use fastrand::Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,9 +91,30 @@ impl World {
         let scenario = Scenario::new(&mut rng, library);
         let faults = Faults::new(&mut rng);
         let plan = Faults::plan(&mut rng);
+        Self::of(seed, rng, library, scenario, (faults, plan), traced)
+    }
+
+    /// One release for `devices` devices over links that break.
+    pub(super) fn of_one_rollout(seed: u64, devices: usize, chunks: usize) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let library = Library::of_one_bundle(devices, chunks);
+        let scenario = Scenario::of_one_rollout(devices, library);
+        let plan = Faults::links(&mut rng, devices);
+        Self::of(seed, rng, library, scenario, (Faults::of_links(), plan), false)
+    }
+
+    fn of(
+        seed: u64,
+        rng: Rng,
+        library: &'static Library,
+        scenario: Scenario,
+        (faults, plan): (Faults, Vec<(Millis, Fault)>),
+        traced: bool,
+    ) -> Self {
+        let devices = scenario.names.len();
         let mut world = Self {
             now: 0,
-            devices: (0..DEVICES).map(|i| Device::new(&scenario.names[i])).collect(),
+            devices: scenario.names.iter().map(Device::new).collect(),
             checks: Checks::new(&scenario.names),
             rng,
             broker: Broker::new(scenario.broker),
@@ -114,7 +135,7 @@ impl World {
             trace: traced.then(Vec::new),
         };
         world.at(0, Happening::LandStarts);
-        for device in 0..DEVICES {
+        for device in 0..devices {
             world.after(0..20 * SECOND, Happening::Asked(Ask::Enrol(device)));
         }
         for (at, ask) in std::mem::take(&mut world.scenario.asks) {
@@ -128,6 +149,12 @@ impl World {
 
     /// Goes on until nothing is under way any more.
     pub(super) fn live(mut self) -> (Outcome, Vec<String>) {
+        let outcome = self.live_on();
+        (outcome, self.trace.unwrap_or_default())
+    }
+
+    /// The same; the world can be looked at afterwards.
+    pub(super) fn live_on(&mut self) -> Outcome {
         let mut violation = None;
         while let Some(((at, _), happening)) = self.queue.pop_first() {
             if at > self.now + PAUSE && self.rests(&happening) {
@@ -142,19 +169,18 @@ impl World {
             }
         }
         if violation.is_none() {
-            violation = Checks::at_rest(&self).err();
+            violation = Checks::at_rest(self).err();
         }
         let rollouts = self.checks.rollouts();
         let completed = rollouts.values().filter(|r| r.phase == Phase::Completed).count();
-        let outcome = Outcome {
+        Outcome {
             seed: self.seed,
             steps: self.steps,
             crashes: self.crashes,
             rollouts: (completed, rollouts.len() - completed),
             elapsed_ms: self.now,
             violation,
-        };
-        (outcome, self.trace.unwrap_or_default())
+        }
     }
 
     /// Whether all that is left is the beat of beacons and hellos, which never ends; and land has answered everyone.
@@ -364,7 +390,7 @@ impl World {
     }
 
     fn restart_broker(&mut self, retained: bool, sessions: bool) -> Result<(), Violation> {
-        for device in 0..DEVICES {
+        for device in 0..self.devices.len() {
             self.lose_device(device, SECOND)?;
         }
         self.lose_land();
