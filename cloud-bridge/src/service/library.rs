@@ -129,6 +129,21 @@ impl Library {
         Ok((manifest, statement.total_size()))
     }
 
+    /// A file that the statement of a bundle names, with its size and digest; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the bundle is there and cannot be read.
+    pub(crate) fn file(&self, bundle: Digest, name: &str) -> anyhow::Result<Option<(File, u64, Digest)>> {
+        if !self.place(bundle).exists() {
+            return Ok(None);
+        }
+        let shelved = self.shelved(bundle)?;
+        let Some(resource) = shelved.resources.iter().find(|resource| resource.name == name) else { return Ok(None) };
+        let path = shelved.dir.join(&resource.name);
+        let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Some((file, resource.size.get(), resource.digest)))
+    }
+
     fn place(&self, bundle: Digest) -> PathBuf {
         self.folder.join(bundle.to_string())
     }
