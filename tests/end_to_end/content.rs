@@ -91,3 +91,27 @@ fn a_device_fetches_what_it_should_run_over_https() {
     let waits = (0..30).any(|_| fleet.fetch(&at("model.onnx"), &[]).0 == 429);
     assert!(waits, "a stranger may guess without end");
 }
+
+#[test]
+fn what_nothing_needs_is_removed_and_can_come_back() {
+    let fleet = Fleet::start();
+    let folders = ["1.0.0", "1.1.0", "1.2.0"].map(|version| {
+        let name = format!("digits-{version}");
+        let packed = fleet.desk.bundle("digits", version, &name);
+        fleet.desk.json(&format!("petrel push {name}"));
+        fleet.desk.path("fleet/data/bundles").join(packed["statement_sha256"].as_str().unwrap())
+    });
+    let listed = fleet.desk.json("petrel streams gc --dry-run");
+    let may_go: Vec<&Value> = listed.as_array().unwrap().iter().filter(|release| release["stays"].is_null()).collect();
+    assert!(may_go.len() == 1 && may_go[0]["version"] == "1.0.0" && folders[0].exists(), "{listed}");
+    let said = fleet.desk.done("petrel streams gc --dry-run");
+    assert!(said.contains("stays: one of the newest 2") && said.contains("1 may go"), "{said}");
+    assert_eq!(fleet.desk.json("petrel streams gc").as_array().unwrap().len(), 1);
+    assert!(!folders[0].exists() && folders[1].exists() && folders[2].exists());
+    assert!(fleet.desk.done("petrel streams gc").contains("nothing may go"));
+    assert_eq!(fleet.desk.json("petrel status")["releases"], 2);
+    let told = fleet.desk.json("petrel audit ls").to_string();
+    assert!(told.contains("release.gc") && told.contains("digits@1.0.0"), "{told}");
+    fleet.desk.json("petrel push digits-1.0.0");
+    assert!(folders[0].exists());
+}

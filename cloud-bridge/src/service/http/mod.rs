@@ -163,6 +163,7 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(tokens::revoke))
         .routes(routes!(bundles::list))
         .routes(routes!(bundles::push))
+        .routes(routes!(bundles::stock, bundles::clear_stock))
         .routes(routes!(rollouts::list))
         .routes(routes!(rollouts::show))
         .routes(routes!(rollouts::start))
