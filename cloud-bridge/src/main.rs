@@ -17,7 +17,7 @@ mod service;
 use clap::{Parser, Subcommand};
 use cli::{
     Out, audit, breakglass, bridge, broker as broker_config, devices, inspect, keys, login, pack, publish, push,
-    revoke, rollout, root, sign, status, verify,
+    revoke, rollout, root, sign, status, streams, verify,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
@@ -51,6 +51,7 @@ enum Command {
     Devices(devices::Args),
     Rollout(rollout::Args),
     Audit(audit::Args),
+    Streams(streams::Args),
     Status(status::Args),
     Demo(demo::Args),
 }
@@ -74,6 +75,7 @@ impl Command {
             Command::Devices(args) => args.run(out),
             Command::Rollout(args) => args.run(out),
             Command::Audit(args) => args.run(out),
+            Command::Streams(args) => args.run(out),
             Command::Status(args) => args.run(out),
             Command::Demo(args) => args.run(out),
         }

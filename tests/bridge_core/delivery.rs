@@ -134,7 +134,13 @@ fn without_retention_documents_are_said_again_to_whoever_comes_once_for_all() {
 }
 
 /// A report of a device that says which releases it holds, active and before it.
-fn holds(bench: &mut Bench, id: &str, seq: u64, active: Option<usize>, previous: Option<usize>) -> Vec<String> {
+pub(super) fn holds(
+    bench: &mut Bench,
+    id: &str,
+    seq: u64,
+    active: Option<usize>,
+    previous: Option<usize>,
+) -> Vec<String> {
     let running = |release: usize| {
         let bundle = &bench.bundles[release - 1];
         Running { release: bundle.release, statement_sha256: bundle.digest.0 }

@@ -5,6 +5,7 @@
 
 mod delivery;
 mod identity;
+mod stock;
 mod twin;
 
 use bridge_core::{
@@ -159,6 +160,7 @@ impl Bench {
                 let retains = words.get(2) != Some(&"forgetful");
                 Event::BrokerConnected { remembered: words[1] == "remembered", retains }
             }
+            "gc" => Event::StockCleared,
             "missed" => {
                 let bundle = self.bundles[words[1].parse::<usize>().unwrap() - 1].digest;
                 Event::BundleMissed { bundle }
@@ -182,6 +184,7 @@ impl Bench {
         let answer = match committed.answer {
             Ok(Answer::Done | Answer::Known { .. } | Answer::Taken { .. }) => None,
             Ok(Answer::Started { rollout }) => Some(format!("started {rollout}")),
+            Ok(Answer::Forgotten { releases }) => Some(format!("forgotten {}", releases.len())),
             Err(Rejection::Conflict(_)) => Some("conflict".into()),
             Err(Rejection::NotFound(_)) => Some("not found".into()),
             Err(Rejection::Invalid(_)) => Some("invalid".into()),
@@ -200,6 +203,7 @@ impl Bench {
         let Ok(committed) = committed;
         let again = Bridge::restore(FLEET.parse().unwrap(), self.saved.clone()).unwrap();
         assert_eq!(again.rollouts(), self.bridge.rollouts(), "what the core holds is what was saved");
+        assert_eq!(again.releases(), self.bridge.releases(), "what the core holds is what was saved");
         assert_eq!(again.devices(), self.bridge.devices(), "what the core holds is what was saved");
         assert_eq!(again.withdrawn(), self.bridge.withdrawn(), "what the core holds is what was saved");
         assert!(again.documents().eq(self.bridge.documents()), "what the core holds is what was saved");
@@ -237,6 +241,7 @@ impl Bench {
                 let stay: Vec<String> = stay.iter().map(|b| self.release(*b).to_string()).collect();
                 format!("clear {} but what is of {}", self.release(*bundle), stay.join(" "))
             }
+            Effect::RemoveBundle { bundle } => format!("remove {}", self.release(*bundle)),
             Effect::ClearDevice { device } => format!("clear {device}"),
             Effect::EndSession { device } => format!("end {device}"),
             Effect::PublishWithdrawn(all) => {

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 use ureq::Agent;
+use ureq::http::HeaderMap;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// A bridge, its agents, and a person who is logged in.
@@ -157,6 +158,15 @@ impl Fleet {
         let request =
             self.land.post(format!("{}/api/v1{path}", self.api)).header("authorization", format!("Bearer {token}"));
         answer(request.send_json(body))
+    }
+
+    /// `GET` of the bridge with any headers; the status, the headers and the body as they came.
+    pub(crate) fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap, Vec<u8>) {
+        let request = self.land.get(format!("{}{path}", self.api));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let mut response = request.call().unwrap();
+        let body = response.body_mut().read_to_vec().unwrap();
+        (response.status().as_u16(), response.headers().clone(), body)
     }
 
     /// `GET` of an agent's local API, or `POST` where there is a body.

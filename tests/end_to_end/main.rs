@@ -8,6 +8,7 @@ mod audit;
 mod bad_input;
 mod client;
 mod conformance;
+mod content;
 mod enrolling;
 mod fleet;
 mod hostile;

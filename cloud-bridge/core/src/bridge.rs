@@ -3,9 +3,11 @@
 mod identity;
 mod repair;
 mod shelf;
+mod stock;
 mod twin;
 
 pub use repair::{NEED_RATE, Needs};
+pub use stock::Stay;
 
 use crate::documents::{Announcement, Beacons, Documents};
 use crate::rollout::{Evidence, MAX_WAVES, entry_order};
@@ -84,6 +86,7 @@ impl Bridge {
                 }
                 Record::NoDevice { id } => drop(bridge.devices.remove(&id)),
                 Record::Release(release) => drop(bridge.releases.insert(release.bundle, *release)),
+                Record::NoRelease { bundle } => drop(bridge.releases.remove(&bundle)),
                 Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
                 // The log is the hands' to read.
                 Record::Deed(_) => {}
@@ -160,6 +163,7 @@ impl Bridge {
             Event::DeviceRetired { device } => self.retire(now, &device),
             Event::ReleasePushed(release) => self.learn(release),
             Event::RolloutRequested(request) => self.start(now, &request),
+            Event::StockCleared => self.clear_stock(),
             Event::DeadlineReached => self.reach_deadlines(now),
         };
         self.finish(now, answer)

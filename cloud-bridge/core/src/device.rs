@@ -269,6 +269,15 @@ impl Device {
         Deed::new("director", "assign", &subject, "done")
     }
 
+    /// The bundles that it says it holds: active, before it, and on trial.
+    pub(crate) fn held(&self) -> impl Iterator<Item = Digest> {
+        self.report.iter().flat_map(|report| &report.streams).flat_map(|row| {
+            let trial = row.trial.as_ref().map(|trial| trial.statement_sha256);
+            let kept = [row.active, row.previous].into_iter().flatten().map(|running| running.statement_sha256);
+            kept.chain(trial).map(Digest)
+        })
+    }
+
     /// The release that it says serves as confirmed.
     pub fn active(&self, stream: &StreamName) -> Option<(u64, Digest)> {
         let row = self.report.as_ref()?.streams.iter().find(|s| s.stream == *stream)?;

@@ -48,6 +48,11 @@ pub enum Effect {
         /// The bundles that stay: what they share with it is not cleared.
         stay: BTreeSet<Digest>,
     },
+    /// Remove it from the library, and its documents from the broker.
+    RemoveBundle {
+        /// The bundle.
+        bundle: Digest,
+    },
     /// Clear what is retained for a device and of it.
     ClearDevice {
         /// Which.

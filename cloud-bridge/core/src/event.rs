@@ -124,6 +124,8 @@ pub enum Event {
     },
     /// A bundle was stored whole, and verified.
     ReleasePushed(Release),
+    /// A person wants the room of the releases that nothing needs.
+    StockCleared,
     /// A person wants a release on devices.
     RolloutRequested(RolloutRequest),
     /// The time of [`crate::Bridge::deadline`] has come.

@@ -16,7 +16,7 @@ mod event;
 mod rollout;
 mod step;
 
-pub use bridge::{Bridge, NEED_RATE, Needs};
+pub use bridge::{Bridge, NEED_RATE, Needs, Stay};
 pub use credential::{Credential, Disbelief, Withdrawn};
 pub use device::{Alarm, Desired, Device, Heard, Sealed, Status};
 pub use documents::{Numbers, StoredDocument};

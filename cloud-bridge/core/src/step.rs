@@ -30,6 +30,11 @@ pub enum Record {
     },
     /// A release.
     Release(Box<Release>),
+    /// A release that was removed: its row goes.
+    NoRelease {
+        /// Its bundle.
+        bundle: Digest,
+    },
     /// A rollout.
     Rollout(Box<Rollout>),
     /// What the bridge itself decided, for the audit log.
@@ -68,6 +73,11 @@ pub enum Answer {
         number: u64,
         /// Whether it was not known already.
         new: bool,
+    },
+    /// These releases were removed.
+    Forgotten {
+        /// Which.
+        releases: Vec<Release>,
     },
     /// The release is known from now on.
     Known {

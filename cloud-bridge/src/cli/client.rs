@@ -141,6 +141,12 @@ impl Client {
         self.read(request.send_json(body))
     }
 
+    /// `POST path` without a body; the answer is a list.
+    pub(crate) fn post_list<T: DeserializeOwned + utoipa::ToSchema>(&self, path: &str) -> anyhow::Result<Vec<T>> {
+        let request = self.agent.post(self.url(path)).header("authorization", self.bearer());
+        Ok(self.read::<List<T>>(request.send_empty())?.context("the bridge's answer was empty")?.items)
+    }
+
     /// `POST path` with a JSON document as it is.
     pub(crate) fn post_bytes<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> anyhow::Result<T> {
         let request = self.agent.post(self.url(path)).header("authorization", self.bearer());

@@ -22,6 +22,7 @@ pub(crate) mod rollout;
 pub(crate) mod root;
 pub(crate) mod sign;
 pub(crate) mod status;
+pub(crate) mod streams;
 pub(crate) mod table;
 mod token;
 pub(crate) mod verify;

@@ -198,7 +198,13 @@ async fn advance(
 /// The word of the audit log for an answer: the same that REST gives.
 fn outcome(answer: &Result<Answer, Rejection>) -> &'static str {
     match answer {
-        Ok(Answer::Done | Answer::Started { .. } | Answer::Taken { .. } | Answer::Known { .. }) => DONE,
+        Ok(
+            Answer::Done
+            | Answer::Started { .. }
+            | Answer::Taken { .. }
+            | Answer::Known { .. }
+            | Answer::Forgotten { .. },
+        ) => DONE,
         Err(rejection) => rejection.code(),
     }
 }
@@ -216,6 +222,7 @@ fn tell(hands: &Hands, records: &[Record]) {
             Record::Release(r) => {
                 info!(stream = %r.stream, release = r.release, version = r.version, bundle = %r.bundle.short(), "release known");
             }
+            Record::NoRelease { bundle } => info!(bundle = %bundle.short(), "release removed"),
             Record::Deed(deed) => debug!(who = deed.who, action = deed.action, subject = deed.subject, "audit"),
             Record::Document(d) => info!(document = ?d.document, number = d.number, "document"),
             Record::Beacons { reserved } => debug!(reserved, "numbers of beacons"),
@@ -491,6 +498,14 @@ impl Hands {
             }
             Effect::LookForBundles { bundles } => self.lookout.look(bundles),
             Effect::ClearChunks { bundle, stay } => self.speaker.ask(Job::Clear(bundle, stay)),
+            Effect::RemoveBundle { bundle } => {
+                for topic in [self.topics.envelope(&bundle.0), self.topics.offer(&bundle.0)] {
+                    self.speaker.publish(What::Cleared, topic, Vec::new());
+                }
+                if let Err(error) = self.library.remove(bundle) {
+                    error!(bundle = %bundle.short(), error = format!("{error:#}"), "a bundle cannot be removed");
+                }
+            }
             Effect::ClearDevice { device } => {
                 let up = [BridgeTopic::Report(device.clone()), BridgeTopic::Presence(device.clone())];
                 self.speaker.publish(What::Cleared, self.topics.assignment(&device), Vec::new());

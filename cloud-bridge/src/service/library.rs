@@ -6,7 +6,7 @@ use anyhow::Context;
 use protocol::{MAX_RETAINED_BYTES, Offer, spans};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -127,6 +127,36 @@ impl Library {
             File::open(&self.folder)?.sync_all()?;
         }
         Ok((manifest, statement.total_size()))
+    }
+
+    /// Whether a bundle is there.
+    pub(crate) fn holds(&self, bundle: Digest) -> bool {
+        self.place(bundle).exists()
+    }
+
+    /// Takes a bundle away; its name is free at once.
+    pub(crate) fn remove(&self, bundle: Digest) -> anyhow::Result<()> {
+        self.cut.lock().unwrap_or_else(PoisonError::into_inner).remove(&bundle);
+        let aside = tempfile::tempdir_in(self.staging())?;
+        match std::fs::rename(self.place(bundle), aside.path().join("bundle")) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error.into()),
+            Ok(()) | Err(_) => Ok(aside.close()?),
+        }
+    }
+
+    /// A file that the statement of a bundle names, with its size and digest; `None` when there is none.
+    ///
+    /// # Errors
+    /// When the bundle is there and cannot be read.
+    pub(crate) fn file(&self, bundle: Digest, name: &str) -> anyhow::Result<Option<(File, u64, Digest)>> {
+        if !self.holds(bundle) {
+            return Ok(None);
+        }
+        let shelved = self.shelved(bundle)?;
+        let Some(resource) = shelved.resources.iter().find(|resource| resource.name == name) else { return Ok(None) };
+        let path = shelved.dir.join(&resource.name);
+        let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Some((file, resource.size.get(), resource.digest)))
     }
 
     fn place(&self, bundle: Digest) -> PathBuf {

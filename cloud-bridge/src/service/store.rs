@@ -80,6 +80,7 @@ impl Store {
             Record::Device(_)
             | Record::NoDevice { .. }
             | Record::Release(_)
+            | Record::NoRelease { .. }
             | Record::Rollout(_)
             | Record::Document(_)
             | Record::Beacons { .. }
@@ -177,6 +178,7 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         Record::Device(device) => ("device", device.id.to_string()),
         Record::NoDevice { id } => ("device", id.to_string()),
         Record::Release(release) => ("release", release.bundle.to_string()),
+        Record::NoRelease { bundle } => ("release", bundle.to_string()),
         Record::Rollout(rollout) => ("rollout", rollout.id.to_string()),
         Record::Document(document) => {
             ("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
@@ -186,7 +188,7 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         Record::NotWithdrawn { serial } => ("withdrawn", serial.clone()),
     };
     let query = match record {
-        Record::NoDevice { .. } | Record::NotWithdrawn { .. } => {
+        Record::NoDevice { .. } | Record::NoRelease { .. } | Record::NotWithdrawn { .. } => {
             sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key)
         }
         Record::Device(_)

@@ -21,6 +21,8 @@ pub enum Kind {
     Need,
     /// How a device and its models are doing.
     Telemetry,
+    /// Leave to fetch a bundle over HTTPS.
+    Fetch,
 }
 
 impl Kind {
@@ -29,6 +31,7 @@ impl Kind {
             Kind::Hello => "hello",
             Kind::Need => "need",
             Kind::Telemetry => "telemetry",
+            Kind::Fetch => "fetch",
         }
     }
 
@@ -38,6 +41,7 @@ impl Kind {
             Kind::Hello => 2 * 1024,
             Kind::Need => 4 * 1024,
             Kind::Telemetry => 16 * 1024,
+            Kind::Fetch => 512,
         }
     }
 }

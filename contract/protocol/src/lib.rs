@@ -21,8 +21,8 @@ pub use enrol::{
     MAX_ENROLLED_BYTES, MAX_JOIN_BYTES, Problem, RENEW_PATH, RETURN_PATH, RenewRequest, ReturnRequest,
 };
 pub use message::{
-    Arriving, Hello, HexDigest, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer, Presence, Profile, SpoolState,
-    StreamTelemetry, Telemetry,
+    Arriving, CONTENT_PATH, FETCH_SCHEME, Fetch, Hello, HexDigest, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer,
+    Presence, Profile, SpoolState, StreamTelemetry, Telemetry,
 };
 pub use name::{DeviceId, FleetId, NameError, StreamName};
 pub use report::{

@@ -70,6 +70,23 @@ impl Need {
     }
 }
 
+/// Who fetches which bundle over HTTPS: a frame of it, in base64url without padding, follows [`FETCH_SCHEME`] in the
+/// request's `Authorization`. It is good for as long as the device should run the bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetch {
+    /// Who asks.
+    pub device: DeviceId,
+    /// The bundle's statement digest.
+    #[serde(with = "bytes32")]
+    pub statement: [u8; 32],
+}
+
+/// The scheme of `Authorization` before the frame of a [`Fetch`].
+pub const FETCH_SCHEME: &str = "PetrelDevice";
+/// Where the bridge gives a bundle's files: `/<statement digest>/<file>` follows.
+pub const CONTENT_PATH: &str = "/api/v1/content";
+
 /// Upper bounds of the latency buckets in microseconds; the last bucket is open.
 pub const LATENCY_BOUNDS_US: [u64; 15] =
     [50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 5_000_000];

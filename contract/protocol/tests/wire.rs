@@ -52,6 +52,7 @@ fn every_message() -> Vec<Golden> {
         golden(&samples::offer()),
         golden(&samples::report()),
         golden(&samples::verdict()),
+        golden(&samples::fetch()),
         golden(&samples::join()),
         golden(&samples::enrol()),
         golden(&samples::renew()),
@@ -126,6 +127,7 @@ fn what_a_device_signs_names_the_kind() {
     assert_eq!(signed(Kind::Hello), b"petrel hello v1\0body");
     assert_eq!(signed(Kind::Need), b"petrel need v1\0body");
     assert_eq!(signed(Kind::Telemetry), b"petrel telemetry v1\0body");
+    assert_eq!(signed(Kind::Fetch), b"petrel fetch v1\0body");
     let signature = std::array::from_fn(|i| i as u8);
     let frame = SignedFrame::join(&signature, b"body");
     assert_eq!(SignedFrame::split(Kind::Hello, &frame), Ok(SignedFrame { signature: &signature, body: b"body" }));

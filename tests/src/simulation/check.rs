@@ -237,6 +237,7 @@ impl Checks {
                 Record::NoDevice { id } => drop(self.land.remove(id)),
                 Record::Rollout(rollout) => moved.push(rollout),
                 Record::Release(_)
+                | Record::NoRelease { .. }
                 | Record::Document(_)
                 | Record::Beacons { .. }
                 | Record::Deed(_)

@@ -177,6 +177,7 @@ impl World {
             Record::Beacons { .. } => Row::Beacons,
             Record::Withdrawn(withdrawn) => Row::Withdrawn(withdrawn.serial.clone()),
             Record::NoDevice { id } => return drop(self.land.rows.remove(&Row::Device(id.clone()))),
+            Record::NoRelease { bundle } => return drop(self.land.rows.remove(&Row::Release(*bundle))),
             Record::NotWithdrawn { serial } => return drop(self.land.rows.remove(&Row::Withdrawn(serial.clone()))),
             // Nothing is decided from the audit log.
             Record::Deed(_) => return,
@@ -252,8 +253,11 @@ impl World {
                     self.send(Topic::Chunk(chunk), Payload::Empty, true);
                 }
             }
-            // Nobody leaves this fleet; its broker knows no certificates.
-            Effect::ClearDevice { .. } | Effect::EndSession { .. } | Effect::PublishWithdrawn(_) => {}
+            // Nobody leaves this fleet, nor is anything removed from its library; its broker knows no certificates.
+            Effect::RemoveBundle { .. }
+            | Effect::ClearDevice { .. }
+            | Effect::EndSession { .. }
+            | Effect::PublishWithdrawn(_) => {}
         }
     }
 

@@ -101,17 +101,11 @@ impl Device {
     /// The bundles that it should run, has not answered for, and does not say that it holds. Whoever never
     /// reported has heard of none.
     fn waits_for(&self) -> BTreeSet<Digest> {
-        let Some(report) = self.report.as_ref().filter(|_| self.status == Status::Approved) else {
+        if self.report.is_none() || self.status != Status::Approved {
             return BTreeSet::new();
-        };
-        let holds = |bundle: Digest| {
-            report.streams.iter().any(|row| {
-                let trial = row.trial.as_ref().map(|trial| trial.statement_sha256);
-                let kept = [row.active, row.previous].into_iter().flatten().map(|running| running.statement_sha256);
-                kept.chain(trial).any(|held| held == bundle.0)
-            })
-        };
+        }
+        let held: BTreeSet<Digest> = self.held().collect();
         let open = self.desired.values().filter(|wanted| wanted.verdict == 0);
-        open.map(|wanted| wanted.bundle).filter(|bundle| !holds(*bundle)).collect()
+        open.map(|wanted| wanted.bundle).filter(|bundle| !held.contains(bundle)).collect()
     }
 }

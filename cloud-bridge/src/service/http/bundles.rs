@@ -3,13 +3,13 @@
 use super::Doors;
 use super::audit::Asked;
 use super::problem::Problem;
-use super::view::{List, ReleaseView};
+use super::view::{List, ReleaseView, StockView};
 use crate::service::store::unix_millis;
 use anyhow::Context;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
-use bridge_core::{Event, Release};
+use bridge_core::{Answer, Bridge, Event, Rejection, Release};
 use http_body_util::BodyExt;
 use protocol::StreamName;
 use std::io::{Seek, Write};
@@ -23,6 +23,27 @@ const MAX_BUNDLE_BYTES: u64 = 1 << 30;
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<ReleaseView>>, Problem> {
     let items = doors.driver.look(|bridge| bridge.releases().values().map(ReleaseView::from).collect()).await?;
     Ok(Json(List { items }))
+}
+
+/// Every release, and why it stays or that it may go
+#[utoipa::path(get, path = "/api/v1/releases/gc", responses((status = 200, body = List<StockView>), (status = 401, body = Problem)))]
+pub(super) async fn stock(State(doors): State<Doors>) -> Result<Json<List<StockView>>, Problem> {
+    let view =
+        |bridge: &Bridge| bridge.stock().into_iter().map(|(release, stay)| StockView::new(release, stay)).collect();
+    Ok(Json(List { items: doors.driver.look(view).await? }))
+}
+
+/// Remove the releases that nothing needs; the answer names them
+#[utoipa::path(post, path = "/api/v1/releases/gc", responses((status = 200, body = List<StockView>), (status = 401, body = Problem)))]
+pub(super) async fn clear_stock(
+    State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
+) -> Result<Json<List<StockView>>, Problem> {
+    let answer = doors.request(&asked, "release.gc", "", Event::StockCleared).await?;
+    let Answer::Forgotten { releases } = answer else {
+        return Err(anyhow::anyhow!("releases were to be removed, and the core answers {answer:?}").into());
+    };
+    Ok(Json(List { items: releases.iter().map(|release| StockView::new(release, None)).collect() }))
 }
 
 /// Push a signed bundle as a tar; pushing the same one again changes nothing
@@ -52,6 +73,10 @@ pub(super) async fn push(
     let view = ReleaseView::from(&release);
     let subject = format!("{}@{} {digest}", release.stream, release.version);
     doors.request(&asked, "bundle.push", subject, Event::ReleasePushed(release)).await?;
+    if !doors.library.holds(digest) {
+        // Between its arrival and this moment somebody removed the release of the same bundle.
+        return Err(Problem::from(Rejection::Conflict("the release was just removed: push it again".into())));
+    }
     Ok(Json(view))
 }
 

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 const WINDOW: Duration = Duration::from_secs(60);
 /// Failures of one address in a window.
 const FAILURES: u32 = 20;
-/// Requests of all addresses in a window.
-const REQUESTS: u32 = 1_200;
+/// Requests for certificates of all addresses in a window.
+pub(super) const REQUESTS: u32 = 1_200;
 
 /// Counts for the window under way.
 #[derive(Debug)]
 pub(super) struct Limiter {
+    requests: u32,
     window: Mutex<Window>,
 }
 
@@ -28,9 +29,10 @@ struct Window {
 }
 
 impl Limiter {
-    pub(super) fn new() -> Self {
+    /// All addresses may ask so often together.
+    pub(super) fn new(requests: u32) -> Self {
         let window = Window { began: Instant::now(), requests: 0, failures: BTreeMap::new() };
-        Self { window: Mutex::new(window) }
+        Self { requests, window: Mutex::new(window) }
     }
 
     /// Whether `address` may ask now.
@@ -40,7 +42,7 @@ impl Limiter {
             *window = Window { began: now, requests: 0, failures: BTreeMap::new() };
         }
         let failures = window.failures.get(&address).copied().unwrap_or_default();
-        let admitted = window.requests < REQUESTS && failures < FAILURES;
+        let admitted = window.requests < self.requests && failures < FAILURES;
         window.requests += u32::from(admitted);
         admitted
     }
@@ -58,7 +60,7 @@ mod tests {
 
     #[test]
     fn whoever_fails_too_often_waits_and_nobody_else() {
-        let limiter = Limiter::new();
+        let limiter = Limiter::new(REQUESTS);
         let (stranger, device) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let now = Instant::now();
         for _ in 0..FAILURES {
@@ -73,7 +75,7 @@ mod tests {
 
     #[test]
     fn all_together_are_bounded() {
-        let limiter = Limiter::new();
+        let limiter = Limiter::new(REQUESTS);
         let now = Instant::now();
         let admitted = (0..REQUESTS + 10).filter(|n| limiter.admits(IpAddr::from(n.to_be_bytes()), now)).count();
         assert_eq!(admitted, REQUESTS as usize);

@@ -4,6 +4,7 @@
 
 pub(crate) mod audit;
 mod bundles;
+mod content;
 mod devices;
 mod documents;
 mod enrol;
@@ -30,9 +31,10 @@ use axum::middleware;
 use axum::routing::get;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
+use content::Shares;
 use limiter::Limiter;
 use problem::Problem;
-use protocol::MAX_ENROL_BYTES;
+use protocol::{CONTENT_PATH, MAX_ENROL_BYTES};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,8 +71,12 @@ pub(crate) struct Doors {
     pub(crate) tally: Arc<Tally>,
     /// Whether there is a connection to the broker.
     pub(crate) connection: watch::Receiver<Option<bool>>,
-    /// How often strangers may knock.
+    /// How often strangers may ask for a certificate.
     limiter: Arc<Limiter>,
+    /// How often they may ask for a bundle in vain.
+    fetchers: Arc<Limiter>,
+    /// How often devices may ask for a bundle.
+    shares: Arc<Shares>,
 }
 
 impl Doors {
@@ -84,8 +90,23 @@ impl Doors {
         invitation: Invitation,
         (tally, connection): (Arc<Tally>, watch::Receiver<Option<bool>>),
     ) -> Self {
-        let (invitation, limiter) = (Arc::new(invitation), Arc::new(Limiter::new()));
-        Self { driver, library, store, pen, strangers: Arc::default(), issuer, invitation, tally, connection, limiter }
+        let invitation = Arc::new(invitation);
+        let (limiter, fetchers) = (Arc::new(Limiter::new(limiter::REQUESTS)), Arc::new(Limiter::new(u32::MAX)));
+        let shares = Arc::new(Shares::new());
+        Self {
+            driver,
+            library,
+            store,
+            pen,
+            strangers: Arc::default(),
+            issuer,
+            invitation,
+            tally,
+            connection,
+            limiter,
+            fetchers,
+            shares,
+        }
     }
 }
 
@@ -107,14 +128,22 @@ impl Serving {
 #[derive(OpenApi)]
 #[openapi(info(
     title = "Petrel bridge",
-    description = "Devices, releases and rollouts of one fleet. Every request but `/healthz`, this document and what devices ask (enrol, renew, re-enrol) carries `Authorization: Bearer <token>`."
+    description = "Devices, releases and rollouts of one fleet. Every request but `/healthz`, this document and what devices ask (enrol, renew, re-enrol, content) carries `Authorization: Bearer <token>`."
 ))]
 struct Document;
+
+#[derive(OpenApi)]
+#[openapi(paths(content::content))]
+struct Content;
 
 /// What devices ask: each request proves by itself who sends it.
 fn open_routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
     let routes = OpenApiRouter::new().routes(routes!(enrol::enrol));
-    routes.routes(routes!(enrol::renew)).routes(routes!(enrol::re_enrol)).split_for_parts()
+    let (routes, mut document) =
+        routes.routes(routes!(enrol::renew)).routes(routes!(enrol::re_enrol)).split_for_parts();
+    // A file's name may have slashes, which OpenAPI has no word for.
+    document.merge(Content::openapi());
+    (routes.route(&format!("{CONTENT_PATH}/{{statement}}/{{*file}}"), get(content::content)), document)
 }
 
 /// What people ask, and the document that describes every route.
@@ -134,6 +163,7 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(tokens::revoke))
         .routes(routes!(bundles::list))
         .routes(routes!(bundles::push))
+        .routes(routes!(bundles::stock, bundles::clear_stock))
         .routes(routes!(rollouts::list))
         .routes(routes!(rollouts::show))
         .routes(routes!(rollouts::start))
@@ -202,6 +232,7 @@ mod tests {
             protocol::ENROL_PATH,
             protocol::RENEW_PATH,
             protocol::RETURN_PATH,
+            "/api/v1/content/{statement}/{file}",
             "/api/v1/devices",
             "/api/v1/rollouts/{id}",
             "/api/v1/bundles/{digest}",

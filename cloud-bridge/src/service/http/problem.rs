@@ -84,6 +84,12 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_often", detail.into())
     }
 
+    /// A file has no bytes there.
+    pub(crate) fn no_such_range(size: u64) -> Self {
+        let detail = format!("the file has {size} bytes: ask for some of them");
+        Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", detail)
+    }
+
     /// The request makes no sense.
     pub(crate) fn invalid(detail: impl ToString) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail.to_string())

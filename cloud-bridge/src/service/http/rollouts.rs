@@ -42,7 +42,7 @@ pub(super) async fn start(
     let subject = format!("{}@{}", request.stream, request.version);
     match doors.request(&asked, "rollout.start", subject, Event::RolloutRequested(request)).await? {
         Answer::Started { rollout } => Ok((StatusCode::CREATED, Json(look(&doors, rollout).await?))),
-        Answer::Done | Answer::Known { .. } | Answer::Taken { .. } => {
+        Answer::Done | Answer::Known { .. } | Answer::Taken { .. } | Answer::Forgotten { .. } => {
             Err(anyhow::anyhow!("a rollout was asked for and none began").into())
         }
     }

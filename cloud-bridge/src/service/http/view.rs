@@ -2,7 +2,7 @@
 
 use crate::service::arrivals::Arrivals;
 use bridge_core::audit::Line;
-use bridge_core::{Device, Phase, Release, Rollout, StoredDocument, UnixMillis};
+use bridge_core::{Device, Phase, Release, Rollout, Stay, StoredDocument, UnixMillis};
 use protocol::{Arriving, ClockState, DocumentKind, Outcome, Running, SpoolState, Standing, StreamReport, Telemetry};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -289,6 +289,34 @@ impl From<&Release> for ReleaseView {
             total_size: release.total_size,
             pushed: release.pushed,
         }
+    }
+}
+
+/// A release in the library.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct StockView {
+    /// The stream.
+    pub(crate) stream: String,
+    /// The version.
+    pub(crate) version: String,
+    /// The release number.
+    pub(crate) release: u64,
+    /// The bundle's statement digest.
+    pub(crate) statement_sha256: String,
+    /// Its size in bytes.
+    pub(crate) total_size: u64,
+    /// When it came, milliseconds since 1970.
+    pub(crate) pushed: u64,
+    /// Why it stays; nothing when it may go, or is gone.
+    pub(crate) stays: Option<String>,
+}
+
+impl StockView {
+    /// A release, and why it stays.
+    pub(crate) fn new(release: &Release, stay: Option<Stay>) -> Self {
+        let ReleaseView { stream, version, release, statement_sha256, total_size, pushed } = release.into();
+        let stays = stay.map(|stay| stay.to_string());
+        Self { stream, version, release, statement_sha256, total_size, pushed, stays }
     }
 }
 

@@ -53,14 +53,15 @@ pub(crate) fn any_topic(data: &[u8]) {
 /// Messages of every kind.
 pub(crate) fn any_message(data: &[u8]) {
     let Some((mode, rest)) = data.split_first() else { return };
-    match mode % 7 {
+    match mode % 8 {
         0 => says_itself::<Hello>(rest),
         1 => says_itself::<Need>(rest),
         2 => says_itself::<Telemetry>(rest),
         3 => says_itself::<Presence>(rest),
         4 => says_itself::<Offer>(rest),
         5 => says_itself::<Report>(rest),
-        _ => says_itself::<Verdict>(rest),
+        6 => says_itself::<Verdict>(rest),
+        _ => says_itself::<Fetch>(rest),
     }
 }
 

@@ -71,6 +71,7 @@ framed! {
     Hello Hello "hello.hex" 2 * 1024;
     Need Need "need.hex" 4 * 1024;
     Telemetry Telemetry "telemetry.hex" 16 * 1024;
+    Fetch Fetch "fetch.hex" 512;
 }
 
 json! {
@@ -146,6 +147,11 @@ pub(crate) fn telemetry() -> Telemetry {
         arriving: vec![Arriving { statement: digest(0xab), arrived: 30_000_000, total: 104_857_600, rate: 2_000_000 }],
         spool: SpoolState { waiting: 719, bytes: 300_000, merged: 42_400, dropped: 5, damaged: 1 },
     }
+}
+
+/// A fetch of a bundle.
+pub(crate) fn fetch() -> Fetch {
+    Fetch { device: device(), statement: digest(0xab) }
 }
 
 /// A device that is there.
