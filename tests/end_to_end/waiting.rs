@@ -38,3 +38,32 @@ fn telemetry_waits_for_a_land_that_is_away_and_is_taken_once() {
     let told = fleet.desk.done("petrel devices telemetry edge-1");
     assert!(told.contains("they cover"), "{told}");
 }
+
+/// The bundle comes slowly, as the agent's configuration says; so there is something to be seen.
+#[test]
+fn people_see_how_far_a_bundle_has_arrived() {
+    let mut fleet = Fleet::start();
+    fleet.enrol("edge-1", "");
+    let config = String::from_utf8(fleet.desk.read("edge-1.toml")).unwrap();
+    fleet.desk.write("edge-1.toml", format!("{config}fetch_rate = 15000\n"));
+    fleet.start_agent("edge-1");
+    fleet.device("edge-1", "its first assignment", |device| device["reported_generation"].is_u64());
+    fleet.desk.bundle("digits", "1.0.0", "digits");
+    fleet.desk.json("petrel push digits");
+    let id = fleet.desk.json("petrel rollout start digits@1.0.0 --trial-window 2")["id"].clone();
+    let under_way = |row: &Value| {
+        let number = |key: &str| row[key].as_u64().unwrap_or(0);
+        row["devices"] == 1 && number("rate") > 0 && (1..number("total")).contains(&number("arrived"))
+    };
+    let rollout = fleet.rollout(&id, "what arrives", |rollout| under_way(&rollout["arriving"]));
+    assert!(rollout["arriving"]["left_s"].is_u64(), "{rollout}");
+    let shown = fleet.device("edge-1", "what arrives", |device| under_way(&device["streams"][0]["arriving"]));
+    assert_eq!(shown["streams"][0]["arriving"]["total"], rollout["arriving"]["total"]);
+    let beside = wait_for("what arrives, beside the device", || {
+        Some(fleet.local("edge-1", "/status", None).1)
+            .filter(|s| s["streams"][0]["progress"]["rate"].as_u64() > Some(0))
+    });
+    assert_eq!(beside["streams"][0]["progress"]["total"], rollout["arriving"]["total"]);
+    fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] == "completed");
+    fleet.device("edge-1", "nothing that arrives", |device| device["streams"][0]["arriving"].is_null());
+}
