@@ -52,10 +52,22 @@ pub(crate) struct Config {
     pub(crate) window: usize,
     /// The most bytes of bundles a second.
     pub(crate) fetch_rate: Option<u64>,
+    /// Where bundles come from: the next when the one before gives nothing.
+    pub(crate) sources: Vec<Source>,
     /// How the log is written.
     pub(crate) log: Format,
     /// What is logged, as `tracing` writes filters.
     pub(crate) log_filter: String,
+}
+
+/// Where a bundle may come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Source {
+    /// Chunks at the broker.
+    Mqtt,
+    /// Files at the bridge.
+    Https,
 }
 
 /// An MQTT broker.
@@ -99,6 +111,8 @@ struct Raw {
     #[serde(default = "window")]
     window: usize,
     fetch_rate: Option<u64>,
+    #[serde(default = "sources")]
+    sources: Vec<Source>,
     #[serde(default)]
     log: Format,
     #[serde(default = "log_filter")]
@@ -119,6 +133,10 @@ fn telemetry_s() -> u64 {
 
 fn spool_bytes() -> u64 {
     1 << 20
+}
+
+fn sources() -> Vec<Source> {
+    vec![Source::Mqtt]
 }
 
 fn window() -> usize {
@@ -179,6 +197,15 @@ impl Config {
         range("telemetry_s", raw.telemetry_s, *TELEMETRY_S.start(), *TELEMETRY_S.end())?;
         range("spool_bytes", raw.spool_bytes, *SPOOL_BYTES.start(), *SPOOL_BYTES.end())?;
         range("window", raw.window as u64, *WINDOW.start() as u64, *WINDOW.end() as u64)?;
+        let twice = raw.sources.len() == 2 && raw.sources[0] == raw.sources[1];
+        if raw.sources.is_empty() || raw.sources.len() > 2 || twice {
+            let why = "it names mqtt, https, or both in the order in which they are tried".to_owned();
+            return Err(wrong("sources", why, "write [\"mqtt\"], [\"mqtt\", \"https\"] or [\"https\", \"mqtt\"]"));
+        }
+        if raw.sources.contains(&Source::Https) && raw.bridge.is_none() {
+            let why = "https is among them, and `bridge` says nowhere where the bridge is".to_owned();
+            return Err(wrong("sources", why, "set `bridge` to https://HOST:PORT, as join files do"));
+        }
         if let Some(rate) = raw.fetch_rate {
             range("fetch_rate", rate, *FETCH_RATE.start(), *FETCH_RATE.end())?;
         }
@@ -209,6 +236,7 @@ impl Config {
             spool_bytes: raw.spool_bytes,
             window: raw.window,
             fetch_rate: raw.fetch_rate,
+            sources: raw.sources,
             log: raw.log,
             log_filter: raw.log_filter,
         })
@@ -314,6 +342,10 @@ mod tests {
             ("bridge = \"http://bridge:1\"", "bridge"),
             ("window = 1000", "window"),
             ("fetch_rate = 100", "fetch_rate"),
+            ("sources = []", "sources"),
+            ("sources = [\"mqtt\", \"mqtt\"]", "sources"),
+            ("sources = [\"https\"]", "bridge"),
+            ("sources = [\"ftp\"]", "sources"),
             ("log = \"xml\"", "log"),
             ("log_filter = \"a=b=c\"", "log_filter"),
             ("board = \"\"", "board"),

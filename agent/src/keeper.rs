@@ -3,14 +3,14 @@
 //! Decides the order of the work on the disk: one thing after the other, so that nothing is removed
 //! while it is filled or checked. What is done is decided by the core, through the driver.
 
-use crate::fetch::{Action, Fetcher};
+use crate::fetch::{Action, Fetcher, Gap, Part};
 use crate::store::{self, Bundles};
 use agent_core::{Event, Flow, Found, Millis};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
@@ -30,6 +30,23 @@ pub(crate) enum Errand {
         bundle: Digest,
         /// Its size in bytes.
         total_size: u64,
+        /// The broker is asked for it at once.
+        asks: bool,
+    },
+    /// Ask the broker for it from now on.
+    AskBroker(Digest),
+    /// Say what a bundle lacks next.
+    Gap(Digest, SyncSender<Option<Gap>>),
+    /// Take a part of a bundle from a source, and say when that is done.
+    Give {
+        /// The bundle.
+        bundle: Digest,
+        /// What it is.
+        part: Part,
+        /// Its bytes.
+        bytes: Vec<u8>,
+        /// To be told.
+        done: SyncSender<()>,
     },
     /// Stop getting it.
     StopFetching(Digest),
@@ -119,12 +136,41 @@ impl Keeper {
         }
     }
 
+    /// For sources besides the broker.
+    pub(crate) fn counter(&self) -> Counter {
+        Counter { errands: self.errands.clone() }
+    }
+
     /// Hands over what arrived, unless too much waits already.
     pub(crate) fn hand(&self, arrival: Arrival) {
         if self.waiting.fetch_add(1, Ordering::Relaxed) < self.most_waiting {
             self.ask(Errand::Arrived(arrival));
         } else {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The way to the keeper for whoever has bytes and waits until they are taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Counter {
+    errands: Sender<Errand>,
+}
+
+impl Counter {
+    /// What a bundle lacks next; `None` when it is not wanted, or lacks nothing.
+    pub(crate) fn gap(&self, bundle: Digest) -> Option<Gap> {
+        let (tell, told) = sync_channel(1);
+        self.errands.send(Errand::Gap(bundle, tell)).ok()?;
+        told.recv().ok()?
+    }
+
+    /// Hands over a part of a bundle. What is not what was signed changes nothing.
+    pub(crate) fn give(&self, bundle: Digest, part: Part, bytes: Vec<u8>) {
+        let (done, told) = sync_channel(1);
+        if self.errands.send(Errand::Give { bundle, part, bytes, done }).is_ok() {
+            // An error means that the keeper has stopped, and with it the wish.
+            let _ = told.recv();
         }
     }
 }
@@ -212,7 +258,14 @@ impl Desk {
     pub(crate) fn run(&mut self, errand: Errand) {
         let now = self.now();
         match errand {
-            Errand::Fetch { bundle, total_size } => self.fetcher.start(now, bundle, total_size),
+            Errand::Fetch { bundle, total_size, asks } => self.fetcher.start(now, bundle, total_size, asks),
+            Errand::AskBroker(bundle) => self.fetcher.ask_broker(now, bundle),
+            // Whoever asked may have gone away.
+            Errand::Gap(bundle, tell) => drop(tell.try_send(self.fetcher.gap(bundle))),
+            Errand::Give { bundle, part, bytes, done } => {
+                self.fetcher.given(now, bundle, part, &bytes);
+                let _ = done.try_send(());
+            }
             Errand::StopFetching(bundle) => self.fetcher.stop(bundle),
             Errand::StopAll => self.fetcher.stop_all(),
             Errand::Examine(bundle) => {

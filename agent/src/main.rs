@@ -17,6 +17,7 @@ mod keeper;
 mod log;
 mod mqtt;
 mod profile;
+mod source;
 mod status;
 mod store;
 mod telemetry;
@@ -38,11 +39,12 @@ First steps:
   petrel-agent run --config /etc/petrel/agent.toml
   petrel-agent status
   petrel-agent infer digits-1.2.0/ --input x.csv
+  petrel-agent install /media/usb/digits-1.2.0.tar
 
 Exit codes: 0 done, 1 refused or failed, 2 wrong usage";
 
 const EXAMPLE: &str = "\
-Example of a configuration, as `petrel-agent enrol` writes it; the last seven keys show their defaults:
+Example of a configuration, as `petrel-agent enrol` writes it; the last eight keys show their defaults:
   fleet = \"plant-3\"
   device = \"press-7\"
   broker = \"mqtts://bridge.example:8883\"   # TLS; mqtt://localhost:1883 for one on this device
@@ -54,7 +56,8 @@ Example of a configuration, as `petrel-agent enrol` writes it; the last seven ke
   listen = \"127.0.0.1:8787\"                # the local API; loopback only
   telemetry_s = 60
   spool_bytes = 1048576                    # the most telemetry that waits while nobody hears it
-  window = 32                              # chunk subscriptions at a time; 7 on brokers with ten a client
+  window = 32                              # the most chunk subscriptions at a time
+  sources = [\"mqtt\"]                       # where bundles come from, in this order: mqtt, https
   log = \"human\"                            # or json
   log_filter = \"info\"
 Relative paths are relative to the file.";
@@ -84,6 +87,7 @@ enum Command {
     },
     Enrol(identity::EnrolArgs),
     Infer(infer::Args),
+    Install(source::InstallArgs),
     /// What the agent on this device is doing
     #[command(after_help = "Example:\n  petrel-agent status --config /etc/petrel/agent.toml")]
     Status {
@@ -106,6 +110,7 @@ impl Command {
         match self {
             Command::Run { .. } | Command::Enrol(_) => false,
             Command::Infer(args) => args.is_json(),
+            Command::Install(args) => args.json,
             Command::Status { json, .. } => *json,
         }
     }
@@ -121,6 +126,7 @@ impl Command {
             }
             Command::Enrol(args) => identity::enrol(&args),
             Command::Infer(args) => infer::run(&args),
+            Command::Install(args) => source::install(&args),
             Command::Status { config, json } => {
                 let status = status::ask(&config)?;
                 Ok(if json { serde_json::to_string_pretty(&status)? } else { status.to_string() })

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 /// The file in the state folder with the address of the local API.
 pub(crate) const ADDRESS_FILE: &str = "http.addr";
+const NOT_RUNNING: &str = "start it with `petrel-agent run`, or look at its log";
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_STATUS_BYTES: u64 = 1 << 20;
 
@@ -146,20 +147,27 @@ impl StreamStatus {
 /// When it does not run or does not answer.
 pub(crate) fn ask(config: &Path) -> Result<Status, Fault> {
     let config = Config::read(config)?;
-    let path = config.state.join(ADDRESS_FILE);
-    let not_running = "start it with `petrel-agent run`, or look at its log";
-    let address = std::fs::read_to_string(&path).map_err(|why| {
-        Fault::new(format!("the agent of {} does not run", config.device))
-            .because(format!("{}: {why}", path.display()))
-            .remedy(not_running)
-    })?;
-    let url = format!("http://{}/status", address.trim());
+    let url = format!("http://{}/status", address(&config)?);
     let silent = |why: ureq::Error| {
-        Fault::new(format!("the agent of {} does not answer at {url}", config.device)).because(why).remedy(not_running)
+        Fault::new(format!("the agent of {} does not answer at {url}", config.device)).because(why).remedy(NOT_RUNNING)
     };
     let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().into();
     let mut response = agent.get(&url).call().map_err(silent)?;
     response.body_mut().with_config().limit(MAX_STATUS_BYTES).read_json().map_err(silent)
+}
+
+/// Where the local API of the running agent is.
+///
+/// # Errors
+/// When it does not run.
+pub(crate) fn address(config: &Config) -> Result<String, Fault> {
+    let path = config.state.join(ADDRESS_FILE);
+    let address = std::fs::read_to_string(&path).map_err(|why| {
+        Fault::new(format!("the agent of {} does not run", config.device))
+            .because(format!("{}: {why}", path.display()))
+            .remedy(NOT_RUNNING)
+    })?;
+    Ok(address.trim().to_owned())
 }
 
 impl fmt::Display for Status {

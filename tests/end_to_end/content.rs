@@ -55,7 +55,9 @@ fn a_device_fetches_what_it_should_run_over_https() {
     assert_eq!((status, code(&body)), (416, "range".into()));
     assert_eq!(headers["content-range"], *format!("bytes */{}", model.len()));
 
-    for name in ["bundle.dsse.json", "nothing.bin", "%2e%2e/bridge.db", "..%2f..%2fbridge.db", "%2fetc%2fpasswd"] {
+    let (status, _, body) = fleet.fetch(&at("bundle.dsse.json"), &[("authorization", own.as_str())]);
+    assert!(status == 200 && body == fleet.desk.read("digits/bundle.dsse.json"), "{status}");
+    for name in ["model.sig", "nothing.bin", "%2e%2e/bridge.db", "..%2f..%2fbridge.db", "%2fetc%2fpasswd"] {
         assert_eq!(refused(&at(name), &own), (404, "not_found".into()), "{name}");
     }
     let other = Digest::of(b"another bundle");

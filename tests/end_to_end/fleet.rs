@@ -32,10 +32,7 @@ impl Fleet {
     /// With Mosquitto as the broker, configured by `petrel broker config`; where it is not installed, with the one inside.
     pub(crate) fn on_mosquitto() -> Self {
         let desk = Desk::with_fleet();
-        let installed = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
-        let Some(program) = installed.into_iter().find(|path| std::path::Path::new(path).exists()) else {
-            return Self::begin(desk, None);
-        };
+        let Some(program) = mosquitto() else { return Self::begin(desk, None) };
         // A free port: taken and given back, so that somebody else could take it; then Mosquitto says so.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
@@ -80,6 +77,16 @@ impl Fleet {
         let url = self.broker_url();
         let (host, port) = url.strip_prefix("mqtts://").and_then(|rest| rest.rsplit_once(':')).unwrap();
         (host.to_owned(), port.parse().unwrap())
+    }
+
+    /// Kills the broker, and starts it again without anything that it kept. The one inside keeps nothing in any case.
+    pub(crate) fn broker_forgets(&mut self) {
+        let Some(mut broker) = self.broker.take() else { return self.cut_bridge() };
+        let (program, port) = (mosquitto().expect("it ran before"), self.broker().1);
+        broker.kill();
+        let _ = fs::remove_file(self.desk.path("mosquitto/mosquitto.db"));
+        self.broker = Some(self.desk.start(&format!("{program} -c mosquitto/mosquitto.conf"), "mosquitto.log"));
+        wait_for("Mosquitto", || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
     }
 
     /// Ends the bridge as a power cut would, and starts it again on the same ports.
@@ -187,6 +194,12 @@ impl Fleet {
         assert_eq!((status, &answer["id"]), (200, &json!("7")), "{answer}");
         answer
     }
+}
+
+/// Where Mosquitto is installed, if it is.
+fn mosquitto() -> Option<&'static str> {
+    let installed = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
+    installed.into_iter().find(|path| std::path::Path::new(path).exists())
 }
 
 /// A bridge that answers, on the given addresses.

@@ -15,5 +15,6 @@ mod hostile;
 mod impostors;
 mod kills;
 mod programs;
+mod sources;
 mod waiting;
 mod whole_loop;

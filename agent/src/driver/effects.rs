@@ -22,7 +22,7 @@ impl Driver {
         match effect {
             Effect::Fetch { bundle, total_size } => {
                 tracing::info!(bundle = %bundle.short(), bytes = total_size, "a bundle is fetched");
-                self.keeper.ask(Errand::Fetch { bundle, total_size });
+                self.fetch(bundle, total_size);
             }
             Effect::StopFetching { bundle } => {
                 self.arrived(&bundle);
@@ -62,6 +62,9 @@ impl Driver {
     }
 
     pub(super) fn act(&mut self, action: Action) {
+        if let Action::Slow(bundle) = action {
+            return self.look_elsewhere(bundle);
+        }
         let Some(link) = &mut self.link else { return };
         match action {
             Action::AskDocuments(bundle) => link.subscribe([self.topics.bundle_filter(&bundle.0)]),
@@ -85,8 +88,8 @@ impl Driver {
                 self.arrivals.progressed(std::time::Instant::now(), bundle, arrived, total);
                 self.measure_soon();
             }
-            // The keeper makes events of these.
-            Action::Stored(_) | Action::Doubted(_) | Action::Refused(..) | Action::Stumbled(..) => {}
+            // The keeper makes events of these; the last needs no link.
+            Action::Slow(_) | Action::Stored(_) | Action::Doubted(_) | Action::Refused(..) | Action::Stumbled(..) => {}
         }
     }
 

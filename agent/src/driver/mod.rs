@@ -6,12 +6,14 @@
 
 mod effects;
 mod papers;
+mod sources;
 mod start;
 mod telemetry;
 
 pub(crate) use start::run;
 
 use papers::Papers;
+use sources::Https;
 
 use crate::arrivals::Arrivals;
 use crate::config::Config;
@@ -65,6 +67,7 @@ pub(crate) struct Driver {
     observation: Option<Instant>,
     totals: BTreeMap<StreamName, (u64, u64)>,
     arrivals: Arrivals,
+    https: Https,
     spool: Spool,
     spool_file: SpoolFile,
     measure_at: Instant,
@@ -99,6 +102,7 @@ impl Driver {
             heard = next(&mut self.link) => self.hear(heard),
             Some(word) = self.words.recv() => self.take(word),
             Some(event) = self.events.recv() => self.step(event),
+            ended = self.https.ended() => self.take_end(ended),
             () = self.worker.stirred(), if self.observation.is_none() => {
                 self.observation = Some(Instant::now() + OBSERVATION_PAUSE);
             }

@@ -2,12 +2,13 @@
 
 use super::Driver;
 use super::papers::Papers;
+use super::sources::Https;
 use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::http::{self, Api};
 use crate::identity::{self, Floor, Slots};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Word};
 use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{self, Bundles, Lock, SpoolFile};
 use crate::telemetry::{self, Gauge};
@@ -65,13 +66,14 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
         .map_err(|why| unusable(&config.state, why))?;
     tracing::info!(%listen, "the local API listens");
 
+    let kept = keep(&config, &root, &bundles)?;
     let worker = Arc::new(Worker::default());
     let (status, statuses) = watch::channel(Arc::new(first_status(&config, listen)));
-    let api = Api { worker: worker.clone(), pool: Pool::start()?, status: statuses };
+    let api = Api { worker: worker.clone(), pool: Pool::start()?, counter: kept.keeper.counter(), status: statuses };
     let (stop_serving, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, api, async { drop(stopped.await) }));
 
-    let driver = assemble(config, root, ca, bundles, worker, status)?;
+    let driver = assemble(config, root, ca, bundles, kept, worker, status)?;
     driver
         .work(async {
             tokio::select! {
@@ -86,22 +88,35 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     Ok(())
 }
 
+/// The keeper of the bundles, what it has to say, and the time that has certainly come.
+struct Kept {
+    keeper: Keeper,
+    words: mpsc::UnboundedReceiver<Word>,
+    low: u64,
+}
+
+fn keep(config: &Config, root: &[u8], bundles: &Bundles) -> anyhow::Result<Kept> {
+    let (say_word, words) = mpsc::unbounded_channel();
+    let device =
+        trust::Device { id: config.device.to_string(), class: config.board.clone(), certificate: None, built: built() };
+    let believed = Arc::new(Trust::first(device, config.fleet.as_str(), root)?);
+    let low = u64::try_from(believed.clock().low(0).unix()).unwrap_or_default();
+    let flow = Flow::new(config.window, config.fetch_rate, config.device.as_str());
+    let keeper = Keeper::start(believed, bundles.clone(), flow, say_word)?;
+    Ok(Kept { keeper, words, low })
+}
+
 fn assemble(
     config: Config,
     root: Vec<u8>,
     ca: Vec<u8>,
     bundles: Bundles,
+    kept: Kept,
     worker: Arc<Worker>,
     status: watch::Sender<Arc<Status>>,
 ) -> anyhow::Result<Driver> {
-    let (say_word, words) = mpsc::unbounded_channel();
     let (say_event, events) = mpsc::unbounded_channel();
-    let device =
-        trust::Device { id: config.device.to_string(), class: config.board.clone(), certificate: None, built: built() };
-    let believed = Arc::new(Trust::first(device, config.fleet.as_str(), &root)?);
-    let low = u64::try_from(believed.clock().low(0).unix()).unwrap_or_default();
-    let flow = Flow::new(config.window, config.fetch_rate, config.device.as_str());
-    let keeper = Keeper::start(believed, bundles.clone(), flow, say_word)?;
+    let Kept { keeper, words, low } = kept;
     let (spool_file, spooled) = SpoolFile::open(bundles.disk().clone(), &config.state);
     let loader = Loader::start(bundles, worker.clone(), say_event)?;
     Ok(Driver {
@@ -127,6 +142,7 @@ fn assemble(
         observation: None,
         totals: BTreeMap::new(),
         arrivals: Arrivals::default(),
+        https: Https::default(),
         spool_file,
         connected: None,
         run: identity::run_number().context("the system gives no random numbers")?,

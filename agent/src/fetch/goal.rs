@@ -111,6 +111,32 @@ impl Goal {
         Ok(taken)
     }
 
+    /// Writes a chunk wherever it belongs, whether it was asked for or not.
+    ///
+    /// # Errors
+    /// What the system said; the chunk is still missing.
+    pub(crate) fn give(&mut self, bytes: &[u8]) -> io::Result<Taken> {
+        let chunk = Digest::of(bytes);
+        let taken = self.put(chunk, bytes)?;
+        if taken == Taken::Stored {
+            self.window.retain(|wanted| *wanted != chunk);
+        }
+        Ok(taken)
+    }
+
+    /// The first bytes that are missing, at most `most` of them: their file, and where they lie in it.
+    pub(crate) fn gap(&self, most: u64) -> Option<(&Path, ChunkSpan)> {
+        let mut places: Vec<Place> = self.missing.values().flatten().copied().collect();
+        places.sort_by_key(|place| (place.file, place.span.offset));
+        let first = *places.first()?;
+        let joined = places.iter().skip(1).try_fold(first.span, |gap, place| {
+            let next = place.file == first.file && place.span.offset == gap.offset + gap.length;
+            let length = gap.length + place.span.length;
+            if next && length <= most { Ok(ChunkSpan { offset: gap.offset, length }) } else { Err(gap) }
+        });
+        Some((&self.files[first.file], joined.unwrap_or_else(|gap| gap)))
+    }
+
     /// Takes what can be found elsewhere; gives how many bytes that were.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ use crate::store::Bundles;
 use agent_core::{Flow, Late, Millis, Wait};
 use goal::{Goal, Taken};
 use protocol::CHUNK_BYTES;
+pub(crate) use pull::{Gap, Part};
 use pull::{Pull, Setback};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub(crate) enum Action {
     Stored(Digest),
     /// Something that arrived is not what it should be, or nothing arrives; the right one may still come.
     Doubted(Refusal),
+    /// The broker gives nothing of it.
+    Slow(Digest),
     /// It cannot be had, or is not what was signed.
     Refused(Digest, Refusal),
     /// The disk would not have it.
@@ -86,6 +89,8 @@ pub(crate) struct Fetcher {
 struct Underway {
     pull: Pull,
     total_size: u64,
+    /// The broker is asked for it.
+    asks: bool,
     subscribed: bool,
     told: Option<Millis>,
     /// While there is a connection: when something of use came last, or it was told that nothing does.
@@ -136,8 +141,8 @@ impl Fetcher {
         self.pulls.is_empty()
     }
 
-    /// Begins to get a bundle; asked twice it begins anew with what is there.
-    pub(crate) fn start(&mut self, now: Millis, bundle: Digest, total_size: u64) {
+    /// Begins to get a bundle; asked twice it begins anew with what is there. The broker is asked for it at once if `asks`.
+    pub(crate) fn start(&mut self, now: Millis, bundle: Digest, total_size: u64, asks: bool) {
         self.stop(bundle);
         if self.pulls.is_empty() {
             self.flow.idle();
@@ -150,7 +155,8 @@ impl Fetcher {
         let pull = self.check_room(bundle, total_size).and_then(|()| self.pull(now, bundle, total_size));
         match pull {
             Ok(pull) => {
-                self.pulls.insert(bundle, Underway { pull, total_size, subscribed: false, told: None, pace: None });
+                self.pulls
+                    .insert(bundle, Underway { pull, total_size, asks, subscribed: false, told: None, pace: None });
                 self.go_on(now, bundle);
             }
             Err(setback) => self.end(bundle, setback),
@@ -170,6 +176,39 @@ impl Fetcher {
         }
         let detail = format!("{needed} bytes are to come, and the disk has room for {free}");
         Err(Refusal::new(Code::Disk, detail).into())
+    }
+
+    /// The broker is asked for a bundle from now on.
+    pub(crate) fn ask_broker(&mut self, now: Millis, bundle: Digest) {
+        if let Some(underway) = self.pulls.get_mut(&bundle) {
+            underway.asks = true;
+            underway.pull.reconnected(now, &self.flow);
+            self.go_on(now, bundle);
+        }
+    }
+
+    /// What a bundle lacks next; `None` when it is not wanted, or lacks nothing.
+    pub(crate) fn gap(&self, bundle: Digest) -> Option<Gap> {
+        self.pulls.get(&bundle)?.pull.gap()
+    }
+
+    /// A source gives a part of a bundle.
+    pub(crate) fn given(&mut self, now: Millis, bundle: Digest, part: Part, bytes: &[u8]) {
+        if part == Part::Envelope {
+            return self.envelope(now, bundle, bytes);
+        }
+        let Some(underway) = self.pulls.get_mut(&bundle) else { return };
+        let asked = underway.pull.goal().map(|goal| goal.window().asked()).unwrap_or_default();
+        let taken = match part {
+            Part::Index => underway.pull.take_index(bytes),
+            Part::Envelope | Part::Chunk => underway.pull.take_given(bytes),
+        };
+        underway.pace = Some(now);
+        self.settle(now, bundle, taken);
+        if self.online {
+            let left: Vec<Digest> = asked.into_iter().filter(|chunk| !self.awaited(*chunk)).collect();
+            self.actions.extend(left.into_iter().map(Action::LeaveChunk));
+        }
     }
 
     /// Stops getting a bundle; what is there stays.
@@ -289,9 +328,11 @@ impl Fetcher {
     /// Time has passed: what is late is asked for.
     pub(crate) fn tick(&mut self, now: Millis) {
         if !self.online {
+            let slow = self.pulls.iter_mut().filter_map(|(b, underway)| underway.is_slow(now).then_some(*b));
+            self.actions.extend(slow.map(Action::Slow));
             return;
         }
-        for (bundle, underway) in &mut self.pulls {
+        for (bundle, underway) in self.pulls.iter_mut().filter(|(_, underway)| underway.asks) {
             let documents = underway.pull.documents_late(now, &self.flow);
             let late = underway.pull.goal_mut().map(|goal| goal.window_mut().late(now, &self.flow));
             let Late { again, needed } = late.unwrap_or_default();
@@ -305,6 +346,7 @@ impl Fetcher {
                 let (arrived, total) = (underway.pull.arrived(), underway.total_size);
                 let detail = format!("nothing came in {} s: {arrived} of {total} bytes are here", SLOW / 1_000);
                 self.actions.push(Action::Doubted(Refusal::new(Code::Slow, detail)));
+                self.actions.push(Action::Slow(*bundle));
             }
             let documents = documents == Some(true);
             if documents || !needed.is_empty() {
@@ -354,7 +396,7 @@ impl Fetcher {
             let (arrived, total) = (underway.pull.arrived(), underway.total_size);
             self.actions.push(Action::Progressed { bundle, arrived, total });
         }
-        if !self.online {
+        if !self.online || !underway.asks {
             return;
         }
         let wanted = underway.pull.wants_documents();

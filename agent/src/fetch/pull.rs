@@ -8,10 +8,57 @@ use super::index::{DIGEST_BYTES, INDEX, digests, listed};
 use super::stock::Stock;
 use crate::store::{self, Bundles, Disk, ENVELOPE};
 use agent_core::{Flow, Millis, Wait};
-use protocol::{MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
+use protocol::{CHUNK_BYTES, MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
+use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Statement, Trust, Verified};
+
+/// A source is asked for so many bytes at a time.
+const MAX_GAP_BYTES: u64 = 64 * CHUNK_BYTES;
+
+/// Bytes that a bundle lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Gap {
+    /// As what they are to be given.
+    pub(crate) part: Part,
+    /// Their file in the bundle.
+    pub(crate) file: String,
+    /// Where they begin in it.
+    pub(crate) offset: u64,
+    /// How many they are; of the envelope, at most.
+    pub(crate) length: u64,
+}
+
+/// What a source gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Part {
+    /// The signed envelope.
+    Envelope,
+    /// The whole index.
+    Index,
+    /// A chunk of a file.
+    Chunk,
+}
+
+impl Part {
+    const ALL: [Self; 3] = [Self::Envelope, Self::Index, Self::Chunk];
+
+    /// Its name in the local API.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Envelope => "envelope",
+            Self::Index => "index",
+            Self::Chunk => "chunk",
+        }
+    }
+
+    /// The part of that name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|part| part.name() == name)
+    }
+}
 
 /// Why a bundle does not arrive.
 #[derive(Debug, thiserror::Error)]
@@ -154,6 +201,46 @@ impl Pull {
             Taken::Stored => self.advance()?,
         }
         Ok(taken)
+    }
+
+    /// What is missing next, for a source that gives files and knows no chunks.
+    pub(crate) fn gap(&self) -> Option<Gap> {
+        let Some(statement) = &self.statement else {
+            let length = MAX_DOCUMENT_BYTES as u64;
+            return Some(Gap { part: Part::Envelope, file: ENVELOPE.into(), offset: 0, length });
+        };
+        let Some(content) = &self.content else {
+            let length = statement.resource(INDEX)?.size.get();
+            return Some(Gap { part: Part::Index, file: INDEX.into(), offset: 0, length });
+        };
+        let (path, span) = content.gap(MAX_GAP_BYTES)?;
+        let file = path.strip_prefix(&self.dir).ok()?.to_str()?.to_owned();
+        Some(Gap { part: Part::Chunk, file, offset: span.offset, length: span.length })
+    }
+
+    /// The whole index, from such a source; one that is not what was signed is passed over.
+    ///
+    /// # Errors
+    /// A refusal when the signed index contradicts itself, or what the system said.
+    pub(crate) fn take_index(&mut self, bytes: &[u8]) -> Result<(), Setback> {
+        let Some(statement) = self.statement.as_ref().filter(|_| self.content.is_none()) else { return Ok(()) };
+        if index_of(statement, self.total_size)?.check_bytes(bytes).is_ok() {
+            self.bundles.disk().write(&self.dir.join(INDEX), bytes)?;
+            self.index = None;
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// A chunk from such a source; one that belongs nowhere is passed over.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn take_given(&mut self, bytes: &[u8]) -> Result<(), Setback> {
+        match self.content.as_mut() {
+            Some(content) => Ok(content.give(bytes).map(drop)?),
+            None => Ok(()),
+        }
     }
 
     /// Goes from stage to stage as far as what is there allows.

@@ -57,7 +57,7 @@ impl Bench {
     }
 
     fn start(&mut self) {
-        self.fetcher.start(0, self.fixture.digest, self.fixture.total_size);
+        self.fetcher.start(0, self.fixture.digest, self.fixture.total_size, true);
     }
 
     fn connect(&mut self) {
@@ -105,7 +105,7 @@ impl Bench {
             }
             Action::Need { documents, chunks, .. } => self.needs.push((documents, chunks)),
             Action::Doubted(doubt) => self.doubts.push(doubt.code),
-            Action::LeaveDocuments(_) | Action::Progressed { .. } => {}
+            Action::LeaveDocuments(_) | Action::Progressed { .. } | Action::Slow(_) => {}
             end @ (Action::Stored(_) | Action::Refused(..) | Action::Stumbled(..)) => self.end = Some(end),
         }
     }
@@ -413,7 +413,7 @@ fn two_bundles_share_a_chunk_that_arrives_once() {
     let shared = Digest::of(&vec![3; CHUNK]);
     bench.fetcher.connected(0, true);
     for fixture in [&bench.fixture, &other] {
-        bench.fetcher.start(0, fixture.digest, fixture.total_size);
+        bench.fetcher.start(0, fixture.digest, fixture.total_size, true);
         bench.fetcher.envelope(0, fixture.digest, &fixture.envelope);
     }
     bench.fetcher.actions();
@@ -435,7 +435,7 @@ fn two_bundles_share_a_chunk_that_arrives_once() {
 #[test]
 fn refusals_before_and_after_the_first_byte() {
     let mut bench = Bench::new(several(), 8);
-    bench.fetcher.start(0, bench.fixture.digest, u64::MAX / 2);
+    bench.fetcher.start(0, bench.fixture.digest, u64::MAX / 2, true);
     bench.run(0, usize::MAX);
     assert_eq!(bench.refused(), Some(Code::Disk));
 

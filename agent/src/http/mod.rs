@@ -5,6 +5,8 @@
 
 mod oip;
 
+use crate::fetch::{Gap, Part};
+use crate::keeper::Counter;
 use crate::status::Status;
 use crate::worker::{Busy, Failure, Pool, Serving, Worker};
 use axum::body::Bytes;
@@ -19,6 +21,7 @@ use serde_json::json;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use trust::Digest;
 
 /// The largest request.
 const MAX_BODY_BYTES: usize = 8 << 20;
@@ -30,6 +33,8 @@ pub(crate) struct Api {
     pub(crate) worker: Arc<Worker>,
     /// Where it works.
     pub(crate) pool: Pool,
+    /// Who takes bundles that somebody brings.
+    pub(crate) counter: Counter,
     /// What the driver last said of the device.
     pub(crate) status: watch::Receiver<Arc<Status>>,
 }
@@ -56,6 +61,8 @@ pub(crate) async fn serve(
 fn router(api: Api) -> Router {
     Router::new()
         .route("/status", get(status))
+        .route("/bundles/{bundle}", get(gap))
+        .route("/bundles/{bundle}/{part}", post(give))
         .route("/v2", get(server))
         .route("/v2/", get(server))
         .route("/v2/health/live", get(live))
@@ -74,6 +81,35 @@ fn router(api: Api) -> Router {
 
 async fn status(State(api): State<Api>) -> Json<Status> {
     Json(Status::clone(&api.status.borrow()))
+}
+
+/// What a bundle lacks next, for who brings it: `null` when it is not wanted, or lacks nothing.
+async fn gap(State(api): State<Api>, Path(bundle): Path<String>) -> Result<Json<Option<Gap>>, Denied> {
+    let bundle = named(&bundle)?;
+    Ok(Json(at_the_counter(move || api.counter.gap(bundle)).await?))
+}
+
+/// Takes a part of a bundle that somebody brings: what is not what was signed changes nothing.
+async fn give(
+    State(api): State<Api>,
+    Path((bundle, part)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<StatusCode, Denied> {
+    let bundle = named(&bundle)?;
+    let unknown = || denied(StatusCode::NOT_FOUND, "a part is envelope, index or chunk");
+    let part = Part::named(&part).ok_or_else(unknown)?;
+    at_the_counter(move || api.counter.give(bundle, part, body.to_vec())).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn named(bundle: &str) -> Result<Digest, Denied> {
+    bundle.parse().map_err(|_| denied(StatusCode::BAD_REQUEST, "a bundle is named by the 64 hex digits of its digest"))
+}
+
+/// The keeper may be busy for long, and nobody else may wait for it.
+async fn at_the_counter<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Denied> {
+    let stopping = |_| denied(StatusCode::SERVICE_UNAVAILABLE, "the agent is stopping");
+    tokio::task::spawn_blocking(work).await.map_err(stopping)
 }
 
 async fn server() -> Json<serde_json::Value> {

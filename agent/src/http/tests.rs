@@ -36,7 +36,7 @@ fn status(listen: SocketAddr) -> Status {
 async fn served(main: Option<&Fixture>, fallback: Option<&Fixture>) -> Served {
     let state = tempfile::tempdir().unwrap();
     let bundles = Bundles::open(host(), state.path()).unwrap();
-    let worker = Arc::new(Worker::default());
+    let (kept, worker) = (bundles.clone(), Arc::new(Worker::default()));
     if let Some(main) = main {
         [Some(main), fallback].into_iter().flatten().for_each(|f| f.install(&bundles));
         let (say, mut events) = mpsc::unbounded_channel();
@@ -49,7 +49,10 @@ async fn served(main: Option<&Fixture>, fallback: Option<&Fixture>) -> Served {
     let address = listener.local_addr().unwrap();
     let (say_status, statuses) = watch::channel(Arc::new(status(address)));
     let (stop, stopped) = oneshot::channel();
-    let api = Api { worker, pool: Pool::start().unwrap(), status: statuses };
+    let (say_word, _) = mpsc::unbounded_channel();
+    let flow = agent_core::Flow::new(8, None, "served");
+    let keeper = crate::keeper::Keeper::start(Arc::new(crate::testing::trust()), kept, flow, say_word).unwrap();
+    let api = Api { worker, pool: Pool::start().unwrap(), counter: keeper.counter(), status: statuses };
     tokio::spawn(serve(listener, api, async { drop(stopped.await) }));
     Served { _state: state, address, _stop: stop, _status: say_status }
 }

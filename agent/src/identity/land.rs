@@ -83,7 +83,8 @@ pub(crate) fn send(
     request: &impl Serialize,
 ) -> Result<Enrolled, Failure> {
     let shown = format!("{}:{}", address.host, address.port);
-    let answer = exchange(address, path, tls, &encode_json(request)).map_err(|why| {
+    let (words, json) = (format!("POST {path}"), "Content-Type: application/json\r\n");
+    let answer = exchange(address, &words, tls, json, &encode_json(request), MAX_ANSWER_BYTES).map_err(|why| {
         let impostor = why.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>()).is_some_and(is_their_fault);
         if impostor {
             Failure::Impostor { address: shown.clone(), why }
@@ -117,7 +118,43 @@ pub(crate) fn is_their_fault(error: &rustls::Error) -> bool {
     )
 }
 
-fn exchange(address: &Address, path: &str, tls: Arc<ClientConfig>, body: &[u8]) -> io::Result<Vec<u8>> {
+/// At most `most` bytes of what land has at `path`, with these headers in the request.
+///
+/// # Errors
+/// What the system said, or what land answered in place of them.
+pub(crate) fn get(
+    address: &Address,
+    path: &str,
+    tls: Arc<ClientConfig>,
+    headers: &[(&str, String)],
+    most: u64,
+) -> io::Result<Vec<u8>> {
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let mut answer = exchange(address, &format!("GET {path}"), tls, &headers, &[], most + MAX_ANSWER_BYTES)?;
+    let Some((status, body)) = split(&answer) else {
+        return Err(io::Error::other("the answer is no HTTP, or was cut off"));
+    };
+    if !matches!(status, 200 | 206) {
+        let said = Problem::read(body).map_or(format!("HTTP status {status}"), |p| format!("{}: {}", p.code, p.detail));
+        return Err(io::Error::other(format!("the bridge answers {said}")));
+    }
+    if body.len() as u64 > most {
+        return Err(io::Error::other(format!("the bridge gives {} bytes where {most} were asked for", body.len())));
+    }
+    let begin = answer.len() - body.len();
+    drop(answer.drain(..begin));
+    Ok(answer)
+}
+
+/// Sends a request whose first line begins with `words`, and reads what comes until the connection ends.
+fn exchange(
+    address: &Address,
+    words: &str,
+    tls: Arc<ClientConfig>,
+    headers: &str,
+    body: &[u8],
+    most: u64,
+) -> io::Result<Vec<u8>> {
     let name = ServerName::try_from(address.host.clone()).map_err(io::Error::other)?;
     let mut last = io::Error::other("the name has no address");
     let mut found = None;
@@ -138,14 +175,14 @@ fn exchange(address: &Address, path: &str, tls: Arc<ClientConfig>, body: &[u8]) 
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     // In one piece, so that it is one record.
     let mut words = format!(
-        "POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        "{words} HTTP/1.1\r\nHost: {host}:{port}\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n"
     )
     .into_bytes();
     words.extend_from_slice(body);
     line.write_all(&words)?;
     line.flush()?;
     let mut answer = Vec::new();
-    match line.take(MAX_ANSWER_BYTES).read_to_end(&mut answer) {
+    match line.take(most).read_to_end(&mut answer) {
         // Whoever closes without the last word of TLS has said all: the length is in the answer.
         Err(why) if why.kind() == io::ErrorKind::UnexpectedEof => Ok(answer),
         Err(why) => Err(why),

@@ -15,7 +15,7 @@ pub(crate) use enrol::{Args as EnrolArgs, run as enrol};
 #[cfg(test)]
 pub(crate) use key::Key;
 pub(crate) use key::{FileKey, Signer, run_number, seed};
-pub(crate) use land::is_their_fault;
+pub(crate) use land::{get, is_their_fault};
 pub(crate) use renew::{Need, ask, need};
 pub(crate) use tls::{Floor, certificates};
 

@@ -153,10 +153,18 @@ impl Library {
             return Ok(None);
         }
         let shelved = self.shelved(bundle)?;
-        let Some(resource) = shelved.resources.iter().find(|resource| resource.name == name) else { return Ok(None) };
-        let path = shelved.dir.join(&resource.name);
+        let listed = shelved.resources.iter().find(|resource| resource.name == name);
+        let (size, digest) = match listed {
+            Some(resource) => (resource.size.get(), resource.digest),
+            None if name == SEAL => {
+                let sealed = bundle::read_bounded(&shelved.dir.join(SEAL), MAX_RETAINED_BYTES as u64)?;
+                (sealed.len() as u64, Digest::of(&sealed))
+            }
+            None => return Ok(None),
+        };
+        let path = shelved.dir.join(name);
         let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Some((file, resource.size.get(), resource.digest)))
+        Ok(Some((file, size, digest)))
     }
 
     fn place(&self, bundle: Digest) -> PathBuf {

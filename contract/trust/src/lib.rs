@@ -55,7 +55,7 @@ pub use revocation::{
 pub use root::{Key, OnRevoked, Policy, Role, RoleKeys, Root, Scheme, Scope, verify_root};
 pub use rules::{Finding, Judgement, Outcome, Rule};
 pub use standing::{Course, Held, Standing};
-pub use statement::{Resource, SIGNED_OUTSIDE, Statement, known_statement, verify_statement};
+pub use statement::{Resource, SIGNED_OUTSIDE, Statement, known_statement, statement_digest, verify_statement};
 pub use strict::{Time, U53};
 pub use trust::{Accepted, Device, Trust};
 pub use verified::Verified;

@@ -270,6 +270,14 @@ pub(crate) fn believe(
     Ok(Verified::new(Statement::parse(&envelope.payload, signers)?, &envelope.payload))
 }
 
+/// The digest by which a bundle is known, as its envelope has it; whether anybody signed it is not asked.
+///
+/// # Errors
+/// A refusal when the form is wrong.
+pub fn statement_digest(bytes: &[u8]) -> Result<Digest, Refusal> {
+    Ok(Digest::of(&Envelope::parse(PayloadKind::Bundle, bytes, MAX_DOCUMENT_BYTES)?.payload))
+}
+
 /// Reads the envelope of a bundle that was believed before and is known by its digest. Who signed it is
 /// not asked again, so what runs goes on when its publisher leaves; nobody is among its signers.
 ///

@@ -334,7 +334,7 @@ impl Device {
 
     fn carry_out(&mut self, effect: Effect) -> Result<(), Broken> {
         match effect {
-            Effect::Fetch { bundle, total_size } => self.run(Errand::Fetch { bundle, total_size }),
+            Effect::Fetch { bundle, total_size } => self.run(Errand::Fetch { bundle, total_size, asks: true }),
             Effect::StopFetching { bundle } => self.run(Errand::StopFetching(bundle)),
             Effect::Examine { bundle } => self.run(Errand::Examine(bundle)),
             Effect::Discard { bundle } => self.run(Errand::SetAside(bundle)),
