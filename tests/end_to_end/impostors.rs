@@ -162,3 +162,19 @@ fn a_retired_device_leaves_its_name(fleet: &mut Fleet) {
     assert_eq!(after["status"], "approved");
     assert!(after["generation"].as_u64() > before["generation"].as_u64(), "{after}");
 }
+
+/// T64: a copy of a device's folder takes the connection from it, and it takes it back.
+#[test]
+fn two_agents_with_one_identity_raise_an_alarm() {
+    let mut fleet = Fleet::on_mosquitto();
+    fleet.enlist("a");
+    fleet.desk.done("/bin/cp -r a twin");
+    let config = String::from_utf8(fleet.desk.read("a.toml")).unwrap();
+    fleet.desk.write("twin.toml", config.replace("state = \"a\"", "state = \"twin\""));
+    let twin = fleet.desk.start("petrel-agent run --config twin.toml", "twin.log");
+    fleet.agents.insert("twin".into(), twin);
+    let told = fleet.device("a", "the alarm", |device| device["alarm"].is_string());
+    assert!(told["alarm"].as_str().unwrap().starts_with("two agents use this identity"), "{told}");
+    let shown = fleet.desk.done("petrel devices show a");
+    assert!(shown.contains("ALARM") && shown.contains("two agents"), "{shown}");
+}

@@ -269,7 +269,7 @@ impl Bridge {
     }
 
     fn take_report(&mut self, now: Now, report: Report) -> Result<Answer, Rejection> {
-        let retains = self.shelf.retains;
+        let (retains, twins) = (self.shelf.retains, self.twins.are_told(&report.device_id));
         let Some(device) = self.heeded(&report.device_id) else { return Ok(Answer::Done) };
         // A device whose memory went back counts its boots anew, and takes no beacon but the newest. So the beacon comes
         // first: nobody can have recorded a report that names a newer one than the last that was heard.
@@ -278,7 +278,12 @@ impl Bridge {
             return self.disbelieve(Disbelief::Replayed);
         }
         let id = report.device_id.clone();
+        let told = device.alarm.clone();
         device.take_report(now, report);
+        if twins {
+            // That the memory of one is behind the other's is known by then.
+            device.alarm = told;
+        }
         // Where nothing is retained, what is heard is said by somebody who is there, and its birth may be lost.
         device.online |= !retains;
         self.changed_devices.insert(id);

@@ -24,6 +24,8 @@ const PAUSE: Millis = 10 * SECOND;
 const LINE: usize = 220;
 /// The most steps of a world.
 const MAX_STEPS: u64 = 400_000;
+/// The most for each device of a large fleet.
+const MAX_STEPS_EACH: u64 = 200;
 
 /// Something that will happen.
 #[derive(Debug)]
@@ -201,7 +203,8 @@ impl World {
 
     fn in_time(&self) -> Result<(), Violation> {
         let busy = || format!("after {} steps, at {} s, things still happen", self.steps, self.now / SECOND);
-        rule(self.now < END && self.steps < MAX_STEPS, "the world comes to rest", busy)
+        let most = MAX_STEPS.max(self.devices.len() as u64 * MAX_STEPS_EACH);
+        rule(self.now < END && self.steps < most, "the world comes to rest", busy)
     }
 
     /// Puts something into the queue.

@@ -32,6 +32,13 @@ struct Hellos {
     told: bool,
 }
 
+impl Twins {
+    /// Whether the alarm of a device is that it is two.
+    pub(super) fn are_told(&self, id: &DeviceId) -> bool {
+        self.devices.get(id).is_some_and(|hellos| hellos.told)
+    }
+}
+
 impl Hellos {
     /// Notes a hello; `true` when it is the one that tells two agents apart.
     fn tell_apart(&mut self, now: UnixMillis, newest: (u64, u64), heard: (u64, u64), nonce: &str) -> bool {

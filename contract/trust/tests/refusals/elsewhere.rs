@@ -28,6 +28,8 @@ const ELSEWHERE: &[Witness] = &[
     ("T61", "agent/src/fetch/tests.rs", "t61_a_link_that_gives_nothing_is_told_of_each_minute_and_the_pull_resumes"),
     ("T62", "agent/src/fetch/tests.rs", "t62_chunks_without_end_change_nothing_and_are_told_of_seldom"),
     ("T63", "tests/end_to_end/hostile.rs", "a_flood_takes_no_memory_and_no_answer"),
+    ("T64", "tests/bridge_core/twin.rs", "t64_two_agents_with_one_identity_are_noticed_once"),
+    ("T64", "tests/end_to_end/impostors.rs", "two_agents_with_one_identity_raise_an_alarm"),
     ("T65", "agent/src/identity/tests.rs", "only_the_fleets_own_server_in_its_time_is_believed"),
     ("T66", "agent/src/mqtt.rs", "a_device_that_is_not_wanted_waits_for_a_minute_at_least"),
     ("T66", "tests/bridge_core/identity.rs", "a_device_whose_certificate_expired_comes_back_when_a_person_says_so"),
@@ -72,10 +74,7 @@ const KEEPS_ANSWERING: &[Witness] = &[
 ];
 
 /// Rows that belong to other work, and to which.
-const OWNED: &[(&str, &[&str])] = &[
-    ("the device: sandbox and limits of the worker, probation", &["T55", "T57"]),
-    ("delivery: a twin, which no broker here tells of", &["T64"]),
-];
+const OWNED: &[(&str, &[&str])] = &[("the device: sandbox and limits of the worker, probation", &["T55", "T57"])];
 
 /// Says on the test's own output, which `cargo test` shows without being asked, how many rows ran and where
 /// the others are; fails when a row has no place, or a named test is not there.
