@@ -475,3 +475,59 @@ fn a_stopped_pull_leaves_no_subscription_and_keeps_its_bytes() {
     assert!(bench.fetcher.is_idle() && bench.subscribed.is_empty());
     assert!(bench.bundles.arrived(bench.fixture.digest) > 0);
 }
+
+/// Gives what is lacking out of `files`, as a source does; gives how many parts that were.
+fn pour(bench: &mut Bench, files: &BTreeMap<String, Vec<u8>>) -> usize {
+    let (bundle, mut given, mut last) = (bench.fixture.digest, 0, None);
+    while let Some(gap) = bench.fetcher.gap(bundle).filter(|gap| last.as_ref() != Some(gap)) {
+        let file = if gap.part == Part::Envelope { &bench.fixture.envelope } else { &files[&gap.file] };
+        let end = file.len().min((gap.offset + gap.length) as usize);
+        let bytes = file[gap.offset as usize..end].to_vec();
+        for piece in bytes.chunks(if gap.part == Part::Chunk { CHUNK } else { bytes.len() }) {
+            bench.fetcher.given(0, bundle, gap.part, piece);
+            given += 1;
+        }
+        last = Some(gap);
+    }
+    bench.run(0, usize::MAX);
+    given
+}
+
+#[test]
+fn a_source_gives_what_is_lacking_without_a_broker() {
+    for fixture in [several(), long_index()] {
+        let files = fixture.files();
+        let mut bench = Bench::new(fixture, 8);
+        assert_eq!(bench.fetcher.gap(bench.fixture.digest), None, "it is not wanted yet");
+        bench.start();
+        assert!(pour(&mut bench, &files) > 4);
+        assert!(bench.arrived(), "{:?}", bench.end);
+        assert_eq!(bench.fetcher.gap(bench.fixture.digest), None);
+    }
+}
+
+#[test]
+fn what_a_source_has_otherwise_than_it_was_signed_is_lacking_still() {
+    let right = several().files();
+    let mut wrong = right.clone();
+    wrong.get_mut("a.bin").unwrap()[CHUNK + 1] ^= 1;
+    let mut bench = Bench::new(several(), 8);
+    bench.start();
+    pour(&mut bench, &wrong);
+    let gap = bench.fetcher.gap(bench.fixture.digest).unwrap();
+    assert_eq!((gap.file.as_str(), gap.offset), ("a.bin", CHUNK_BYTES));
+    assert_eq!(bench.end, None);
+    pour(&mut bench, &right);
+    assert!(bench.arrived(), "{:?}", bench.end);
+}
+
+#[test]
+fn what_a_source_gave_is_not_asked_of_the_broker() {
+    let mut bench = Bench::new(several(), 2);
+    bench.start();
+    bench.connect();
+    bench.run(0, 2);
+    let files = bench.fixture.files();
+    pour(&mut bench, &files);
+    assert!(bench.arrived() && bench.subscribed.is_empty(), "{:?}", bench.subscribed);
+}

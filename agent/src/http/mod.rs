@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use oip::{InferRequest, ModelMetadata};
+use protocol::CHUNK_BYTES;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -98,6 +99,9 @@ async fn give(
     let bundle = named(&bundle)?;
     let unknown = || denied(StatusCode::NOT_FOUND, "a part is envelope, index or chunk");
     let part = Part::named(&part).ok_or_else(unknown)?;
+    if part == Part::Chunk && body.len() as u64 > CHUNK_BYTES {
+        return Err(denied(StatusCode::PAYLOAD_TOO_LARGE, format!("a chunk has at most {CHUNK_BYTES} bytes")));
+    }
     at_the_counter(move || api.counter.give(bundle, part, body.to_vec())).await?;
     Ok(StatusCode::NO_CONTENT)
 }

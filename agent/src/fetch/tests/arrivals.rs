@@ -19,13 +19,18 @@ fn no_arrivals_break_the_pull() {
             let (digest, right) = dice.choice(&all).expect("chunks").clone();
             let other = dice.choice(&all).expect("chunks").1.clone();
             arrivals += 1;
-            match dice.u8(..12) {
+            match dice.u8(..13) {
                 0..4 => bench.fetcher.chunk(now, digest, &right, dice.bool()),
                 4 => bench.fetcher.chunk(now, digest, &other, dice.bool()),
                 5 => bench.fetcher.chunk(now, digest, &right[..dice.usize(..=right.len())], true),
                 6 => bench.fetcher.chunk(now, Digest::of(&other), &[&other[..], b"x"].concat(), dice.bool()),
                 7 => bench.fetcher.envelope(now, bench.fixture.digest, &spoiled(&mut dice, &bench.fixture.envelope)),
                 8 => bench.fetcher.offer(now, bench.fixture.digest, &spoiled(&mut dice, &bench.offer)),
+                12 => {
+                    let part = *dice.choice(&[Part::Envelope, Part::Index, Part::Chunk]).expect("three");
+                    let bytes = if dice.bool() { right.clone() } else { spoiled(&mut dice, &bench.fixture.envelope) };
+                    bench.fetcher.given(now, bench.fixture.digest, part, &bytes);
+                }
                 9 => bench.run(now, bench.delivered + 1),
                 10 if dice.bool() => bench.fetcher.disconnected(),
                 10 => bench.connect(),
