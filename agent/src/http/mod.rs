@@ -3,6 +3,7 @@
 //! Decides paths, codes and limits. It asks nobody who they are: whoever is on the device may ask, and
 //! nobody else can.
 
+mod metrics;
 mod oip;
 
 use crate::fetch::{Gap, Part};
@@ -62,6 +63,7 @@ pub(crate) async fn serve(
 fn router(api: Api) -> Router {
     Router::new()
         .route("/status", get(status))
+        .route("/metrics", get(metrics))
         .route("/bundles/{bundle}", get(gap))
         .route("/bundles/{bundle}/{part}", post(give))
         .route("/v2", get(server))
@@ -82,6 +84,10 @@ fn router(api: Api) -> Router {
 
 async fn status(State(api): State<Api>) -> Json<Status> {
     Json(Status::clone(&api.status.borrow()))
+}
+
+async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::TEXT)], metrics::page(&api.status.borrow()))
 }
 
 /// What a bundle lacks next, for who brings it: `null` when it is not wanted, or lacks nothing.

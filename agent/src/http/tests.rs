@@ -200,3 +200,29 @@ async fn models_and_health_are_described() {
     assert_eq!(empty.get("/v2/health/live").await.0, 200);
     assert_eq!(empty.get("/v2/models/digits").await.0, 404);
 }
+
+#[test]
+fn the_metrics_are_what_prometheus_reads() {
+    let page = metrics::page(&status("127.0.0.1:1".parse().unwrap()));
+    let mut family = "";
+    for line in page.lines() {
+        match line.strip_prefix("# HELP ").or(line.strip_prefix("# TYPE ")) {
+            Some(told) => {
+                let (name, said) = told.split_once(' ').unwrap();
+                assert!(line.starts_with("# HELP") || name == family, "{line}");
+                if line.starts_with("# TYPE") {
+                    assert_eq!(said, if name.ends_with("_total") { "counter" } else { "gauge" }, "{line}");
+                }
+                family = name;
+            }
+            None => {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let name = series.split('{').next().unwrap();
+                assert!(name == family && value.parse::<u64>().is_ok(), "{line}");
+            }
+        }
+    }
+    for row in ["petrel_connected 0", "petrel_answers_total{stream=\"digits\"} 0", "petrel_spool_dropped_total 0"] {
+        assert!(page.lines().any(|line| line == row), "{row}: {page}");
+    }
+}

@@ -1,0 +1,56 @@
+//! `/metrics`: the device in numbers, in Prometheus' text format, for whoever is on the device.
+//!
+//! It shows what the status shows, and counts nothing by itself.
+
+use crate::status::{Status, StreamStatus};
+use std::fmt::Write;
+
+/// The version of the text format.
+pub(super) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+type OfStream = fn(&StreamStatus) -> Option<u64>;
+
+/// What is told of each stream that has it.
+const STREAMS: [(&str, &str, &str, OfStream); 6] = [
+    ("petrel_answers_total", "counter", "Answers since the start.", |s| Some(s.answers)),
+    ("petrel_errors_total", "counter", "Requests that a model could not answer.", |s| Some(s.errors)),
+    ("petrel_serving_release", "gauge", "The release that answers.", |s| s.serving),
+    ("petrel_arrived_bytes", "gauge", "Bytes on disk of the bundle that arrives.", |s| s.progress.map(|p| p.arrived)),
+    ("petrel_arriving_bytes", "gauge", "Bytes of it in all.", |s| s.progress.map(|p| p.total)),
+    ("petrel_arriving_bytes_per_second", "gauge", "How fast it comes.", |s| s.progress.map(|p| p.rate)),
+];
+
+/// The page. Names of streams and codes are plain words: none has to be escaped.
+pub(super) fn page(status: &Status) -> String {
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
+        // A string takes whatever is written.
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in rows {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    };
+    let one = |value: u64| [(String::new(), value)];
+    let spool = &status.spool;
+    family("petrel_uptime_seconds", "gauge", "Since the agent started.", &one(status.uptime_s));
+    family("petrel_boots_total", "counter", "How often it was started.", &one(status.boot));
+    family("petrel_connected", "gauge", "Whether there is a connection to the broker.", &one(status.connected.into()));
+    family("petrel_verdicts_unsent", "gauge", "Verdicts that land does not have yet.", &one(status.outbox as u64));
+    family("petrel_spool_waiting", "gauge", "Telemetry messages that wait for land.", &one(spool.waiting));
+    family("petrel_spool_bytes", "gauge", "Bytes of them.", &one(spool.bytes));
+    family("petrel_spool_merged_total", "counter", "Measurements that went into another.", &one(spool.merged));
+    family(
+        "petrel_spool_dropped_total",
+        "counter",
+        "Measurements that were lost for want of room.",
+        &one(spool.dropped),
+    );
+    for (name, kind, help, of) in STREAMS {
+        let row = |s: &StreamStatus| Some((format!("{{stream=\"{}\"}}", s.stream), of(s)?));
+        family(name, kind, help, &status.streams.iter().filter_map(row).collect::<Vec<_>>());
+    }
+    let refused = status.refusals.iter().map(|r| (format!("{{code=\"{}\"}}", r.code), r.count));
+    let help = "What was refused since the start, by code.";
+    family("petrel_refusals_total", "counter", help, &refused.collect::<Vec<_>>());
+    text
+}
