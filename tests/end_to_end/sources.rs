@@ -77,6 +77,7 @@ fn a_broker_that_forgot_everything_still_delivers() {
     enlist(&mut fleet, SLOW);
     let rollout = start_rollout(&fleet);
     wait_for("the fetch", || fleet.agents["a"].said().contains("a bundle is fetched").then_some(()));
+    assert!(!fleet.agents["a"].said().contains("the bundle is stored"), "the download was over before");
     fleet.broker_forgets();
     completes(&fleet, &rollout);
 }

@@ -88,7 +88,7 @@ impl Driver {
                 self.arrivals.progressed(std::time::Instant::now(), bundle, arrived, total);
                 self.measure_soon();
             }
-            // The keeper makes events of these; the last needs no link.
+            // Done above; and the keeper makes events of the others.
             Action::Slow(_) | Action::Stored(_) | Action::Doubted(_) | Action::Refused(..) | Action::Stumbled(..) => {}
         }
     }

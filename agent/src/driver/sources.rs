@@ -14,6 +14,8 @@ use trust::Digest;
 
 /// Attempts that bring nothing, before another source is tried.
 const TRIES: u32 = 3;
+/// Where there is no other: some eight minutes, and then anew with the papers of that moment.
+const TRIES_ALONE: u32 = 8;
 
 /// Bundles that come over HTTPS.
 pub(super) struct Https {
@@ -58,6 +60,7 @@ impl Driver {
     }
 
     /// Fetches a bundle over HTTPS, unless that is under way. It ends by itself when the bundle is not wanted any more.
+    /// Where it cannot even begin, the broker is asked, whatever the sources are.
     fn bring(&mut self, bundle: Digest) {
         let (Some(address), Some(signer)) = (self.config.bridge.clone(), self.papers.signer()) else {
             return self.keeper.ask(Errand::AskBroker(bundle));
@@ -70,7 +73,7 @@ impl Driver {
             return;
         }
         tracing::info!(bundle = %bundle.short(), "the bundle is fetched over HTTPS");
-        let tries = self.config.sources.contains(&Source::Mqtt).then_some(TRIES);
+        let tries = if self.config.sources.contains(&Source::Mqtt) { TRIES } else { TRIES_ALONE };
         let (counter, end) = (self.keeper.counter(), self.https.end.clone());
         if let Err(why) = bring(Land { address, tls, bundle, proof }, counter, tries, end) {
             tracing::error!("nothing is fetched over HTTPS: {}", told(&why));
@@ -79,11 +82,15 @@ impl Driver {
         }
     }
 
-    /// HTTPS brought all of a bundle, or gave up: then the broker is asked.
+    /// HTTPS brought all of a bundle, or gave up: then the broker is asked, where it is a source.
     pub(super) fn take_end(&mut self, (bundle, done): (Digest, bool)) {
         self.https.under_way.remove(&bundle);
-        if !done {
-            self.keeper.ask(Errand::AskBroker(bundle));
+        if done {
+            return;
+        }
+        match self.config.sources.contains(&Source::Mqtt) {
+            true => self.keeper.ask(Errand::AskBroker(bundle)),
+            false => self.bring(bundle),
         }
     }
 }

@@ -165,7 +165,7 @@ struct Agent {
 impl Agent {
     fn find(config: &Config, bundle: Digest) -> Result<Self, Fault> {
         let address = status::address(config)?;
-        let http = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).build().into();
+        let http = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).proxy(None).build().into();
         Ok(Self { http, url: format!("http://{address}/bundles/{bundle}") })
     }
 }

@@ -44,15 +44,15 @@ impl Source for Land {
     }
 }
 
-/// Brings a bundle from land on a thread of its own, as long as it is wanted. `tries` attempts that bring nothing end it, if there
-/// is such a number; that it ended is said with the bundle and whether it is whole or not wanted any more.
+/// Brings a bundle from land on a thread of its own, as long as it is wanted. `tries` attempts that bring nothing end it, since
+/// its proof may have grown old; that it ended is said with the bundle and whether it is whole or not wanted any more.
 ///
 /// # Errors
 /// When the system gives no thread.
 pub(crate) fn bring(
     mut land: Land,
     counter: Counter,
-    tries: Option<u32>,
+    tries: u32,
     ended: UnboundedSender<(Digest, bool)>,
 ) -> io::Result<()> {
     let work = move || {
@@ -66,7 +66,7 @@ pub(crate) fn bring(
             }
             failures += 1;
             tracing::warn!(bundle = %land.bundle.short(), bytes = brought, "the bundle does not come over HTTPS: {why}");
-            if tries.is_some_and(|tries| failures >= tries) {
+            if failures >= tries {
                 break false;
             }
             thread::sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0));

@@ -144,7 +144,7 @@ impl Library {
         }
     }
 
-    /// A file that the statement of a bundle names, with its size and digest; `None` when there is none.
+    /// The envelope of a bundle, or a file that its statement names, with its size and digest; `None` when there is none.
     ///
     /// # Errors
     /// When the bundle is there and cannot be read.

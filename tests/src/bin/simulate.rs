@@ -29,10 +29,10 @@ fn fleet(devices: usize, json: bool) -> ExitCode {
     let began = Instant::now();
     let delivered = world::deliver(1, devices, CHUNKS);
     let over = delivered.published as f64 / delivered.bundle as f64;
-    let (took, seconds) = (delivered.outcome.elapsed_ms / 1_000, began.elapsed().as_secs_f64());
+    let (took, seconds) = (delivered.took_ms / 1_000, began.elapsed().as_secs_f64());
     if json {
         let row = serde_json::json!({
-            "devices": devices, "confirmed": delivered.confirmed, "published_over_bundle": over, "seconds": seconds,
+            "devices": devices, "confirmed": delivered.confirmed, "published_over_bundle": over, "took_s": took, "seconds": seconds,
             "broken": delivered.outcome.violation.is_some(),
         });
         println!("{row}");

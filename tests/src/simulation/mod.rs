@@ -55,6 +55,8 @@ pub struct Delivered {
     pub bundle: u64,
     /// Bytes of chunks that land published.
     pub published: u64,
+    /// Milliseconds from the start of the rollout to its end.
+    pub took_ms: u64,
     /// How the world ended.
     pub outcome: Outcome,
 }
@@ -65,6 +67,8 @@ pub fn deliver(seed: u64, devices: usize, chunks: usize) -> Delivered {
     let mut world = World::of_one_rollout(seed, devices, chunks);
     let outcome = world.live_on();
     let confirmed = world.checks.rollouts().values().map(|rollout| rollout.count(protocol::Outcome::Confirmed)).sum();
+    let took = |r: &bridge_core::Rollout| r.ended.unwrap_or(r.started).saturating_sub(r.started);
+    let took_ms = world.checks.rollouts().values().map(took).max().unwrap_or(0);
     let bundle = world.library.bundles.values().map(|bundle| bundle.total_size).sum();
-    Delivered { devices, confirmed, bundle, published: world.land.chunk_bytes, outcome }
+    Delivered { devices, confirmed, bundle, published: world.land.chunk_bytes, took_ms, outcome }
 }
