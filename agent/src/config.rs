@@ -6,6 +6,7 @@
 use crate::fault::Fault;
 use crate::log::Format;
 use crate::store::MAX_SPOOL_BYTES;
+use agent_core::Metered;
 use protocol::{DeviceId, FleetId};
 use serde::Deserialize;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -21,6 +22,7 @@ const TELEMETRY_S: RangeInclusive<u64> = 1..=86_400;
 const WINDOW: RangeInclusive<usize> = 1..=256;
 /// Bytes a second: slower than the least is no rate at which a bundle ever arrives.
 const FETCH_RATE: RangeInclusive<u64> = 1_024..=1 << 40;
+const MODELS_MB: RangeInclusive<u64> = 1..=1 << 20;
 const SPOOL_BYTES: RangeInclusive<u64> = 64 << 10..=MAX_SPOOL_BYTES;
 
 /// A validated configuration.
@@ -52,6 +54,10 @@ pub(crate) struct Config {
     pub(crate) window: usize,
     /// The most bytes of bundles a second.
     pub(crate) fetch_rate: Option<u64>,
+    /// Memory for all models together, MiB; three quarters of the board's when nobody says.
+    pub(crate) models_mb: Option<u64>,
+    /// What a link that costs by the byte may carry.
+    pub(crate) metered: Option<Metered>,
     /// Where bundles come from: the next when the one before gives nothing.
     pub(crate) sources: Vec<Source>,
     /// How the log is written.
@@ -68,6 +74,26 @@ pub(crate) enum Source {
     Mqtt,
     /// Files at the bridge.
     Https,
+}
+
+/// `[metered]`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMetered {
+    most: u64,
+    #[serde(default)]
+    over: Over,
+}
+
+/// What becomes of a bundle that costs more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Over {
+    /// It waits for another way.
+    #[default]
+    Defer,
+    /// Land hears that it is refused.
+    Refuse,
 }
 
 /// An MQTT broker.
@@ -111,6 +137,8 @@ struct Raw {
     #[serde(default = "window")]
     window: usize,
     fetch_rate: Option<u64>,
+    models_mb: Option<u64>,
+    metered: Option<RawMetered>,
     #[serde(default = "sources")]
     sources: Vec<Source>,
     #[serde(default)]
@@ -209,6 +237,9 @@ impl Config {
         if let Some(rate) = raw.fetch_rate {
             range("fetch_rate", rate, *FETCH_RATE.start(), *FETCH_RATE.end())?;
         }
+        if let Some(most) = raw.models_mb {
+            range("models_mb", most, *MODELS_MB.start(), *MODELS_MB.end())?;
+        }
         crate::log::check(&raw.log_filter)
             .map_err(|why| wrong("log_filter", why, "write a level (info) or targets (info,petrel_agent=debug)"))?;
         if raw.board.is_empty() || raw.board.len() > 63 {
@@ -236,6 +267,8 @@ impl Config {
             spool_bytes: raw.spool_bytes,
             window: raw.window,
             fetch_rate: raw.fetch_rate,
+            models_mb: raw.models_mb,
+            metered: raw.metered.map(|m| Metered { most: m.most, refuses: m.over == Over::Refuse }),
             sources: raw.sources,
             log: raw.log,
             log_filter: raw.log_filter,

@@ -35,8 +35,17 @@ pub(crate) enum Errand {
     },
     /// Ask the broker for it from now on.
     AskBroker(Digest),
-    /// Say what a bundle lacks next.
-    Gap(Digest, SyncSender<Option<Gap>>),
+    /// Get the rest of it: it may be installed here, by what is known of it.
+    Admit(Digest),
+    /// Say what a bundle lacks next; one that asks for it over the link hears it when the bundle is admitted.
+    Gap {
+        /// The bundle.
+        bundle: Digest,
+        /// Over the link.
+        over_link: bool,
+        /// To be told.
+        tell: SyncSender<Option<Gap>>,
+    },
     /// Take a part of a bundle from a source, and say when that is done.
     Give {
         /// The bundle.
@@ -137,8 +146,8 @@ impl Keeper {
     }
 
     /// For sources besides the broker.
-    pub(crate) fn counter(&self) -> Counter {
-        Counter { errands: self.errands.clone() }
+    pub(crate) fn counter(&self, over_link: bool) -> Counter {
+        Counter { errands: self.errands.clone(), over_link }
     }
 
     /// Hands over what arrived, unless too much waits already.
@@ -155,13 +164,14 @@ impl Keeper {
 #[derive(Debug, Clone)]
 pub(crate) struct Counter {
     errands: Sender<Errand>,
+    over_link: bool,
 }
 
 impl Counter {
     /// What a bundle lacks next; `None` when it is not wanted, or lacks nothing.
     pub(crate) fn gap(&self, bundle: Digest) -> Option<Gap> {
         let (tell, told) = sync_channel(1);
-        self.errands.send(Errand::Gap(bundle, tell)).ok()?;
+        self.errands.send(Errand::Gap { bundle, over_link: self.over_link, tell }).ok()?;
         told.recv().ok()?
     }
 
@@ -182,6 +192,8 @@ pub(crate) struct Desk {
     fetcher: Fetcher,
     words: UnboundedSender<Word>,
     waiting: Arc<AtomicUsize>,
+    /// Sources over the link that asked what is lacking.
+    asking: Vec<(Digest, SyncSender<Option<Gap>>)>,
     started: Instant,
 }
 
@@ -195,7 +207,7 @@ impl Desk {
         waiting: Arc<AtomicUsize>,
     ) -> Self {
         let fetcher = Fetcher::new(trust.clone(), bundles.clone(), flow);
-        Self { trust, bundles, fetcher, words, waiting, started: Instant::now() }
+        Self { trust, bundles, fetcher, words, waiting, asking: Vec::new(), started: Instant::now() }
     }
 
     fn work(mut self, inbox: &Receiver<Errand>) {
@@ -221,8 +233,18 @@ impl Desk {
 
     /// Says what came of the work.
     pub(crate) fn tell(&mut self) {
+        let fetcher = &self.fetcher;
+        self.asking.retain(|(bundle, tell)| {
+            let waits = fetcher.awaits_admission(*bundle);
+            if !waits {
+                // Whoever asked may have gone away.
+                let _ = tell.try_send(fetcher.gap(*bundle));
+            }
+            waits
+        });
         for action in self.fetcher.actions() {
             self.say(match action {
+                Action::Described(bundle, described) => Word::Event(Event::BundleDescribed { bundle, described }),
                 Action::Stored(bundle) => {
                     tracing::info!(bundle = %bundle.short(), "the bundle is stored");
                     Word::Event(Event::BundleStored { bundle })
@@ -260,8 +282,10 @@ impl Desk {
         match errand {
             Errand::Fetch { bundle, total_size, asks } => self.fetcher.start(now, bundle, total_size, asks),
             Errand::AskBroker(bundle) => self.fetcher.ask_broker(now, bundle),
+            Errand::Admit(bundle) => self.fetcher.admit(now, bundle),
+            Errand::Gap { bundle, over_link: true, tell } => self.asking.push((bundle, tell)),
             // Whoever asked may have gone away.
-            Errand::Gap(bundle, tell) => drop(tell.try_send(self.fetcher.gap(bundle))),
+            Errand::Gap { bundle, over_link: false, tell } => drop(tell.try_send(self.fetcher.gap(bundle))),
             Errand::Give { bundle, part, bytes, done } => {
                 self.fetcher.given(now, bundle, part, &bytes);
                 let _ = done.try_send(());

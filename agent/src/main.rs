@@ -58,6 +58,7 @@ Example of a configuration, as `petrel-agent enrol` writes it; the last eight ke
   spool_bytes = 1048576                    # the most telemetry that waits while nobody hears it
   window = 32                              # the most chunk subscriptions at a time
   sources = [\"mqtt\"]                       # where bundles come from, in this order: mqtt, https
+  # metered = { most = 1000000 }           # a link that costs by the byte; what is dearer waits for a stick
   log = \"human\"                            # or json
   log_filter = \"info\"
 Relative paths are relative to the file.";

@@ -118,10 +118,7 @@ impl StreamStatus {
         Self {
             stream: stream.clone(),
             phase: phase.map_or("settled", Phase::name).to_owned(),
-            held: match phase {
-                Some(Phase::Held { refusal, .. }) => Some(refusal.code.to_string()),
-                Some(_) | None => None,
-            },
+            held: phase.and_then(Phase::held_by).map(|refusal| refusal.code.to_string()),
             silenced: ledger.silenced,
             wanted: ledger.wanted.as_ref().map(|w| w.order.release.get()),
             active: ledger.active.map(|i| i.release),

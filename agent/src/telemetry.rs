@@ -3,7 +3,9 @@
 //! Decides what is measured, and that nothing counted is lost between two measurements. What becomes of a
 //! measurement that cannot be sent is decided by the spool.
 
+use crate::config::Config;
 use crate::worker::{Counts, Observation};
+use agent_core::Limits;
 use protocol::{Arriving, DeviceId, MAX_STREAM_ROWS, Profile, SpoolState, StreamName, StreamTelemetry, Telemetry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -41,15 +43,23 @@ pub(crate) struct Speaker {
     pub(crate) uptime_s: u64,
 }
 
-/// What this board is, but for its name, which the configuration says.
-pub(crate) fn profile() -> Profile {
+/// What this board is, and what the configuration says of it.
+pub(crate) fn profile(config: &Config) -> Profile {
     Profile {
-        board: String::new(),
+        board: config.board.clone(),
         arch: std::env::consts::ARCH.into(),
         cores: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
         ram_mb: board_memory_mb(),
+        models_mb: limits(config).models_mb,
+        metered: config.metered.is_some(),
         agent: env!("CARGO_PKG_VERSION").into(),
     }
+}
+
+/// What the device gives to models, and what its link may carry.
+pub(crate) fn limits(config: &Config) -> Limits {
+    let models_mb = config.models_mb.unwrap_or_else(|| board_memory_mb() / 4 * 3);
+    Limits { models_mb, metered: config.metered }
 }
 
 /// Memory of the board in MiB; 0 where the system does not tell.

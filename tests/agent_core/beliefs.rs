@@ -164,6 +164,7 @@ fn a_device_that_lost_its_memory_installs_nothing_until_land_answers() {
         FLEET.parse().unwrap(),
         bench.device.clone(),
         profile(),
+        LIMITS,
         "boot 1".into(),
         trust,
         Ledger::default(),

@@ -1,6 +1,6 @@
 //! The bench of the tables: a device whose events are words, and whose effects are told in words.
 
-use agent_core::{Agent, Effect, Event, Ledger, Now, Step};
+use agent_core::{Agent, Described, Effect, Event, Ledger, Limits, Now, Step};
 use bridge_core::{AssignmentDraft, BeaconDraft, Numbers};
 use protocol::{DeviceId, DocumentKind, Outcome, Profile, StreamName};
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ pub(crate) struct Bench {
     pub(crate) device: DeviceId,
     pub(crate) agent: Agent,
     pub(crate) saved: Ledger,
+    limits: Limits,
     pub(crate) documents: BTreeMap<Digest, Vec<u8>>,
     /// The newest root, as its signers made it.
     root: Vec<u8>,
@@ -26,8 +27,19 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn profile() -> Profile {
-    Profile { board: "generic".into(), arch: "aarch64".into(), cores: 4, ram_mb: 512, agent: "0.1.0".into() }
+    Profile {
+        board: "generic".into(),
+        arch: "aarch64".into(),
+        cores: 4,
+        ram_mb: 512,
+        models_mb: 512,
+        metered: false,
+        agent: "0.1.0".into(),
+    }
 }
+
+/// All of the board's memory, and a link that costs nothing.
+pub(crate) const LIMITS: Limits = Limits { models_mb: 512, metered: None };
 
 pub(crate) fn stream() -> StreamName {
     "digits".parse().unwrap()
@@ -39,9 +51,14 @@ pub(crate) fn document(kind: DocumentKind, bytes: Vec<u8>) -> Event {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with(LIMITS)
+    }
+
+    /// A device of these means.
+    pub(crate) fn with(limits: Limits) -> Self {
         let (signer, device) = (Signer::new(1), "d-01".parse().unwrap());
         let documents = BTreeMap::new();
-        let (agent, step) = Self::restore(&signer, &device, Ledger::default(), &documents);
+        let (agent, step) = Self::restore(&signer, &device, limits, Ledger::default(), &documents);
         let (root, numbers) = (signer.root_bytes().to_vec(), FIRST);
         let saved = Ledger::default();
         let mut bench = Self {
@@ -49,6 +66,7 @@ impl Bench {
             device,
             agent,
             saved,
+            limits,
             documents,
             root,
             numbers,
@@ -64,12 +82,13 @@ impl Bench {
     pub(crate) fn restore(
         signer: &Signer,
         device: &DeviceId,
+        limits: Limits,
         ledger: Ledger,
         documents: &BTreeMap<Digest, Vec<u8>>,
     ) -> (Agent, Step) {
         let seed = format!("boot {}", ledger.boot + 1);
         let trust = signer.trust(device, &ledger, documents);
-        Agent::restore(FLEET.parse().unwrap(), device.clone(), profile(), seed, trust, ledger)
+        Agent::restore(FLEET.parse().unwrap(), device.clone(), profile(), limits, seed, trust, ledger)
     }
 
     pub(crate) fn bundle(&self, release: u64) -> Bundle {
@@ -174,7 +193,8 @@ impl Bench {
         let (stream, digest) = (stream(), bundle.digest);
         let event = match words[0] {
             "restart" => {
-                let (agent, step) = Self::restore(&self.signer, &self.device, self.saved.clone(), &self.documents);
+                let (agent, step) =
+                    Self::restore(&self.signer, &self.device, self.limits, self.saved.clone(), &self.documents);
                 self.agent = agent;
                 self.began += self.mono / 1_000;
                 self.mono = 0;
@@ -197,6 +217,12 @@ impl Bench {
             "root" => self.root(|_| ()),
             "revoke" => self.revoke(&words[1..]),
             "disconnect" => Event::Disconnected,
+            "described" => {
+                let found = bundle.found();
+                let (envelope, manifest) = (found.envelope.clone(), found.manifest.clone());
+                let described = Box::new(Described { envelope, manifest, missing: number(2), room: found.room });
+                Event::BundleDescribed { bundle: digest, described }
+            }
             "stored" => Event::BundleStored { bundle: digest },
             "examined" => Event::BundleExamined { bundle: digest, found: bundle.found() },
             "forged" => Event::BundleRefused { bundle: digest, refusal: refusal(Code::Sig) },
@@ -216,6 +242,7 @@ impl Bench {
         let release = |digest: &trust::Digest| self.release(*digest);
         Some(match effect {
             Effect::Fetch { bundle, .. } => format!("fetch {}", release(bundle)),
+            Effect::Admit { bundle } => format!("admit {}", release(bundle)),
             Effect::StopFetching { bundle } => format!("leave {}", release(bundle)),
             Effect::Examine { bundle } => format!("examine {}", release(bundle)),
             Effect::Probe { bundle } => format!("probe {}", release(bundle)),
@@ -241,7 +268,11 @@ impl Bench {
 
 /// Lives `script` and compares what the core asked for.
 pub(crate) fn check(script: &[(&str, &str)]) -> Bench {
-    let mut bench = Bench::new();
+    live(Bench::new(), script)
+}
+
+/// The same of a device that is made already.
+pub(crate) fn live(mut bench: Bench, script: &[(&str, &str)]) -> Bench {
     for (at, (event, expected)) in script.iter().enumerate() {
         let effects = bench.happen(event);
         let said: Vec<String> = effects.iter().filter_map(|e| bench.say(e)).collect();

@@ -7,7 +7,7 @@ mod beliefs;
 mod bench;
 mod spool;
 
-use agent_core::Effect;
+use agent_core::{Effect, Limits, Metered};
 use bench::*;
 use world::signer::number;
 
@@ -66,6 +66,66 @@ fn a_release_that_does_not_fit_is_refused_by_its_manifest() {
         let refused = format!("verdict 2: {release} refused {code}");
         then(RUNNING_1, &[(&assign, &fetch), (&stored, &verify), (&verified, &refused)]);
     }
+}
+
+#[test]
+fn a_release_that_does_not_fit_is_refused_before_its_bulk_comes() {
+    for (release, code) in [("6", "E_HARDWARE"), ("7", "E_AGENT_OLD")] {
+        let line = |text: &str| text.replace('R', release);
+        let (assign, fetch) = (line("assign 2 install R"), line("verdict 1: 1 confirmed, fetch R"));
+        let (described, refused) = (line("described R"), line("leave R, verdict 2: R refused ") + code);
+        then(RUNNING_1, &[(&assign, &fetch), (&described, &refused)]);
+    }
+    then(
+        RUNNING_1,
+        &[
+            ("assign 2 install 2", "verdict 1: 1 confirmed, fetch 2"),
+            ("described 2 900", "admit 2"),
+            ("described 2 900", ""),
+            ("stored 2", "examine 2"),
+        ],
+    );
+}
+
+/// Bundles of the bench promise to do with 16 MiB.
+#[test]
+fn a_release_is_refused_when_what_stays_loaded_leaves_it_no_memory() {
+    let second = &[
+        ("assign 2 install 2", "verdict 1: 1 confirmed, fetch 2"),
+        ("described 2", "leave 2, verdict 2: 2 refused E_HARDWARE"),
+    ];
+    let bench = live(Bench::with(Limits { models_mb: 31, metered: None }), &[RUNNING_1, second].concat());
+    let detail = bench.agent.refusals().next().unwrap().detail.clone();
+    assert_eq!(detail, "it needs 16 MiB of memory; of 31 for models 16 are in use");
+    let fits = &[("assign 2 install 2", "verdict 1: 1 confirmed, fetch 2"), ("described 2", "admit 2")];
+    let bench = live(Bench::with(Limits { models_mb: 32, metered: None }), &[RUNNING_1, fits].concat());
+    assert_eq!(bench.saved.ram_in_use(), 16);
+}
+
+#[test]
+fn a_bundle_that_is_too_dear_for_the_link_waits_until_somebody_brings_it() {
+    let metered = |refuses| Limits { models_mb: 512, metered: Some(Metered { most: 1_000, refuses }) };
+    let cheap =
+        &[("connect", "await root 2, hello"), ("assign 1 install 1", "fetch 1"), ("described 1 1000", "admit 1")];
+    live(Bench::with(metered(false)), cheap);
+    let dear = &[
+        ("connect", "await root 2, hello"),
+        ("assign 1 install 1", "fetch 1"),
+        ("described 1 1001", ""),
+        ("wait 100000", "hello"),
+        ("stored 1", "examine 1"),
+    ];
+    let bench = live(Bench::with(metered(false)), &dear[..3]);
+    let phase = &bench.agent.phases()[&stream()];
+    let words = "1001 bytes are to come over a metered link, which takes 1000 for a bundle";
+    assert_eq!((phase.name(), phase.held_by().unwrap().detail.as_str()), ("deferred", words));
+    live(bench, &[("assign 2 install 2", "leave 1, fetch 2")]);
+    live(Bench::with(metered(false)), dear);
+    // After a start it is asked again.
+    let again = [&dear[..3], &[("restart", "serve nothing, fetch 1"), ("described 1 1001", "")]].concat();
+    live(Bench::with(metered(false)), &again);
+    let refused = [&dear[..2], &[("described 1 1001", "leave 1, verdict 1: 1 refused E_LINK")]].concat();
+    live(Bench::with(metered(true)), &refused);
 }
 
 #[test]

@@ -29,7 +29,15 @@ struct Bench {
 const HOUR: u64 = 3_600_000;
 
 fn profile() -> Profile {
-    Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() }
+    Profile {
+        board: "x".into(),
+        arch: "aarch64".into(),
+        cores: 1,
+        ram_mb: 64,
+        models_mb: 64,
+        metered: false,
+        agent: "0.1.0".into(),
+    }
 }
 
 fn device(name: &str) -> DeviceId {
@@ -78,11 +86,14 @@ impl Bench {
         })
     }
 
-    /// `start RELEASE MAX_FAILED DEADLINE_S WAVE...`; `only` before the waves for device `a` alone.
+    /// `start RELEASE MAX_FAILED DEADLINE_S WAVE...`; `only` before the waves for device `a` alone, `by:N` among them for N at a
+    /// time.
     fn start(&self, words: &[&str]) -> Event {
         let number = |at: usize| words[at].parse::<u64>().unwrap();
         let only = words.get(3) == Some(&"only");
-        let waves = words.iter().skip(3 + usize::from(only)).map(|w| w.parse().unwrap()).collect();
+        let at_once = words.iter().find_map(|w| w.strip_prefix("by:")).map(|n| n.parse().unwrap());
+        let waves = words.iter().skip(3 + usize::from(only)).filter(|w| !w.starts_with("by:"));
+        let waves = waves.map(|w| w.parse().unwrap()).collect();
         Event::RolloutRequested(RolloutRequest {
             stream: "digits".parse().unwrap(),
             version: format!("1.{}.0", words[0]),
@@ -91,6 +102,7 @@ impl Bench {
             trial: trial(10, 0, 60),
             max_failed: number(1),
             deadline_s: number(2),
+            at_once,
         })
     }
 
@@ -140,6 +152,8 @@ impl Bench {
             "retire" => Event::DeviceRetired { device: device(words[1]) },
             "report" => report(words[1], 1, words[2].parse().unwrap(), None),
             "forged" => Event::MessageDisbelieved { why: Disbelief::Signature },
+            "here" => Event::PresenceReceived { device: device(words[1]), online: true },
+            "gone" => Event::PresenceReceived { device: device(words[1]), online: false },
             "approve" => Event::DeviceApproved { device: device(words[1]) },
             "reject" => Event::DeviceRejected { device: device(words[1]) },
             "push" => Event::ReleasePushed(self.bundles[words[1].parse::<usize>().unwrap() - 1].released()),
@@ -308,6 +322,36 @@ fn a_bad_release_is_stopped_and_those_who_have_it_are_sent_back() {
 }
 
 #[test]
+fn no_more_devices_than_asked_for_are_on_their_way() {
+    let bench = fleet(&[
+        ("start 1 0 600 by:0", "invalid"),
+        ("here a", ""),
+        ("here c", ""),
+        ("start 1 0 600 by:1", "publish 1, a 2: install 1, started 1"),
+        // Another waits for a verdict, or for a device that goes away; who comes back counts again.
+        ("here b", ""),
+        ("verdict a 1 1 confirmed", "c 2: install 1"),
+        ("gone c", "b 2: install 1"),
+        ("here c", ""),
+        ("gone b", ""),
+        ("verdict c 1 1 confirmed", ""),
+        ("verdict b 1 1 confirmed", "clear 1"),
+    ]);
+    assert_eq!(bench.phase(1), "Completed");
+    // One that is away is assigned nothing before it comes; the deadline counts it all the same.
+    let away = [
+        ("here a", ""),
+        ("start 1 0 600 by:2", "publish 1, a 2: install 1, started 1"),
+        ("verdict a 1 1 confirmed", ""),
+        ("here c", "c 2: install 1"),
+        ("verdict c 1 1 confirmed", ""),
+    ];
+    assert_eq!(fleet(&away).phase(1), "Rolling");
+    let late = [&away[..], &[("wait 600", "clear 1, a 3: nothing, c 3: nothing")]].concat();
+    assert_eq!(fleet(&late).phase(1), "Stopped");
+}
+
+#[test]
 fn a_device_that_ran_nothing_before_is_sent_back_to_nothing() {
     fleet(&[
         ("start 1 0 600 1", "publish 1, a 2: install 1, started 1"),
@@ -441,7 +485,15 @@ fn report(id: &str, boot: u64, seq: u64, beacon: Option<u64>) -> Event {
         clock: ClockState::Fresh,
         streams: Vec::new(),
         last_refusals: Vec::new(),
-        profile: Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() },
+        profile: Profile {
+            board: "x".into(),
+            arch: "aarch64".into(),
+            cores: 1,
+            ram_mb: 64,
+            models_mb: 64,
+            metered: false,
+            agent: "0.1.0".into(),
+        },
     }))
 }
 

@@ -68,6 +68,22 @@ fn a_person_brings_a_bundle_on_a_stick() {
     completes(&fleet, &rollout);
 }
 
+/// A link that costs by the byte carries what describes the bundle, and no more: the rest is brought.
+#[test]
+fn a_bundle_that_is_too_dear_for_the_link_waits_for_the_stick() {
+    let mut fleet = Fleet::start();
+    fleet.desk.bundle("digits", "1.0.0", "digits");
+    fleet.desk.json("petrel push digits");
+    enlist(&mut fleet, "sources = [\"https\", \"mqtt\"]\nmetered = { most = 1000 }");
+    let rollout = start_rollout(&fleet);
+    let device = fleet.device("a", "the wait", |device| device["streams"][0]["held"] == "E_LINK");
+    assert_eq!(device["metered"], true, "{device}");
+    let said = fleet.desk.done("petrel-agent status --config a.toml");
+    assert!(said.contains("deferred") && said.contains("over a metered link, which takes 1000"), "{said}");
+    fleet.desk.done("petrel-agent install digits --config a.toml");
+    completes(&fleet, &rollout);
+}
+
 /// The broker is killed in the middle of a download and has lost all that it retained.
 #[test]
 fn a_broker_that_forgot_everything_still_delivers() {

@@ -3,7 +3,7 @@
 use crate::belief::Deferred;
 use crate::pace::Pace;
 use crate::step::Millis;
-use crate::{Document, Effect, Event, Ledger, Memory, Now, Phase, Step};
+use crate::{Document, Effect, Event, Ledger, Limits, Memory, Now, Phase, Step};
 use protocol::{ClockState, DeviceId, DocumentKind, FleetId, Profile, RefusalReport, StreamName};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Code, Digest, Trust};
@@ -14,6 +14,7 @@ pub struct Agent {
     pub(crate) fleet: FleetId,
     pub(crate) device: DeviceId,
     pub(crate) profile: Profile,
+    pub(crate) limits: Limits,
     /// Drawn for this boot; the nonce of each hello follows from it.
     seed: String,
     /// The nonce of the latest hello.
@@ -52,6 +53,7 @@ impl Agent {
         fleet: FleetId,
         device: DeviceId,
         profile: Profile,
+        limits: Limits,
         seed: String,
         trust: Trust,
         ledger: Ledger,
@@ -62,6 +64,7 @@ impl Agent {
             fleet,
             device,
             profile,
+            limits,
             seed,
             nonce: String::new(),
             trust,
@@ -149,7 +152,8 @@ impl Agent {
             Event::ServeFailed { ref stream, bundle, ref refusal } if self.is_active_alone(stream, bundle) => {
                 self.lose_active(stream.clone(), refusal.clone());
             }
-            Event::BundleStored { bundle }
+            Event::BundleDescribed { bundle, .. }
+            | Event::BundleStored { bundle }
             | Event::BundleExamined { bundle, .. }
             | Event::BundleRefused { bundle, .. }
             | Event::ProbePassed { bundle }
@@ -174,6 +178,7 @@ impl Agent {
         let pinned = self.ledger.pinned();
         if self.kept.as_ref() != Some(&pinned) {
             self.ledger.signers.retain(|bundle, _| pinned.contains(bundle));
+            self.ledger.ram_mb.retain(|bundle, _| pinned.contains(bundle));
             self.kept = Some(pinned.clone());
             self.effects.push(Effect::Keep { bundles: pinned });
         }

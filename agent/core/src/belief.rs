@@ -238,7 +238,12 @@ impl Agent {
                     self.pursue(&name);
                 }
                 Some(
-                    Phase::Fetching { .. } | Phase::Pausing { .. } | Phase::Verifying { .. } | Phase::Probing { .. },
+                    Phase::Admitting { .. }
+                    | Phase::Deferred { .. }
+                    | Phase::Fetching { .. }
+                    | Phase::Pausing { .. }
+                    | Phase::Verifying { .. }
+                    | Phase::Probing { .. },
                 ) => self.check_way(&name),
                 Some(Phase::Settled | Phase::Starting { .. } | Phase::OnTrial { .. }) | None => {}
             }

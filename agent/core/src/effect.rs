@@ -7,12 +7,18 @@ use trust::Digest;
 /// Something to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Get the bundle onto the disk; ends in `BundleStored` or `BundleRefused`.
+    /// Get what describes the bundle onto the disk; ends in `BundleDescribed`, or in `BundleStored` when all of it
+    /// is there already, or in `BundleRefused`.
     Fetch {
         /// The bundle.
         bundle: Digest,
         /// Its size in bytes, from the signed assignment.
         total_size: u64,
+    },
+    /// Get the rest of a bundle that was described; ends in `BundleStored` or `BundleRefused`.
+    Admit {
+        /// The bundle.
+        bundle: Digest,
     },
     /// Stop getting it; what is there may stay.
     StopFetching {

@@ -16,6 +16,19 @@ pub struct Found {
     pub room: u64,
 }
 
+/// What is known of a bundle before its bulk is fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// `bundle.dsse.json`.
+    pub envelope: Vec<u8>,
+    /// `manifest.json`.
+    pub manifest: Vec<u8>,
+    /// Bytes that are to come over the link: what other bundles hold already is not among them.
+    pub missing: u64,
+    /// Bytes of it that are on the disk and those that are free besides.
+    pub room: u64,
+}
+
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -32,6 +45,13 @@ pub enum Event {
     },
     /// Something that arrived was refused at the door.
     DocumentRefused(Refusal),
+    /// What a bundle is and asks for is on disk: whether the rest may come is decided here.
+    BundleDescribed {
+        /// The bundle.
+        bundle: Digest,
+        /// What is known of it.
+        described: Box<Described>,
+    },
     /// Every chunk of a bundle is on disk.
     BundleStored {
         /// The bundle.

@@ -37,6 +37,9 @@ pub struct Ledger {
     pub streams: BTreeMap<StreamName, StreamLedger>,
     /// Who signed the bundles that run or stand behind one: a publisher may be revoked later.
     pub signers: BTreeMap<Digest, Vec<String>>,
+    /// Memory that they promised to do with, MiB.
+    #[serde(default)]
+    pub ram_mb: BTreeMap<Digest, u64>,
     /// The number of verdicts given.
     pub verdicts_given: u64,
     /// Verdicts that the broker does not have yet.
@@ -117,6 +120,13 @@ impl Ledger {
     pub(crate) fn held<'a>(&'a self, stream: &'a StreamName, installed: Installed) -> Held<'a> {
         let signers = self.signers.get(&installed.bundle).map_or(&[][..], Vec::as_slice);
         Held { statement: installed.bundle, stream: stream.as_str(), release: installed.release, signers }
+    }
+
+    /// Memory that the bundles take which stay loaded, whatever else is tried: those that serve and those on trial, MiB.
+    pub fn ram_in_use(&self) -> u64 {
+        let loaded = self.streams.values().flat_map(|s| [s.active, s.trial.map(|t| t.candidate)]).flatten();
+        let loaded: BTreeSet<Digest> = loaded.map(|installed| installed.bundle).collect();
+        loaded.iter().filter_map(|bundle| self.ram_mb.get(bundle)).sum()
     }
 
     /// The bundles that must stay on disk.

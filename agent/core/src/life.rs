@@ -5,7 +5,7 @@
 //! once, and checked again before it is believed.
 
 use crate::step::Millis;
-use crate::{Event, Found, Installed};
+use crate::{Described, Event, Found, Installed};
 use trust::{Digest, Manifest, Refusal, Statement, Verified};
 
 /// The first pause after an operating failure; it doubles.
@@ -19,6 +19,20 @@ pub enum Phase {
     /// Nothing is under way.
     #[default]
     Settled,
+    /// What describes it arrives: whether the board can have it is not known yet.
+    Admitting {
+        /// The bundle.
+        target: Installed,
+        /// Operating failures so far.
+        failures: u32,
+    },
+    /// It fits, and the link is too dear for it: it comes when somebody brings it, or over another link.
+    Deferred {
+        /// The bundle.
+        target: Installed,
+        /// How dear it is.
+        refusal: Refusal,
+    },
     /// Chunks arrive.
     Fetching {
         /// The bundle.
@@ -92,6 +106,8 @@ pub struct Signed {
 pub(crate) enum Turn {
     /// Nothing: the event is about another bundle, or late.
     Stay,
+    /// What it asks for is known.
+    Described(Box<Described>),
     /// All is on disk.
     Stored,
     /// It was read.
@@ -113,7 +129,9 @@ impl Phase {
     pub fn target(&self) -> Option<Installed> {
         match self {
             Phase::Settled => None,
-            Phase::Fetching { target, .. }
+            Phase::Admitting { target, .. }
+            | Phase::Deferred { target, .. }
+            | Phase::Fetching { target, .. }
             | Phase::Pausing { target, .. }
             | Phase::Held { target, .. }
             | Phase::Verifying { target, .. }
@@ -128,6 +146,8 @@ impl Phase {
         match self {
             Phase::Starting { .. } | Phase::OnTrial { .. } => true,
             Phase::Settled
+            | Phase::Admitting { .. }
+            | Phase::Deferred { .. }
             | Phase::Fetching { .. }
             | Phase::Pausing { .. }
             | Phase::Held { .. }
@@ -136,10 +156,27 @@ impl Phase {
         }
     }
 
+    /// What keeps the release from being installed now.
+    pub fn held_by(&self) -> Option<&Refusal> {
+        match self {
+            Phase::Held { refusal, .. } | Phase::Deferred { refusal, .. } => Some(refusal),
+            Phase::Settled
+            | Phase::Admitting { .. }
+            | Phase::Fetching { .. }
+            | Phase::Pausing { .. }
+            | Phase::Verifying { .. }
+            | Phase::Probing { .. }
+            | Phase::Starting { .. }
+            | Phase::OnTrial { .. } => None,
+        }
+    }
+
     /// The phase in a word, for logs and status.
     pub fn name(&self) -> &'static str {
         match self {
             Phase::Settled => "settled",
+            Phase::Admitting { .. } => "admitting",
+            Phase::Deferred { .. } => "deferred",
             Phase::Fetching { .. } => "fetching",
             Phase::Pausing { .. } => "pausing",
             Phase::Held { .. } => "held",
@@ -156,6 +193,8 @@ impl Phase {
             Phase::Pausing { until, .. } | Phase::OnTrial { until, .. } => Some(*until),
             Phase::Held { until, .. } => *until,
             Phase::Settled
+            | Phase::Admitting { .. }
+            | Phase::Deferred { .. }
             | Phase::Fetching { .. }
             | Phase::Verifying { .. }
             | Phase::Probing { .. }
@@ -166,11 +205,15 @@ impl Phase {
     /// The pause after an operating failure at `mono`.
     pub(crate) fn pause(&self, mono: Millis) -> Phase {
         let (target, failures) = match self {
-            Phase::Fetching { target, failures }
+            Phase::Admitting { target, failures }
+            | Phase::Fetching { target, failures }
             | Phase::Verifying { target, failures }
             | Phase::Probing { target, failures, .. }
             | Phase::Pausing { target, failures, .. } => (*target, *failures),
-            Phase::Held { target, .. } | Phase::Starting { target } | Phase::OnTrial { target, .. } => (*target, 0),
+            Phase::Deferred { target, .. }
+            | Phase::Held { target, .. }
+            | Phase::Starting { target }
+            | Phase::OnTrial { target, .. } => (*target, 0),
             Phase::Settled => return Phase::Settled,
         };
         let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
@@ -182,7 +225,15 @@ impl Phase {
     pub(crate) fn turn(&mut self, event: Event) -> Turn {
         let about = |target: &Installed, bundle: &Digest| target.bundle == *bundle;
         match (self, event) {
-            (Phase::Fetching { target, .. }, Event::BundleStored { bundle }) if about(target, &bundle) => Turn::Stored,
+            (Phase::Admitting { target, .. }, Event::BundleDescribed { bundle, described })
+                if about(target, &bundle) =>
+            {
+                Turn::Described(described)
+            }
+            (
+                Phase::Admitting { target, .. } | Phase::Deferred { target, .. } | Phase::Fetching { target, .. },
+                Event::BundleStored { bundle },
+            ) if about(target, &bundle) => Turn::Stored,
             (Phase::Verifying { target, .. }, Event::BundleExamined { bundle, found }) if about(target, &bundle) => {
                 Turn::Examined(found)
             }
@@ -190,7 +241,10 @@ impl Phase {
                 Turn::Passed(signed.clone())
             }
             (
-                Phase::Fetching { target, .. } | Phase::Verifying { target, .. },
+                Phase::Admitting { target, .. }
+                | Phase::Deferred { target, .. }
+                | Phase::Fetching { target, .. }
+                | Phase::Verifying { target, .. },
                 Event::BundleRefused { bundle, refusal },
             )
             | (Phase::Probing { target, .. }, Event::ProbeFailed { bundle, refusal })
@@ -208,11 +262,17 @@ impl Phase {
                 Turn::Counted
             }
             (
-                Phase::Fetching { target, .. } | Phase::Verifying { target, .. } | Phase::Probing { target, .. },
+                Phase::Admitting { target, .. }
+                | Phase::Deferred { target, .. }
+                | Phase::Fetching { target, .. }
+                | Phase::Verifying { target, .. }
+                | Phase::Probing { target, .. },
                 Event::Stumbled { bundle },
             ) if about(target, &bundle) => Turn::Failed,
             (
                 Phase::Settled
+                | Phase::Admitting { .. }
+                | Phase::Deferred { .. }
                 | Phase::Fetching { .. }
                 | Phase::Pausing { .. }
                 | Phase::Held { .. }
@@ -224,6 +284,7 @@ impl Phase {
                 | Event::Disconnected
                 | Event::DocumentArrived { .. }
                 | Event::DocumentRefused(_)
+                | Event::BundleDescribed { .. }
                 | Event::BundleStored { .. }
                 | Event::BundleExamined { .. }
                 | Event::BundleRefused { .. }

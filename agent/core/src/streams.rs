@@ -3,10 +3,12 @@
 use crate::agent::Agent;
 use crate::life::{Signed, Turn};
 use crate::step::Millis;
-use crate::{Effect, Event, Found, Installed, Phase, StreamLedger, TrialLedger, Wanted};
+use crate::{Described, Effect, Event, Found, Installed, Phase, TrialLedger, Wanted};
 use protocol::{Generation, Outcome, StreamName};
 use std::collections::BTreeMap;
-use trust::{Assignment, Board, Code, Digest, Intent, Offer, Refusal, Standing, StreamAssignment, Verified};
+use trust::{
+    Assignment, Board, Code, Digest, Intent, Judgement, Offer, Refusal, Resource, Standing, StreamAssignment, Verified,
+};
 
 /// Starts of the agent that a release may see while it is on trial: a power cut and a crash look alike.
 pub const MAX_TRIAL_BOOTS: u64 = 3;
@@ -127,7 +129,7 @@ impl Agent {
     }
 
     pub(crate) fn fetch(&mut self, name: &StreamName, target: Installed, total_size: u64, failures: u32) {
-        self.phases.insert(name.clone(), Phase::Fetching { target, failures });
+        self.phases.insert(name.clone(), Phase::Admitting { target, failures });
         self.effects.push(Effect::Fetch { bundle: target.bundle, total_size });
         self.report_due = true;
     }
@@ -140,11 +142,14 @@ impl Agent {
         self.phases.insert(name.clone(), phase.clone());
         let Some(target) = target else { return };
         let failures = match &phase {
-            Phase::Fetching { failures, .. } | Phase::Verifying { failures, .. } => *failures,
+            Phase::Admitting { failures, .. }
+            | Phase::Fetching { failures, .. }
+            | Phase::Verifying { failures, .. } => *failures,
             _ => 0,
         };
         match turn {
             Turn::Stay => {}
+            Turn::Described(described) => self.admit(&name, target, failures, &described),
             Turn::Stored => {
                 self.phases.insert(name, Phase::Verifying { target, failures });
                 self.effects.push(Effect::Examine { bundle: target.bundle });
@@ -172,25 +177,60 @@ impl Agent {
         }
     }
 
-    /// Asks every rule of an installation about what lies on the disk.
-    fn judge(&mut self, name: &StreamName, target: Installed, failures: u32, found: &Found) {
-        let Some(wanted) = self.wanted(name) else { return };
+    /// Decides whether the bulk of a bundle may come: before that, only what describes it was fetched.
+    fn admit(&mut self, name: &StreamName, target: Installed, failures: u32, described: &Described) {
+        let Described { envelope, manifest, missing, room } = described;
+        let Some(judgement) = self.judgement(name, envelope, manifest, None, *room) else { return };
+        if let Some(refusal) = judgement.refusal() {
+            return self.hold_or_refuse(name, target, refusal.clone());
+        }
+        match self.limits.too_dear(*missing) {
+            None => {
+                self.phases.insert(name.clone(), Phase::Fetching { target, failures });
+                self.effects.push(Effect::Admit { bundle: target.bundle });
+            }
+            Some(refusal) if self.limits.refuses() => self.refuse(name, refusal),
+            Some(refusal) => {
+                self.note(refusal.clone());
+                self.phases.insert(name.clone(), Phase::Deferred { target, refusal });
+            }
+        }
+        self.report_due = true;
+    }
+
+    /// Asks every rule of an installation that can be asked of what is known.
+    fn judgement(
+        &self,
+        name: &StreamName,
+        envelope: &[u8],
+        manifest: &[u8],
+        files: Option<&[Resource]>,
+        room: u64,
+    ) -> Option<Judgement> {
         let board = Board {
             arch: self.profile.arch.clone(),
             class: self.profile.board.clone(),
             ram_mb: self.profile.ram_mb,
+            models_mb: self.limits.models_mb,
+            in_use_mb: self.ledger.ram_in_use(),
             agent: self.profile.agent.clone(),
         };
         let offer = Offer {
-            envelope: &found.envelope,
-            manifest: &found.manifest,
-            order: Some(&wanted.order),
+            envelope,
+            manifest,
+            order: Some(&self.wanted(name)?.order),
             active: self.ledger.streams.get(name).and_then(|s| s.active).map(|a| a.release),
-            files: Some(&found.files),
+            files,
             board: Some(&board),
-            free_disk: Some(found.room),
+            free_disk: Some(room),
         };
-        let judgement = self.trust.judge(&offer, self.now.mono);
+        Some(self.trust.judge(&offer, self.now.mono))
+    }
+
+    /// Asks every rule of an installation about what lies on the disk.
+    fn judge(&mut self, name: &StreamName, target: Installed, failures: u32, found: &Found) {
+        let Found { envelope, manifest, files, room } = found;
+        let Some(judgement) = self.judgement(name, envelope, manifest, Some(files), *room) else { return };
         if let Some(refusal) = judgement.refusal() {
             return self.hold_or_refuse(name, target, refusal.clone());
         }
@@ -206,6 +246,7 @@ impl Agent {
         let Some(stream) = self.ledger.streams.get_mut(&name) else { return };
         stream.trial = Some(TrialLedger { candidate, security_floor: signed.manifest.security_floor, boots: 0 });
         self.ledger.signers.insert(candidate.bundle, signed.statement.signers().to_vec());
+        self.ledger.ram_mb.insert(candidate.bundle, signed.manifest.resources_budget.ram_mb.get());
         self.changed = true;
         self.phases.insert(name.clone(), Phase::Starting { target: candidate });
         self.serve(&name);
@@ -291,7 +332,9 @@ impl Agent {
 
     /// Leaves the way to a bundle that is not on trial.
     pub(crate) fn give_up(&mut self, name: &StreamName) {
-        if let Some(Phase::Fetching { target, .. }) = self.phases.remove(name) {
+        if let Some(Phase::Admitting { target, .. } | Phase::Deferred { target, .. } | Phase::Fetching { target, .. }) =
+            self.phases.remove(name)
+        {
             self.effects.push(Effect::StopFetching { bundle: target.bundle });
         }
     }
@@ -332,6 +375,8 @@ impl Agent {
             }
             Phase::OnTrial { .. } => self.weigh(name),
             Phase::Settled
+            | Phase::Admitting { .. }
+            | Phase::Deferred { .. }
             | Phase::Fetching { .. }
             | Phase::Verifying { .. }
             | Phase::Probing { .. }
@@ -348,16 +393,6 @@ impl Agent {
         match self.phases.get(name) {
             Some(Phase::OnTrial { answers, errors, .. }) => (*answers, *errors),
             _ => (0, 0),
-        }
-    }
-}
-
-impl StreamLedger {
-    /// What keeps the wanted release from being installed now.
-    pub(crate) fn held_by(phase: Option<&Phase>) -> Option<Code> {
-        match phase {
-            Some(Phase::Held { refusal, .. }) => Some(refusal.code),
-            _ => None,
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use crate::agent::Agent;
 use crate::step::Millis;
-use crate::{Effect, Installed, StreamLedger};
+use crate::{Effect, Installed, Phase, StreamLedger};
 use protocol::{
     ClockState, Generation, HexDigest, Outcome, RefusalReport, Report, Running, SPEC, Standing, StreamName,
     StreamReport, TrialReport, Verdict,
 };
-use trust::{Code, Digest, Refusal};
+use trust::{Digest, Refusal};
 
 /// The first pause before hello is said again to a land that does not answer; it doubles.
 const FIRST_HELLO_PAUSE: Millis = 5_000;
@@ -166,7 +166,7 @@ impl Agent {
             trial,
             floor: self.trust.floor(name.as_str()),
             standing,
-            held: StreamLedger::held_by(self.phases.get(name)).map(|code: Code| code.to_string()),
+            held: self.phases.get(name).and_then(Phase::held_by).map(|refusal| refusal.code.to_string()),
         }
     }
 }

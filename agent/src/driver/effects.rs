@@ -24,6 +24,7 @@ impl Driver {
                 tracing::info!(bundle = %bundle.short(), bytes = total_size, "a bundle is fetched");
                 self.fetch(bundle, total_size);
             }
+            Effect::Admit { bundle } => self.keeper.ask(Errand::Admit(bundle)),
             Effect::StopFetching { bundle } => {
                 self.arrived(&bundle);
                 self.keeper.ask(Errand::StopFetching(bundle));
@@ -89,7 +90,12 @@ impl Driver {
                 self.measure_soon();
             }
             // Done above; and the keeper makes events of the others.
-            Action::Slow(_) | Action::Stored(_) | Action::Doubted(_) | Action::Refused(..) | Action::Stumbled(..) => {}
+            Action::Slow(_)
+            | Action::Described(..)
+            | Action::Stored(_)
+            | Action::Doubted(_)
+            | Action::Refused(..)
+            | Action::Stumbled(..) => {}
         }
     }
 

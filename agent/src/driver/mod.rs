@@ -154,7 +154,8 @@ impl Driver {
         };
         let (fleet, device) = (self.config.fleet.clone(), self.config.device.clone());
         self.awake = Instant::now();
-        let (core, step) = Agent::restore(fleet, device, self.profile.clone(), seed, trust, ledger);
+        let limits = crate::telemetry::limits(&self.config);
+        let (core, step) = Agent::restore(fleet, device, self.profile.clone(), limits, seed, trust, ledger);
         let saved = step.commit(|memory| store.save(memory));
         self.store = Some(store);
         match saved {

@@ -74,7 +74,7 @@ impl Driver {
         }
         tracing::info!(bundle = %bundle.short(), "the bundle is fetched over HTTPS");
         let tries = if self.config.sources.contains(&Source::Mqtt) { TRIES } else { TRIES_ALONE };
-        let (counter, end) = (self.keeper.counter(), self.https.end.clone());
+        let (counter, end) = (self.keeper.counter(true), self.https.end.clone());
         if let Err(why) = bring(Land { address, tls, bundle, proof }, counter, tries, end) {
             tracing::error!("nothing is fetched over HTTPS: {}", told(&why));
             self.https.under_way.remove(&bundle);

@@ -15,7 +15,7 @@ use crate::telemetry::{self, Gauge};
 use crate::worker::{Loader, Pool, Worker};
 use agent_core::{Flow, Spool};
 use anyhow::Context;
-use protocol::{ClockState, Profile, SpoolState, Topics};
+use protocol::{ClockState, SpoolState, Topics};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -69,7 +69,8 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     let kept = keep(&config, &root, &bundles)?;
     let worker = Arc::new(Worker::default());
     let (status, statuses) = watch::channel(Arc::new(first_status(&config, listen)));
-    let api = Api { worker: worker.clone(), pool: Pool::start()?, counter: kept.keeper.counter(), status: statuses };
+    let api =
+        Api { worker: worker.clone(), pool: Pool::start()?, counter: kept.keeper.counter(false), status: statuses };
     let (stop_serving, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, api, async { drop(stopped.await) }));
 
@@ -121,7 +122,7 @@ fn assemble(
     let loader = Loader::start(bundles, worker.clone(), say_event)?;
     Ok(Driver {
         topics: Topics::new(&config.fleet),
-        profile: Profile { board: config.board.clone(), ..telemetry::profile() },
+        profile: telemetry::profile(&config),
         gauge: Gauge::new(&config.state),
         papers: Papers::new(Slots::of(&config.state), ca, Floor::new(low)),
         spool: Spool::new(config.spool_bytes, spooled),

@@ -10,7 +10,7 @@ mod pull;
 mod stock;
 
 use crate::store::Bundles;
-use agent_core::{Flow, Late, Millis, Wait};
+use agent_core::{Described, Flow, Late, Millis, Wait};
 use goal::{Goal, Taken};
 use protocol::CHUNK_BYTES;
 pub(crate) use pull::{Gap, Part};
@@ -55,6 +55,8 @@ pub(crate) enum Action {
         /// Bytes in all.
         total: u64,
     },
+    /// What it asks for is on disk; the rest is asked for when it is admitted.
+    Described(Digest, Box<Described>),
     /// Every byte is on disk.
     Stored(Digest),
     /// Something that arrived is not what it should be, or nothing arrives; the right one may still come.
@@ -85,12 +87,24 @@ pub(crate) struct Fetcher {
     actions: Vec<Action>,
 }
 
+/// Whether the bulk of a bundle may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    /// What describes it is not here.
+    Unknown,
+    /// The core was told, and has not answered.
+    Asked,
+    /// It may.
+    Given,
+}
+
 #[derive(Debug)]
 struct Underway {
     pull: Pull,
     total_size: u64,
     /// The broker is asked for it.
     asks: bool,
+    admission: Admission,
     subscribed: bool,
     told: Option<Millis>,
     /// While there is a connection: when something of use came last, or it was told that nothing does.
@@ -100,6 +114,9 @@ struct Underway {
 impl Underway {
     /// Nothing came for too long.
     fn is_slow(&mut self, now: Millis) -> bool {
+        if self.admission == Admission::Asked {
+            return false;
+        }
         let over = now >= *self.pace.get_or_insert(now) + SLOW;
         if over {
             self.pace = Some(now);
@@ -155,8 +172,10 @@ impl Fetcher {
         let pull = self.check_room(bundle, total_size).and_then(|()| self.pull(now, bundle, total_size));
         match pull {
             Ok(pull) => {
-                self.pulls
-                    .insert(bundle, Underway { pull, total_size, asks, subscribed: false, told: None, pace: None });
+                let admission = Admission::Unknown;
+                let underway =
+                    Underway { pull, total_size, asks, admission, subscribed: false, told: None, pace: None };
+                self.pulls.insert(bundle, underway);
                 self.go_on(now, bundle);
             }
             Err(setback) => self.end(bundle, setback),
@@ -185,6 +204,20 @@ impl Fetcher {
             underway.pull.reconnected(now, &self.flow);
             self.go_on(now, bundle);
         }
+    }
+
+    /// The rest of a bundle may come.
+    pub(crate) fn admit(&mut self, now: Millis, bundle: Digest) {
+        if let Some(underway) = self.pulls.get_mut(&bundle) {
+            underway.admission = Admission::Given;
+            underway.pace = Some(now);
+            self.go_on(now, bundle);
+        }
+    }
+
+    /// Whether nothing of a bundle may come over the link now.
+    pub(crate) fn awaits_admission(&self, bundle: Digest) -> bool {
+        self.pulls.get(&bundle).is_some_and(|underway| underway.admission == Admission::Asked)
     }
 
     /// What a bundle lacks next; `None` when it is not wanted, or lacks nothing.
@@ -396,15 +429,25 @@ impl Fetcher {
             let (arrived, total) = (underway.pull.arrived(), underway.total_size);
             self.actions.push(Action::Progressed { bundle, arrived, total });
         }
-        if !self.online || !underway.asks {
-            return;
+        if underway.admission == Admission::Unknown && underway.pull.is_described() {
+            underway.admission = Admission::Asked;
+            let described = underway.pull.described();
+            match described {
+                Ok(described) => self.actions.push(Action::Described(bundle, Box::new(described))),
+                Err(error) => return self.settle(now, bundle, Err(error.into())),
+            }
         }
+        let Some(underway) = self.pulls.get_mut(&bundle).filter(|underway| self.online && underway.asks) else {
+            return;
+        };
         let wanted = underway.pull.wants_documents();
         if wanted != underway.subscribed {
             underway.subscribed = wanted;
             self.actions.push(if wanted { Action::AskDocuments(bundle) } else { Action::LeaveDocuments(bundle) });
         }
-        let next = underway.pull.goal_mut().map(|goal| goal.window_mut().ask(now, &mut self.flow, share));
+        let open = underway.admission != Admission::Asked;
+        let next =
+            underway.pull.goal_mut().filter(|_| open).map(|goal| goal.window_mut().ask(now, &mut self.flow, share));
         let next = next.unwrap_or_default();
         if !next.is_empty() {
             self.actions.push(Action::AskChunks(next));

@@ -7,12 +7,14 @@ use super::goal::{Goal, Taken};
 use super::index::{DIGEST_BYTES, INDEX, digests, listed};
 use super::stock::Stock;
 use crate::store::{self, Bundles, Disk, ENVELOPE};
-use agent_core::{Flow, Millis, Wait};
-use protocol::{CHUNK_BYTES, MAX_RETAINED_BYTES, Offer, chunks_in, decode_json};
+use agent_core::{Described, Flow, Millis, Wait};
+use protocol::{CHUNK_BYTES, MAX_RETAINED_BYTES, Offer, chunks_in, decode_json, spans};
 use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use trust::{Code, Digest, MAX_DOCUMENT_BYTES, Refusal, Resource, Statement, Trust, Verified};
+
+const MANIFEST: &str = "manifest.json";
 
 /// A source is asked for so many bytes at a time.
 const MAX_GAP_BYTES: u64 = 64 * CHUNK_BYTES;
@@ -84,6 +86,7 @@ pub(crate) struct Pull {
     wrong_offer: Option<Offer>,
     wait: Wait,
     index: Option<Goal>,
+    manifest: Option<Goal>,
     content: Option<Goal>,
 }
 
@@ -111,6 +114,7 @@ impl Pull {
             wrong_offer: None,
             wait,
             index: None,
+            manifest: None,
             content: None,
         };
         let left = read_up_to(&**pull.bundles.disk(), &pull.dir.join(ENVELOPE), MAX_DOCUMENT_BYTES as u64)?;
@@ -126,7 +130,7 @@ impl Pull {
 
     /// Whether the envelope or the offer is still needed.
     pub(crate) fn wants_documents(&self) -> bool {
-        self.index.is_none() && self.content.is_none()
+        self.goal().is_none()
     }
 
     /// Bytes that are there.
@@ -136,12 +140,12 @@ impl Pull {
 
     /// The goal under way.
     pub(crate) fn goal(&self) -> Option<&Goal> {
-        self.content.as_ref().or(self.index.as_ref())
+        self.content.as_ref().or(self.manifest.as_ref()).or(self.index.as_ref())
     }
 
     /// The goal under way, to be asked for.
     pub(crate) fn goal_mut(&mut self) -> Option<&mut Goal> {
-        self.content.as_mut().or(self.index.as_mut())
+        self.content.as_mut().or(self.manifest.as_mut()).or(self.index.as_mut())
     }
 
     /// Whether the documents should have arrived by `now`, and whether land should hear of it.
@@ -194,7 +198,7 @@ impl Pull {
         let taken = goal.take(chunk, bytes)?;
         match taken {
             Taken::Unasked => {}
-            Taken::Misfit if self.content.is_some() => {
+            Taken::Misfit if self.index.is_none() => {
                 return Err(contradiction("a chunk has another length than the index gives it").into());
             }
             Taken::Misfit => self.reject_offer()?,
@@ -209,11 +213,11 @@ impl Pull {
             let length = MAX_DOCUMENT_BYTES as u64;
             return Some(Gap { part: Part::Envelope, file: ENVELOPE.into(), offset: 0, length });
         };
-        let Some(content) = &self.content else {
+        let Some(goal) = self.content.as_ref().or(self.manifest.as_ref()) else {
             let length = statement.resource(INDEX)?.size.get();
             return Some(Gap { part: Part::Index, file: INDEX.into(), offset: 0, length });
         };
-        let (path, span) = content.gap(MAX_GAP_BYTES)?;
+        let (path, span) = goal.gap(MAX_GAP_BYTES)?;
         let file = path.strip_prefix(&self.dir).ok()?.to_str()?.to_owned();
         Some(Gap { part: Part::Chunk, file, offset: span.offset, length: span.length })
     }
@@ -223,7 +227,8 @@ impl Pull {
     /// # Errors
     /// A refusal when the signed index contradicts itself, or what the system said.
     pub(crate) fn take_index(&mut self, bytes: &[u8]) -> Result<(), Setback> {
-        let Some(statement) = self.statement.as_ref().filter(|_| self.content.is_none()) else { return Ok(()) };
+        let known = self.content.is_some() || self.manifest.is_some();
+        let Some(statement) = self.statement.as_ref().filter(|_| !known) else { return Ok(()) };
         if index_of(statement, self.total_size)?.check_bytes(bytes).is_ok() {
             self.bundles.disk().write(&self.dir.join(INDEX), bytes)?;
             self.index = None;
@@ -235,35 +240,72 @@ impl Pull {
     /// A chunk from such a source; one that belongs nowhere is passed over.
     ///
     /// # Errors
-    /// What the system said.
+    /// See [`Setback`].
     pub(crate) fn take_given(&mut self, bytes: &[u8]) -> Result<(), Setback> {
-        match self.content.as_mut() {
-            Some(content) => Ok(content.give(bytes).map(drop)?),
+        match self.content.as_mut().or(self.manifest.as_mut()) {
+            Some(goal) => {
+                goal.give(bytes)?;
+                self.advance()
+            }
             None => Ok(()),
         }
+    }
+
+    /// Whether it is known what the bundle asks for.
+    pub(crate) fn is_described(&self) -> bool {
+        self.content.is_some()
+    }
+
+    /// What it asks for.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn described(&self) -> io::Result<Described> {
+        let read = |name: &str| self.bundles.disk().read(&self.dir.join(name), MAX_DOCUMENT_BYTES as u64);
+        let missing = self.content.as_ref().map_or(0, Goal::missing_bytes);
+        let room = self.bundles.free()?.saturating_add(self.bundles.arrived(self.bundle));
+        Ok(Described { envelope: read(ENVELOPE)?, manifest: read(MANIFEST)?, missing, room })
     }
 
     /// Goes from stage to stage as far as what is there allows.
     fn advance(&mut self) -> Result<(), Setback> {
         let Some(statement) = &self.statement else { return Ok(()) };
-        if self.content.is_some() || self.index.as_ref().is_some_and(|goal| !goal.is_reached()) {
+        let under_way = self.index.as_ref().or(self.manifest.as_ref()).is_some_and(|goal| !goal.is_reached());
+        if self.content.is_some() || under_way {
             return Ok(());
         }
-        let listed = index_of(statement, self.total_size)?;
-        let (path, size) = (self.dir.join(INDEX), listed.size.get());
+        let own = index_of(statement, self.total_size)?;
+        let (path, size) = (self.dir.join(INDEX), own.size.get());
         if let Some(index) =
-            read_up_to(&**self.bundles.disk(), &path, size)?.filter(|bytes| listed.check_bytes(bytes).is_ok())
+            read_up_to(&**self.bundles.disk(), &path, size)?.filter(|bytes| own.check_bytes(bytes).is_ok())
         {
-            self.content = Some(content(&self.bundles, &self.dir, statement, &index)?);
             self.index = None;
-            return Ok(());
+            let digests: Vec<Digest> = digests(&index).collect();
+            let held = manifest_of(statement)?;
+            let path = self.dir.join(MANIFEST);
+            let read = read_up_to(&**self.bundles.disk(), &path, held.size.get())?;
+            if read.is_some_and(|bytes| held.check_bytes(&bytes).is_ok()) {
+                let files = listed(statement).map(|r| (self.dir.join(&r.name), r.size.get())).collect();
+                self.manifest = None;
+                self.content = Some(filled(&self.bundles, files, &digests)?);
+                return Ok(());
+            }
+            if self.manifest.is_some() {
+                return Err(contradiction("chunks.bin gives manifest.json other chunks than were signed").into());
+            }
+            let owner = listed(statement).flat_map(|r| spans(r.size.get()).map(move |_| r));
+            let chunks = owner.zip(&digests).filter(|(r, _)| r.name == MANIFEST).map(|(_, digest)| *digest);
+            let chunks: Vec<Digest> = chunks.collect();
+            let goal = self.manifest.insert(filled(&self.bundles, vec![(path, held.size.get())], &chunks)?);
+            return if goal.is_reached() { self.advance() } else { Ok(()) };
         }
         if self.index.is_some() {
             return self.reject_offer();
         }
+        self.manifest = None;
         // The digest of a file of one chunk is the digest of that chunk, and it is signed.
         let chunks = match (chunks_in(size), &self.offer) {
-            (1, _) => vec![listed.digest],
+            (1, _) => vec![own.digest],
             (many, Some(offer)) if offer.index.len() as u64 == many => {
                 offer.index.iter().map(|digest| Digest(digest.0)).collect()
             }
@@ -298,10 +340,19 @@ fn index_of(statement: &Statement, total_size: u64) -> Result<&Resource, Refusal
     Ok(index)
 }
 
-fn content(bundles: &Bundles, dir: &Path, statement: &Statement, index: &[u8]) -> io::Result<Goal> {
-    let digests: Vec<Digest> = digests(index).collect();
-    let files = listed(statement).map(|r| (dir.join(&r.name), r.size.get())).collect();
-    let mut goal = Goal::new(bundles.disk().clone(), files, &digests)?;
+/// The signed manifest: the first of the content, since it says whether the rest may come.
+fn manifest_of(statement: &Statement) -> Result<&Resource, Refusal> {
+    let missing = || Refusal::new(Code::Missing, format!("the statement lists no {MANIFEST}"));
+    let manifest = statement.resource(MANIFEST).ok_or_else(missing)?;
+    if manifest.size.get() > MAX_DOCUMENT_BYTES as u64 {
+        return Err(Refusal::new(Code::Limit, format!("{MANIFEST} has {} bytes", manifest.size)));
+    }
+    Ok(manifest)
+}
+
+/// A goal with what other bundles hold of it.
+fn filled(bundles: &Bundles, files: Vec<(PathBuf, u64)>, digests: &[Digest]) -> io::Result<Goal> {
+    let mut goal = Goal::new(bundles.disk().clone(), files, digests)?;
     if !goal.is_reached() {
         let stock = Stock::of(bundles);
         let copied = goal.fill(|chunk| stock.find(chunk))?;

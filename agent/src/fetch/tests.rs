@@ -1,5 +1,6 @@
 //! The pull against a broker in memory that keeps what is retained, or loses it, or lies.
 
+mod admission;
 mod arrivals;
 
 use super::*;
@@ -26,6 +27,9 @@ struct Bench {
     sent: u64,
     needs: Vec<(bool, Vec<Digest>)>,
     end: Option<Action>,
+    /// What the core says to what is described.
+    admits: bool,
+    described: Vec<Described>,
     doubts: Vec<Code>,
 }
 
@@ -52,6 +56,8 @@ impl Bench {
             sent: 0,
             needs: Vec::new(),
             end: None,
+            admits: true,
+            described: Vec::new(),
             doubts: Vec::new(),
         }
     }
@@ -102,6 +108,12 @@ impl Bench {
             }
             Action::LeaveChunk(chunk) => {
                 self.subscribed.remove(&chunk);
+            }
+            Action::Described(bundle, described) => {
+                self.described.push(*described);
+                if self.admits {
+                    self.fetcher.admit(now, bundle);
+                }
             }
             Action::Need { documents, chunks, .. } => self.needs.push((documents, chunks)),
             Action::Doubted(doubt) => self.doubts.push(doubt.code),
@@ -419,13 +431,18 @@ fn two_bundles_share_a_chunk_that_arrives_once() {
     bench.fetcher.actions();
     let all: Vec<(Digest, Vec<u8>)> =
         bench.chunks.iter().chain(&other.chunks()).map(|(d, b)| (*d, b.clone())).collect();
-    // The indexes first, then what they list; the shared chunk only once.
+    // The indexes first, then the manifests, then what they list; the shared chunk only once.
     let mut actions = Vec::new();
-    for pass in 0..2 {
-        for (digest, bytes) in all.iter().filter(|(d, _)| (*d == shared) <= (pass == 1)) {
+    for pass in 0..3 {
+        for (digest, bytes) in all.iter().filter(|(d, _)| (*d == shared) <= (pass == 2)) {
             bench.fetcher.chunk(0, *digest, bytes, true);
         }
-        actions.extend(bench.fetcher.actions());
+        for action in bench.fetcher.actions() {
+            match action {
+                Action::Described(bundle, _) => bench.fetcher.admit(0, bundle),
+                other => actions.push(other),
+            }
+        }
     }
     let stored = actions.iter().filter(|a| matches!(a, Action::Stored(_))).count();
     let left = actions.iter().filter(|a| **a == Action::LeaveChunk(shared)).count();

@@ -52,7 +52,7 @@ async fn served(main: Option<&Fixture>, fallback: Option<&Fixture>) -> Served {
     let (say_word, _) = mpsc::unbounded_channel();
     let flow = agent_core::Flow::new(8, None, "served");
     let keeper = crate::keeper::Keeper::start(Arc::new(crate::testing::trust()), kept, flow, say_word).unwrap();
-    let api = Api { worker, pool: Pool::start().unwrap(), counter: keeper.counter(), status: statuses };
+    let api = Api { worker, pool: Pool::start().unwrap(), counter: keeper.counter(false), status: statuses };
     tokio::spawn(serve(listener, api, async { drop(stopped.await) }));
     Served { _state: state, address, _stop: stop, _status: say_status }
 }

@@ -11,7 +11,7 @@ use crate::config::{Address, Config, DEFAULT_PATH};
 use crate::fault::Fault;
 use crate::store::Lock;
 use crate::telemetry;
-use protocol::{ENROL_PATH, EnrolRequest, Exchanged, JoinFile, MAX_JOIN_BYTES, Profile, SPEC};
+use protocol::{ENROL_PATH, EnrolRequest, Exchanged, JoinFile, MAX_JOIN_BYTES, SPEC};
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -131,7 +131,7 @@ fn enrol(
     let (slot, key) = slots.next_key()?;
     let unsigned = |why| Fault::new("the device's key does not sign").because_of(why);
     let csr = der::request(join.device.as_str(), &*key).map_err(unsigned)?;
-    let profile = Profile { board: config.board.clone(), ..telemetry::profile() };
+    let profile = telemetry::profile(config);
     let request = EnrolRequest { spec: SPEC, device: join.device.clone(), token: join.token.clone(), csr, profile };
     let enrolled = send(bridge, ENROL_PATH, tls, &request).map_err(|failure| {
         if let Failure::Refused(_) | Failure::Impostor { .. } = &failure {

@@ -5,6 +5,7 @@ mod repair;
 mod shelf;
 mod stock;
 mod twin;
+mod waves;
 
 pub use repair::{NEED_RATE, Needs};
 pub use stock::Stay;
@@ -247,6 +248,7 @@ impl Bridge {
                 }
             }
             self.changed_devices.insert(id.clone());
+            self.pace();
         }
         // An old one too: it may come from a device whose memory went back, and only who is there can
         // name the answer.
@@ -295,6 +297,7 @@ impl Bridge {
             device.online = online;
             device.last_seen = now.unix;
             self.changed_devices.insert(id.clone());
+            self.pace();
         }
         Ok(Answer::Done)
     }
@@ -327,6 +330,11 @@ impl Bridge {
         self.check_not_revoked(&release)?;
         if request.waves.len() > MAX_WAVES {
             return Err(Rejection::Invalid(format!("a rollout has at most {MAX_WAVES} waves")));
+        }
+        if request.at_once == Some(0) {
+            return Err(Rejection::Invalid(
+                "at least one device at a time is on its way, or nothing ever happens".into(),
+            ));
         }
         let busy = |r: &&Rollout| r.stream == request.stream && r.wave().is_some();
         if let Some(other) = self.rollouts.values().find(busy) {
@@ -366,30 +374,6 @@ impl Bridge {
         }
         devices.sort_by_key(|d| (entry_order(&release.stream, d), d.clone()));
         Ok(devices)
-    }
-
-    /// Assigns the release to the devices of the wave under way.
-    fn begin_wave(&mut self, now: Now, id: u64) {
-        let Some((rollout, wave)) = self.rollouts.get(&id).and_then(|r| Some((r, r.wave()?))) else { return };
-        let Some(release) = self.releases.get(&rollout.bundle) else { return };
-        let names = rollout.waves[wave].clone();
-        let mut before = BTreeMap::new();
-        for name in &names {
-            // A device that was away may still run whatever it was ever assigned.
-            let assigned = |r: &&Rollout| r.stream == release.stream && r.before.contains_key(name);
-            let newest = self.rollouts.values().filter(assigned).map(|r| r.release).max();
-            let Some(device) = self.devices.get_mut(name) else { continue };
-            before.insert(name.clone(), device.desired.get(&release.stream).map(|d| d.bundle));
-            let older = newest.is_some_and(|newest| release.release < newest);
-            let intent = if older { Intent::Rollback } else { Intent::Install };
-            device.want(release, intent, id, rollout.trial);
-            self.due.insert(name.clone());
-            self.changed_devices.insert(name.clone());
-        }
-        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
-        rollout.wave_started = now.unix;
-        rollout.before.extend(before);
-        self.changed_rollouts.insert(id);
     }
 
     fn take_verdict(&mut self, now: Now, verdict: Verdict) -> Result<Answer, Rejection> {
@@ -441,7 +425,7 @@ impl Bridge {
         let Some(rollout) = self.rollouts.get_mut(&id) else { return };
         let Some(wave) = rollout.wave() else { return };
         match rollout.evidence(overdue) {
-            Evidence::Open => {}
+            Evidence::Open => self.go_on(id),
             Evidence::Good if wave + 1 < rollout.waves.len() => {
                 rollout.phase = Phase::Rolling { wave: wave + 1 };
                 self.begin_wave(now, id);

@@ -176,6 +176,8 @@ pub struct RolloutRequest {
     pub max_failed: u64,
     /// Seconds after which a wave that is not done stops the rollout.
     pub deadline_s: u64,
+    /// Devices that may be on their way to a verdict at a time; one that is away waits until it comes. At least one.
+    pub at_once: Option<u64>,
 }
 
 /// The devices that a rollout is for.

@@ -83,6 +83,9 @@ pub struct Rollout {
     pub max_failed: u64,
     /// Seconds after which a wave that is not done stops the rollout.
     pub deadline_s: u64,
+    /// Devices that may be on their way to a verdict at a time.
+    #[serde(default)]
+    pub at_once: Option<u64>,
     /// The devices, wave by wave.
     pub waves: Vec<Vec<DeviceId>>,
     /// How far it is.
@@ -169,6 +172,7 @@ impl Rollout {
             trial: request.trial,
             max_failed: request.max_failed,
             deadline_s: request.deadline_s,
+            at_once: request.at_once,
             waves,
             phase: Phase::Rolling { wave: 0 },
             wave_started: 0,

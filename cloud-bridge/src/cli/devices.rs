@@ -116,7 +116,7 @@ fn list(client: &Client, out: &Out) -> anyhow::Result<()> {
 fn show(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
     let device: DeviceView = client.get(&format!("/devices/{id}"))?;
     let mut people = format!(
-        "{}  {}, {}, seen {}\nkey id  {}\nboard   {} ({}, {} MiB), agent {}\nassigned generation {}, reported {}\n",
+        "{}  {}, {}, seen {}\nkey id  {}\nboard   {} ({}, {} MiB, {} for models), agent {}{}\nassigned generation {}, reported {}\n",
         device.id,
         device.status,
         link(&device),
@@ -125,7 +125,9 @@ fn show(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
         device.board,
         device.arch,
         device.ram_mb,
+        device.models_mb,
         device.agent,
+        if device.metered { "; on a metered link" } else { "" },
         device.generation,
         device.reported_generation.map_or("none".into(), |g| g.to_string()),
     );

@@ -60,6 +60,9 @@ struct Start {
     /// Seconds after which a wave that is not done stops the rollout
     #[arg(long, default_value_t = 86_400)]
     deadline: u64,
+    /// Devices that may be on their way to a verdict at a time; without it all of a wave are
+    #[arg(long, value_name = "DEVICES", value_parser = clap::value_parser!(u64).range(1..))]
+    at_once: Option<u64>,
     /// Follow it to its end
     #[arg(long)]
     watch: bool,
@@ -98,6 +101,7 @@ impl Start {
             trial_window_s: self.trial_window,
             max_failed: self.max_failed,
             deadline_s: self.deadline,
+            at_once: self.at_once,
         };
         client.post("/rollouts", &new)?.context("the bridge's answer was empty")
     }

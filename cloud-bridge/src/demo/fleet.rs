@@ -206,6 +206,7 @@ impl Fleet {
             trial_window_s: 60,
             max_failed: 0,
             deadline_s: ROLLOUT_PATIENCE.as_secs(),
+            at_once: None,
         };
         let begun: RolloutView = self.client.post("/rollouts", &new)?.context("the bridge's answer was empty")?;
         let bar = out.progress("rolling out");

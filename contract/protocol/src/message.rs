@@ -38,6 +38,10 @@ pub struct Profile {
     pub cores: u32,
     /// Memory of the board in MiB.
     pub ram_mb: u64,
+    /// The part of it that is for models.
+    pub models_mb: u64,
+    /// Every byte over its link costs money or hours.
+    pub metered: bool,
     /// Version of the agent.
     pub agent: String,
 }

@@ -17,6 +17,10 @@ pub struct Board {
     pub class: String,
     /// Memory, MiB.
     pub ram_mb: u64,
+    /// The part of it that is for models, MiB.
+    pub models_mb: u64,
+    /// What the models take of that which stay loaded, MiB.
+    pub in_use_mb: u64,
     /// The agent's version.
     pub agent: String,
 }
@@ -241,8 +245,9 @@ impl Board {
             return Err(Refusal::new(Code::Hardware, detail));
         }
         let needed = manifest.resources_budget.ram_mb.get();
-        if needed > self.ram_mb {
-            let detail = format!("it needs {needed} MiB of memory, the board has {}", self.ram_mb);
+        let (models, in_use) = (self.models_mb, self.in_use_mb);
+        if needed.saturating_add(in_use) > models {
+            let detail = format!("it needs {needed} MiB of memory; of {models} for models {in_use} are in use");
             return Err(Refusal::new(Code::Hardware, detail));
         }
         Ok(())

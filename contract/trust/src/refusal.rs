@@ -73,6 +73,8 @@ codes! {
     KeyWeak = "E_KEY_WEAK", "Make a new key with `petrel keys new`.";
     /// Too large, too many, too long.
     Limit = "E_LIMIT", "Make the document smaller; its limits are in docs/trust.md.";
+    /// The link is metered, and the bundle too large for it.
+    Link = "E_LINK", "Bring the bundle on a disk (`petrel-agent install`), or raise `metered` in agent.toml.";
     /// The bundle is not the one that was assigned.
     Mismatch = "E_MISMATCH", "Push the bundle that the rollout names, or start a new rollout.";
     /// A signed file is not there.

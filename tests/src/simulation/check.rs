@@ -55,6 +55,7 @@ struct Seen {
     /// Every verdict that its disk ever held, by sequence.
     verdicts: BTreeMap<u64, Verdict>,
     /// Bundles that its hands found whole, and that passed the probe.
+    described: BTreeSet<Digest>,
     examined: BTreeSet<Digest>,
     probed: BTreeSet<Digest>,
 }
@@ -104,6 +105,10 @@ impl Checks {
     pub(super) fn device_read(&self, device: usize, ledger: &Ledger) -> Result<(), Violation> {
         let seen = &self.devices[device];
         rule(*ledger == *seen.disk, "a ledger is read back as it was saved", || format!("d-{device:02}: {ledger:?}"))
+    }
+
+    pub(super) fn device_described(&mut self, device: usize, bundle: Digest) {
+        self.devices[device].described.insert(bundle);
     }
 
     pub(super) fn device_examined(&mut self, device: usize, bundle: Digest) {
@@ -174,6 +179,7 @@ impl Checks {
             }
             Effect::StopServing { stream } => seen.serving(stream).is_none(),
             Effect::Probe { bundle } => seen.examined.contains(bundle),
+            Effect::Admit { bundle } => seen.described.contains(bundle),
             Effect::Fetch { bundle, .. } => {
                 disk.streams.values().any(|s| s.wanted.as_ref().is_some_and(|w| w.target().bundle == *bundle))
             }
@@ -261,6 +267,9 @@ impl Checks {
             let ended = before.phase == rollout.phase && before.before.len() == rollout.before.len();
             rule(ended, "a rollout that ended assigns its release to nobody new", shown)?;
         }
+        let grown = rollout.before.len() - before.map_or(0, |b| b.before.len());
+        let paced = rollout.at_once.is_none_or(|most| grown as u64 <= most);
+        rule(paced, "no more devices begin than may be on their way at a time", shown)?;
         let failed = rollout.results.values().filter(|r| r.outcome != Outcome::Confirmed).count() as u64;
         let upto = match rollout.phase {
             Phase::Rolling { wave } | Phase::Stopped { wave, .. } => wave,

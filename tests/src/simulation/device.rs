@@ -11,9 +11,9 @@ use super::faults::{Crash, Faults};
 use super::scenario::{Flaw, Millis, SECOND};
 use super::world::{Happening, World, flipped};
 use crate::signer::{FLEET, resources};
-use agent_core::{Agent, Effect, Event, Flow, Found, Ledger, Memory, Now, Step, Wait, Window};
+use agent_core::{Agent, Described, Effect, Event, Flow, Found, Ledger, Limits, Memory, Now, Step, Wait, Window};
 use protocol::{DeviceId, DocumentKind, Profile, StreamName};
-use pull::{Fetch, LOOK, WINDOW};
+use pull::{Admission, Fetch, LOOK, WINDOW};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use trust::{Code, Digest, Refusal, Root, Statement, Verified};
@@ -68,6 +68,7 @@ struct Folder {
 pub(super) enum Job {
     Connect,
     Stored(Digest),
+    Describe(Digest),
     Examine(Digest),
     Probe(Digest),
     Load(StreamName),
@@ -121,6 +122,20 @@ impl Folder {
         Some(statement.resources().iter().filter(lacks).map(|r| r.digest).collect())
     }
 
+    /// What describes the bundle, when that is there.
+    fn described(&self, root: &Verified<Root>, seen: &mut Believed) -> Option<Box<Described>> {
+        let (envelope, manifest) = (self.envelope.clone()?, self.files.get(MANIFEST)?.clone());
+        let statement = seen.statement(root, &envelope).ok()?;
+        let lacks = |r: &&trust::Resource| !self.files.contains_key(&r.name);
+        let missing = statement.resources().iter().filter(lacks).map(|r| r.size.get()).sum();
+        Some(Box::new(Described { envelope: envelope.to_vec(), manifest: manifest.to_vec(), missing, room: 1 << 30 }))
+    }
+
+    /// The digest of the manifest, when it is signed.
+    fn manifest(&self, root: &Verified<Root>, seen: &mut Believed) -> Option<Digest> {
+        Some(seen.statement(root, self.envelope.as_ref()?).ok()?.resource(MANIFEST)?.digest)
+    }
+
     /// Takes `bytes` for the signed files of that digest.
     fn store(&mut self, root: &Verified<Root>, seen: &mut Believed, digest: Digest, bytes: &[u8]) {
         if Digest::of(bytes) != digest {
@@ -154,9 +169,21 @@ fn read_back(saved: &Ledger) -> Ledger {
     serde_json::from_slice(&bytes).expect("what was saved is read back")
 }
 
+/// All of the board's memory, and a link that costs nothing.
+const LIMITS: Limits = Limits { models_mb: 512, metered: None };
+const MANIFEST: &str = "manifest.json";
+
 fn profile() -> Profile {
     let text = str::to_owned;
-    Profile { board: text("generic"), arch: text("aarch64"), cores: 4, ram_mb: 512, agent: text("0.1.0") }
+    Profile {
+        board: text("generic"),
+        arch: text("aarch64"),
+        cores: 4,
+        ram_mb: 512,
+        models_mb: 512,
+        metered: false,
+        agent: text("0.1.0"),
+    }
 }
 
 impl World {
@@ -173,7 +200,8 @@ impl World {
         };
         let seed = format!("{:032x}", self.rng.u128(..));
         let flow = Flow::new(WINDOW, None, id.as_str());
-        let (agent, step) = Agent::restore(FLEET.parse().expect("a good name"), id, profile(), seed, trust, ledger);
+        let (agent, step) =
+            Agent::restore(FLEET.parse().expect("a good name"), id, profile(), LIMITS, seed, trust, ledger);
         self.devices[device].process = Some(Process {
             agent,
             started: self.now,
@@ -290,10 +318,19 @@ impl World {
         match effect {
             Effect::Fetch { bundle, total_size } => {
                 let wait = Wait::from(now, &process.flow, bundle);
-                process.fetching.insert(bundle, Fetch { size: total_size, wait, window: None });
+                process
+                    .fetching
+                    .insert(bundle, Fetch { size: total_size, wait, admission: Admission::Unknown, window: None });
                 self.devices[device].folders.entry(bundle).or_default();
                 self.fetch_on(device, bundle);
                 self.hand_on(device, LOOK, Job::Look(bundle));
+            }
+            Effect::Admit { bundle } => {
+                if let Some(fetch) = process.fetching.get_mut(&bundle) {
+                    fetch.admission = Admission::Given;
+                    fetch.window = None;
+                    self.fetch_on(device, bundle);
+                }
             }
             Effect::StopFetching { bundle } => drop(process.fetching.remove(&bundle)),
             Effect::Examine { bundle } => self.hand_on(device, 20..500, Job::Examine(bundle)),
@@ -402,6 +439,17 @@ impl World {
                 Some(_) => self.tell_device(device, Event::BundleStored { bundle }),
                 None => Ok(()),
             },
+            Job::Describe(bundle) => {
+                let folder = state.folders.entry(bundle).or_default();
+                match folder.described(root, &mut self.believed) {
+                    Some(described) => {
+                        self.checks.device_described(device, bundle);
+                        self.tell_device(device, Event::BundleDescribed { bundle, described })
+                    }
+                    // The disk lost it meanwhile: what is missing is looked for again.
+                    None => Ok(()),
+                }
+            }
             Job::Examine(bundle) => {
                 let folder = state.folders.entry(bundle).or_default();
                 match folder.examine(root, &mut self.believed, bundle) {

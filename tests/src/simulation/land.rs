@@ -72,7 +72,15 @@ fn read_back(saved: &Record) -> Record {
 }
 
 fn profile() -> Profile {
-    Profile { board: "x".into(), arch: "aarch64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() }
+    Profile {
+        board: "x".into(),
+        arch: "aarch64".into(),
+        cores: 1,
+        ram_mb: 64,
+        models_mb: 64,
+        metered: false,
+        agent: "0.1.0".into(),
+    }
 }
 
 impl World {

@@ -161,6 +161,7 @@ impl Scenario {
             trial: trial(0, 0, 1),
             max_failed: 0,
             deadline_s: LONG_DEADLINE_S,
+            at_once: None,
         };
         let root = library.signer.root_bytes().to_vec();
         let good = Quality { flaw: Flaw::Golden, fails_on: BTreeSet::new() };
@@ -245,6 +246,7 @@ impl Scenario {
             waves: waves[rng.usize(..waves.len())].clone(),
             trial: trial(rng.u64(5..40), rng.u64(0..3), rng.u64(30..300)),
             max_failed: [0, 0, 1, 2][rng.usize(..4)],
+            at_once: [None, None, Some(1), Some(3)][rng.usize(..4)],
             deadline_s: if hurried { rng.u64(20..300) } else { LONG_DEADLINE_S },
         }
     }

@@ -11,7 +11,7 @@ use crate::identity::{FileKey, Key};
 use crate::keeper::{Arrival, Desk, Errand, Word};
 use crate::store::{self, Bundles, Door, Store, ledger};
 use crate::testing::{self, FLEET, root_bytes};
-use agent_core::{Agent, Effect, Event, Ledger, Memory, Now, Phase, Step};
+use agent_core::{Agent, Effect, Event, Ledger, Limits, Memory, Now, Phase, Step};
 use protocol::{DocumentKind, Profile, StreamName, Verdict};
 use std::collections::VecDeque;
 use std::path::Path;
@@ -255,7 +255,7 @@ impl Device {
             let trust = store.recall(&device, FLEET, &root, &ledger).map_err(|refusal| refusal.to_string())?;
             self.is_believed(&trust, &ledger)?;
             let (fleet, name) = (FLEET.parse().expect("a name"), device.id.parse().expect("a name"));
-            let (core, step) = Agent::restore(fleet, name, profile(), SEED.into(), trust, ledger);
+            let (core, step) = Agent::restore(fleet, name, profile(), LIMITS, SEED.into(), trust, ledger);
             match self.commit(step, &mut store) {
                 Ok((effects, _)) => {
                     let believed = Errand::Believe(Arc::new(core.trust().clone()));
@@ -335,6 +335,7 @@ impl Device {
     fn carry_out(&mut self, effect: Effect) -> Result<(), Broken> {
         match effect {
             Effect::Fetch { bundle, total_size } => self.run(Errand::Fetch { bundle, total_size, asks: true }),
+            Effect::Admit { bundle } => self.run(Errand::Admit(bundle)),
             Effect::StopFetching { bundle } => self.run(Errand::StopFetching(bundle)),
             Effect::Examine { bundle } => self.run(Errand::Examine(bundle)),
             Effect::Discard { bundle } => self.run(Errand::SetAside(bundle)),
@@ -461,6 +462,17 @@ pub(super) fn whole(disk: &Sim, bundle: Digest) -> Result<(), String> {
     if count == expected.len() { Ok(()) } else { Err(format!("{count} files instead of {}", expected.len())) }
 }
 
+/// All of the board's memory, and a link that costs nothing.
+const LIMITS: Limits = Limits { models_mb: 64, metered: None };
+
 fn profile() -> Profile {
-    Profile { board: "generic".into(), arch: "x86_64".into(), cores: 1, ram_mb: 64, agent: "0.1.0".into() }
+    Profile {
+        board: "generic".into(),
+        arch: "x86_64".into(),
+        cores: 1,
+        ram_mb: 64,
+        models_mb: 64,
+        metered: false,
+        agent: "0.1.0".into(),
+    }
 }

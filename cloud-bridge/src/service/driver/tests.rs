@@ -20,8 +20,15 @@ impl Bench {
         let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &rng).unwrap();
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key.as_ref(), &rng).unwrap();
         let spki = DeviceKey::from_point(pair.public_key().as_ref()).unwrap().spki().to_vec();
-        let profile =
-            Profile { board: "rpi4".into(), arch: "aarch64".into(), cores: 4, ram_mb: 1_024, agent: "0.1.0".into() };
+        let profile = Profile {
+            board: "rpi4".into(),
+            arch: "aarch64".into(),
+            cores: 4,
+            ram_mb: 1_024,
+            models_mb: 1_024,
+            metered: false,
+            agent: "0.1.0".into(),
+        };
         let mut bridge = Bridge::restore("demo".parse().unwrap(), []).unwrap();
         let device = "rpi-1".parse().unwrap();
         let (certificate, serial) = (Digest::of(&spki), "5d0c".to_owned());

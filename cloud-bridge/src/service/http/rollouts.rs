@@ -78,5 +78,6 @@ fn understand(new: &NewRollout) -> Result<RolloutRequest, Problem> {
         },
         max_failed: new.max_failed,
         deadline_s: new.deadline_s,
+        at_once: new.at_once,
     })
 }

@@ -68,6 +68,10 @@ pub(crate) struct DeviceView {
     pub(crate) arch: String,
     /// Memory of the board in MiB.
     pub(crate) ram_mb: u64,
+    /// The part of it that is for models.
+    pub(crate) models_mb: u64,
+    /// Every byte over its link costs.
+    pub(crate) metered: bool,
     /// Version of the agent.
     pub(crate) agent: String,
     /// The generation of its latest assignment.
@@ -199,6 +203,8 @@ impl DeviceView {
             board: device.profile.board.clone(),
             arch: device.profile.arch.clone(),
             ram_mb: device.profile.ram_mb,
+            models_mb: device.profile.models_mb,
+            metered: device.profile.metered,
             agent: device.profile.agent.clone(),
             generation: device.generation,
             reported_generation: report.and_then(|r| r.generation).map(|g| g.seq),
@@ -449,6 +455,9 @@ pub(crate) struct NewRollout {
     pub(crate) max_failed: u64,
     /// Seconds after which a wave that is not done stops the rollout.
     pub(crate) deadline_s: u64,
+    /// Devices that may be on their way to a verdict at a time; absent for all of a wave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) at_once: Option<u64>,
 }
 
 /// One telemetry message.

@@ -101,7 +101,15 @@ fn stream(name: &str) -> StreamName {
 }
 
 fn profile() -> Profile {
-    Profile { board: "rpi4".into(), arch: "aarch64".into(), cores: 4, ram_mb: 3_792, agent: "0.1.0".into() }
+    Profile {
+        board: "rpi4".into(),
+        arch: "aarch64".into(),
+        cores: 4,
+        ram_mb: 3_792,
+        models_mb: 3_792,
+        metered: false,
+        agent: "0.1.0".into(),
+    }
 }
 
 fn nonce() -> String {

@@ -192,11 +192,20 @@ fn fit() -> Vec<Case> {
             "T42",
             "64 MB for a model that needs more",
             Code::Hardware,
-            on(&|b| b.ram_mb = 64, &|m| {
+            on(&|b| b.models_mb = 64, &|m| {
                 m["hardware"] = value!([]);
                 m["resources_budget"]["ram_mb"] = 65.into();
             }),
         ),
+        case(
+            "T42",
+            "what stays loaded leaves too little",
+            Code::Hardware,
+            on(&|b| b.in_use_mb = 700, &|m| m["resources_budget"]["ram_mb"] = 69.into()),
+        ),
+        taken("T42", "it fits beside them", {
+            on(&|b| b.in_use_mb = 700, &|m| m["resources_budget"]["ram_mb"] = 68.into())
+        }),
         case("T43", "an older agent", Code::AgentOld, on(here, &|m| m["min_agent"] = "0.1.1".into())),
         case("T43", "an agent that nobody can compare", Code::AgentOld, on(here, &|m| m["min_agent"] = "new".into())),
         taken("T43", "a newer agent", on(&|b| b.agent = "1.0.0-rc1".into(), &|_| {})),

@@ -227,7 +227,14 @@ pub(crate) fn bundle(edit: impl FnOnce(&mut Value)) -> Bundle {
         ..assignment().streams[0].clone()
     };
     let envelope = sealed(PayloadKind::Bundle, &payload, &PUBLISHERS[..2]);
-    let board = Board { arch: "aarch64".into(), class: "rpi4".into(), ram_mb: 1_024, agent: "0.1.0".into() };
+    let board = Board {
+        arch: "aarch64".into(),
+        class: "rpi4".into(),
+        ram_mb: 1_024,
+        models_mb: 768,
+        in_use_mb: 0,
+        agent: "0.1.0".into(),
+    };
     Bundle { envelope, manifest, order, files, board }
 }
 

@@ -12,12 +12,21 @@ pub(super) const WINDOW: usize = 32;
 /// Between two looks at what is late.
 pub(super) const LOOK: std::ops::Range<Millis> = 500..600;
 
+/// Whether the bulk of a bundle may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Unknown,
+    Asked,
+    Given,
+}
+
 /// A bundle that is fetched.
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub(super) size: u64,
     /// For its envelope.
     pub(super) wait: Wait,
+    pub(super) admission: Admission,
     /// Absent until it is known what it lacks.
     pub(super) window: Option<Window>,
 }
@@ -31,8 +40,17 @@ impl World {
         if missing.as_ref().is_some_and(Vec::is_empty) {
             return self.hand_on(device, 5..100, Job::Stored(bundle));
         }
+        let (manifest, described) =
+            (folder.manifest(root, &mut self.believed), folder.described(root, &mut self.believed).is_some());
         let now = self.now;
         let Some(process) = self.devices[device].process.as_mut() else { return };
+        if let Some(fetch) = process.fetching.get_mut(&bundle).filter(|f| described && f.admission != Admission::Given)
+        {
+            if std::mem::replace(&mut fetch.admission, Admission::Asked) == Admission::Unknown {
+                self.hand_on(device, 1..20, Job::Describe(bundle));
+            }
+            return;
+        }
         let Some(link) = process.link else { return };
         let share = (process.flow.size() / process.fetching.len().max(1)).max(1);
         let Some(fetch) = process.fetching.get_mut(&bundle) else { return };
@@ -43,7 +61,9 @@ impl World {
         };
         let window = fetch.window.get_or_insert_with(|| {
             let mut window = Window::default();
-            chunks.into_iter().for_each(|chunk| window.want(chunk));
+            let first = fetch.admission != Admission::Given;
+            let wanted = chunks.into_iter().filter(|chunk| !first || Some(*chunk) == manifest);
+            wanted.for_each(|chunk| window.want(chunk));
             window
         });
         let asked = window.ask(now, &mut process.flow, share);
