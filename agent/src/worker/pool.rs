@@ -31,8 +31,12 @@ impl Pool {
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn start() -> io::Result<Self> {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        Self::with(threads, QUEUE)
+        Self::with(Self::threads(), QUEUE)
+    }
+
+    /// How many those are.
+    pub(crate) fn threads() -> usize {
+        thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
     }
 
     fn with(threads: usize, queue: usize) -> io::Result<Self> {
