@@ -14,6 +14,7 @@ mod fleet;
 mod hostile;
 mod impostors;
 mod kills;
+mod models;
 mod programs;
 mod sources;
 mod waiting;
