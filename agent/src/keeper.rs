@@ -211,6 +211,7 @@ impl Desk {
     }
 
     fn work(mut self, inbox: &Receiver<Errand>) {
+        crate::worker::let_answers_pass();
         let mut ticked = Instant::now();
         loop {
             let errand = match self.fetcher.is_idle() {

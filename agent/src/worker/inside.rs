@@ -3,8 +3,8 @@
 //! Decides nothing. It knows no stream, no ledger and no network; whatever it does, the worst is that it ends, and the
 //! agent sees that.
 
-use super::sandbox;
 use super::wire::{self, NoAnswer, Order, Purpose, Reply, Word};
+use super::{let_answers_pass, sandbox};
 use crate::fault::{Fault, told};
 use engine::{Golden, GoldenError, Input, Limits, Pipeline, RunError, Tolerance};
 use std::io::{self, Read};
@@ -35,6 +35,8 @@ fn live() -> io::Result<()> {
         let pipeline = pipeline.clone();
         thread::Builder::new().name(format!("model-{n}")).spawn(move || answer(lane, &pipeline))?;
     }
+    // Those that answer were made before this and stay as they are.
+    let_answers_pass();
     let sandbox = sandbox::made(entered, sandbox::lock());
     let word = guarded(|| load(&order), Word::Unfit).and_then(|loaded| match &order.purpose {
         Purpose::Probe { golden, tolerance } => {

@@ -4,7 +4,7 @@
 //! what lay on the disk since yesterday is not believed today.
 
 use super::process::{Launch, Misstart, Process, Program};
-use super::{Loaded, Pool, Serving, Worker};
+use super::{Loaded, Pool, Serving, Worker, let_answers_pass};
 use crate::fault::told;
 use crate::store::{self, Bundles};
 use agent_core::Event;
@@ -202,7 +202,8 @@ impl Bench {
     fn open(&self, bundle: Digest) -> Result<(Verified<Manifest>, Launch), Obstacle> {
         let dir = self.bundles.complete(bundle);
         // It was believed when it was installed: a publisher who left since then takes nothing away.
-        let known = store::known(&**self.bundles.disk(), &dir, bundle).map_err(|fault| match fault {
+        let known = in_the_background(|| store::known(&**self.bundles.disk(), &dir, bundle));
+        let known = known.map_err(|fault| match fault {
             store::Fault::Refused(refusal) => Obstacle::Refused(refusal),
             unreadable @ store::Fault::Io { .. } => Obstacle::Unreadable(told(&unreadable)),
         })?;
@@ -213,4 +214,17 @@ impl Bench {
         let (program, patience) = (self.program.clone(), self.patience);
         Ok((manifest, Launch { program, dir, rows_at_once, ram_mb, patience }))
     }
+}
+
+/// Does what can wait on a thread of its own: what is started on this one, the processes of models above all, inherits
+/// its priority.
+fn in_the_background<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let niced = || {
+        let_answers_pass();
+        work()
+    };
+    thread::scope(|scope| match scope.spawn(niced).join() {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }

@@ -14,7 +14,7 @@ mod wire;
 pub(crate) use counters::Counts;
 pub(crate) use inside::run;
 pub(crate) use loader::{Loader, Place, Task};
-pub(crate) use pool::{Busy, Pool};
+pub(crate) use pool::{Busy, Pool, let_answers_pass};
 pub(crate) use process::Program;
 
 use counters::Counters;
