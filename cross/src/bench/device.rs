@@ -18,10 +18,13 @@ same JSON, in turns. Memory of the agent is its process and that of its model. T
 verified, probed, tried and confirmed.";
 
 const MB: f64 = 1e6;
+const FIGURES: [&str; 5] = ["idle", "start", "api", "server", "swap"];
 
 pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
     let python = python("oracles/python", "tests/oracles/requirements.txt")?;
-    let said = output(Command::new(folder.join("measure")).arg(folder).arg("device").env("MEASURE_PYTHON", python))?;
+    let said = output(
+        Command::new(folder.join("measure")).arg(folder).arg("device").args(FIGURES).env("MEASURE_PYTHON", python),
+    )?;
     let seen: Value = serde_json::from_str(&said).context("the program that measures did not say what it saw")?;
     let number = |name: &str| seen.pointer(name).and_then(Value::as_f64).with_context(|| format!("no {name} was seen"));
     let (empty, engine) = (number("/api/empty/p50_us")?, number("/api/engine_us")?);

@@ -5,6 +5,7 @@ mod client;
 mod idle;
 mod server;
 mod swap;
+mod triton;
 
 use crate::Figure;
 use crate::cargo::Bundle;
@@ -23,6 +24,7 @@ pub(crate) const FIGURES: &[(&str, Figure)] = &[
     ("api", api::measure),
     ("server", server::measure),
     ("swap", swap::measure),
+    ("triton", triton::agrees),
 ];
 
 /// The only device.
