@@ -25,6 +25,7 @@ mod telemetry;
 mod testing;
 mod values;
 mod worker;
+mod watchdog;
 
 use clap::{Parser, Subcommand};
 use config::Config;

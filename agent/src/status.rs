@@ -171,6 +171,23 @@ impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let link = if self.connected { "connected to" } else { "NOT connected to" };
         writeln!(f, "{} of fleet {} ({}, agent {})", self.device, self.fleet, self.board, self.agent)?;
+impl Status {
+    /// What runs, in one line.
+    pub(crate) fn line(&self) -> String {
+        let link = if self.connected { "connected" } else { "no connection" };
+        let stream = |s: &StreamStatus| {
+            let answers = match s.serving {
+                Some(release) => format!("{} {release}", s.stream),
+                None if s.should_serve() => format!("{} does not answer", s.stream),
+                None => format!("{} has no release", s.stream),
+            };
+            if s.phase == "settled" { answers } else { format!("{answers} ({})", s.phase) }
+        };
+        let streams: Vec<String> = self.streams.iter().map(stream).collect();
+        if streams.is_empty() { format!("{link}; no models") } else { format!("{link}; {}", streams.join(", ")) }
+    }
+}
+
         let until = self.certificate_until.and_then(|s| i64::try_from(s).ok()).and_then(trust::Time::from_unix);
         match until {
             Some(until) => writeln!(f, "key {}, certificate until {until}", self.key_id)?,

@@ -16,5 +16,6 @@ mod impostors;
 mod kills;
 mod programs;
 mod sources;
+mod service;
 mod waiting;
 mod whole_loop;

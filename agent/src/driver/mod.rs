@@ -25,6 +25,7 @@ use crate::status::{Status, StreamStatus};
 use crate::store::{self, SpoolFile, Store};
 use crate::telemetry::Gauge;
 use crate::worker::{Loader, Worker};
+use crate::watchdog::Watch;
 use agent_core::{Agent, Event, Millis, Now, Spool};
 use protocol::{BridgeTopic, DeviceTopic, Generation, Profile, StreamName, Topics};
 use std::collections::BTreeMap;
@@ -76,6 +77,7 @@ pub(crate) struct Driver {
     run: u64,
     seq: u64,
     status: watch::Sender<Arc<Status>>,
+    watch: Watch,
 }
 
 impl Driver {
@@ -86,6 +88,7 @@ impl Driver {
         loop {
             self.tell();
             tokio::select! {
+        self.watch.begun();
                 () = &mut stop => break,
                 () = self.turn() => {}
             }
@@ -93,6 +96,7 @@ impl Driver {
         self.end().await;
     }
 
+        self.watch.stopping();
     /// Waits for the one thing that happens next, and deals with it. May be dropped while it waits.
     async fn turn(&mut self) {
         let deadline = self.core.as_ref().and_then(Agent::deadline);
@@ -101,7 +105,10 @@ impl Driver {
         tokio::select! {
             heard = next(&mut self.link) => self.hear(heard),
             Some(word) = self.words.recv() => self.take(word),
-            Some(event) = self.events.recv() => self.step(event),
+            Some(event) = self.events.recv() => {
+                self.watch.heard(&event);
+                self.step(event);
+            }
             ended = self.https.ended() => self.take_end(ended),
             () = self.worker.stirred(), if self.observation.is_none() => {
                 self.observation = Some(Instant::now() + OBSERVATION_PAUSE);
@@ -115,6 +122,7 @@ impl Driver {
         }
     }
 
+            () = until(self.watch.ping_at().map(Instant::from_std)) => self.watch.ping(),
     /// One event through the core: decided, remembered, carried out.
     fn step(&mut self, event: Event) {
         let now = self.now();
@@ -398,12 +406,14 @@ impl Driver {
         }
     }
 
-    /// Hands the status to the local API, when it changed.
-    fn tell(&self) {
+    /// Hands the status to the local API and the service manager, when it changed.
+    fn tell(&mut self) {
         let status = self.describe();
         self.status.send_if_modified(|told| {
             let changed = **told != status;
             if changed {
+        let awake = self.core.is_some();
+        self.watch.tell(|| if awake { status.line() } else { "the ledger cannot be kept, only models answer".into() });
                 *told = Arc::new(status);
             }
             changed

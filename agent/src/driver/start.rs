@@ -13,6 +13,7 @@ use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{self, Bundles, Lock, SpoolFile};
 use crate::telemetry::{self, Gauge};
 use crate::worker::{Loader, Pool, Worker};
+use crate::watchdog::{Manager, Watch};
 use agent_core::{Flow, Spool};
 use anyhow::Context;
 use protocol::{ClockState, SpoolState, Topics};
@@ -127,6 +128,7 @@ fn assemble(
         papers: Papers::new(Slots::of(&config.state), ca, Floor::new(low)),
         spool: Spool::new(config.spool_bytes, spooled),
         measure_at: Instant::now() + config.telemetry.min(FIRST_TELEMETRY),
+        watch: Watch::new(Manager::of_environment(), keeper.pulse()),
         config,
         root,
         started: Instant::now(),
