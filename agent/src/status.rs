@@ -4,6 +4,7 @@
 
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::feed::FeedStatus;
 use agent_core::{Agent, Phase, StreamLedger};
 use comfy_table::{Table, presets};
 use protocol::{ClockState, Generation, RefusalReport, SpoolState, StreamName};
@@ -61,6 +62,9 @@ pub(crate) struct Status {
     pub(crate) streams: Vec<StreamStatus>,
     /// What was refused since the start.
     pub(crate) refusals: Vec<RefusalReport>,
+    /// What folders and local brokers bring; an agent before this one says nothing of it.
+    #[serde(default)]
+    pub(crate) feeds: Vec<FeedStatus>,
 }
 
 /// A stream at a glance; releases by their number.
@@ -167,10 +171,6 @@ pub(crate) fn address(config: &Config) -> Result<String, Fault> {
     Ok(address.trim().to_owned())
 }
 
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let link = if self.connected { "connected to" } else { "NOT connected to" };
-        writeln!(f, "{} of fleet {} ({}, agent {})", self.device, self.fleet, self.board, self.agent)?;
 impl Status {
     /// What runs, in one line.
     pub(crate) fn line(&self) -> String {
@@ -188,6 +188,10 @@ impl Status {
     }
 }
 
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let link = if self.connected { "connected to" } else { "NOT connected to" };
+        writeln!(f, "{} of fleet {} ({}, agent {})", self.device, self.fleet, self.board, self.agent)?;
         let until = self.certificate_until.and_then(|s| i64::try_from(s).ok()).and_then(trust::Time::from_unix);
         match until {
             Some(until) => writeln!(f, "key {}, certificate until {until}", self.key_id)?,
@@ -215,6 +219,21 @@ impl Status {
                 table.add_row(row.chain([answers, errors, arrived]));
             }
             writeln!(f, "\n{}", table.to_string().trim_end())?;
+        }
+        if !self.feeds.is_empty() {
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING);
+            table.set_header(["FEED", "FROM", "MODEL", "ANSWERED", "FAILED", "DROPPED"]);
+            for f in &self.feeds {
+                let counts = [f.answered, f.failed, f.dropped].map(|n| n.to_string());
+                table.add_row([f.kind.clone(), f.from.clone(), f.model.clone()].into_iter().chain(counts));
+            }
+            writeln!(f, "\n{}", table.to_string().trim_end())?;
+        }
+        for FeedStatus { kind, from, trouble, .. } in &self.feeds {
+            if let Some(trouble) = trouble {
+                writeln!(f, "the feed of {kind} {from} cannot work: {trouble}")?;
+            }
         }
         for refusal in &self.refusals {
             writeln!(f, "refused {} times, {}: {}", refusal.count, refusal.code, refusal.detail)?;

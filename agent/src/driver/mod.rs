@@ -18,14 +18,15 @@ use sources::Https;
 use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::fault::told;
+use crate::feed::Counts;
 use crate::identity::{self, Identity};
 use crate::keeper::{Arrival, Errand, Keeper, Word};
 use crate::mqtt::{self, Heard, Link, Loss, LossKind, Receipt};
 use crate::status::{Status, StreamStatus};
 use crate::store::{self, SpoolFile, Store};
 use crate::telemetry::Gauge;
-use crate::worker::{Loader, Worker};
 use crate::watchdog::Watch;
+use crate::worker::{Loader, Worker};
 use agent_core::{Agent, Event, Millis, Now, Spool};
 use protocol::{BridgeTopic, DeviceTopic, Generation, Profile, StreamName, Topics};
 use std::collections::BTreeMap;
@@ -77,6 +78,7 @@ pub(crate) struct Driver {
     run: u64,
     seq: u64,
     status: watch::Sender<Arc<Status>>,
+    feeds: Counts,
     watch: Watch,
 }
 
@@ -85,18 +87,18 @@ impl Driver {
     async fn work(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         self.restore();
+        self.watch.begun();
         loop {
             self.tell();
             tokio::select! {
-        self.watch.begun();
                 () = &mut stop => break,
                 () = self.turn() => {}
             }
         }
+        self.watch.stopping();
         self.end().await;
     }
 
-        self.watch.stopping();
     /// Waits for the one thing that happens next, and deals with it. May be dropped while it waits.
     async fn turn(&mut self) {
         let deadline = self.core.as_ref().and_then(Agent::deadline);
@@ -113,16 +115,19 @@ impl Driver {
             () = self.worker.stirred(), if self.observation.is_none() => {
                 self.observation = Some(Instant::now() + OBSERVATION_PAUSE);
             }
+            () = self.feeds.stirred(), if self.observation.is_none() => {
+                self.observation = Some(Instant::now() + OBSERVATION_PAUSE);
+            }
             () = until(self.observation) => self.observe(),
             () = until(deadline) => self.step(Event::DeadlineReached),
             () = until(self.retry.map(|(at, _)| at)) => self.restore(),
             answer = self.papers.due() => self.look_at_papers(answer),
             () = sleep_until(self.measure_at) => self.measure(),
             () = until(spool) => self.tend_spool(),
+            () = until(self.watch.ping_at().map(Instant::from_std)) => self.watch.ping(),
         }
     }
 
-            () = until(self.watch.ping_at().map(Instant::from_std)) => self.watch.ping(),
     /// One event through the core: decided, remembered, carried out.
     fn step(&mut self, event: Event) {
         let now = self.now();
@@ -409,11 +414,11 @@ impl Driver {
     /// Hands the status to the local API and the service manager, when it changed.
     fn tell(&mut self) {
         let status = self.describe();
+        let awake = self.core.is_some();
+        self.watch.tell(|| if awake { status.line() } else { "the ledger cannot be kept, only models answer".into() });
         self.status.send_if_modified(|told| {
             let changed = **told != status;
             if changed {
-        let awake = self.core.is_some();
-        self.watch.tell(|| if awake { status.line() } else { "the ledger cannot be kept, only models answer".into() });
                 *told = Arc::new(status);
             }
             changed
@@ -426,6 +431,7 @@ impl Driver {
         status.uptime_s = self.started.elapsed().as_secs();
         status.key_id = self.papers.signer().map_or(String::new(), |s| s.public().id().to_string());
         status.certificate_until = self.papers.identity().map(|identity| identity.until);
+        status.feeds = self.feeds.status();
         let Some(core) = &self.core else { return status };
         let (ledger, serving) = (core.ledger(), self.worker.serving());
         status.boot = ledger.boot;

@@ -6,14 +6,15 @@ use super::sources::Https;
 use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::feed::{Counts, Feeds, Kitchen};
 use crate::http::{self, Api};
 use crate::identity::{self, Floor, Slots};
 use crate::keeper::{Keeper, Word};
 use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{self, Bundles, Lock, SpoolFile};
 use crate::telemetry::{self, Gauge};
-use crate::worker::{Loader, Pool, Worker};
 use crate::watchdog::{Manager, Watch};
+use crate::worker::{Loader, Pool, Worker};
 use agent_core::{Flow, Spool};
 use anyhow::Context;
 use protocol::{ClockState, SpoolState, Topics};
@@ -70,12 +71,14 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     let kept = keep(&config, &root, &bundles)?;
     let worker = Arc::new(Worker::default());
     let (status, statuses) = watch::channel(Arc::new(first_status(&config, listen)));
-    let api =
-        Api { worker: worker.clone(), pool: Pool::start()?, counter: kept.keeper.counter(false), status: statuses };
+    let pool = Pool::start()?;
+    let kitchen = Kitchen { worker: worker.clone(), pool: pool.clone() };
+    let api = Api { worker: worker.clone(), pool, counter: kept.keeper.counter(false), status: statuses };
     let (stop_serving, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(http::serve(listener, api, async { drop(stopped.await) }));
 
-    let driver = assemble(config, root, ca, bundles, kept, worker, status)?;
+    let (feeds, counts) = Feeds::start(&config.feeds, &config.device, &kitchen);
+    let driver = assemble(config, root, ca, bundles, kept, worker, (status, counts))?;
     driver
         .work(async {
             tokio::select! {
@@ -85,7 +88,7 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
         })
         .await;
     drop(stop_serving);
-    let _ = tokio::time::timeout(DRAIN_PATIENCE, server).await;
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, async { tokio::join!(server, feeds.end()) }).await;
     let _ = disk.remove_file(&address_file);
     Ok(())
 }
@@ -115,7 +118,7 @@ fn assemble(
     bundles: Bundles,
     kept: Kept,
     worker: Arc<Worker>,
-    status: watch::Sender<Arc<Status>>,
+    (status, feeds): (watch::Sender<Arc<Status>>, Counts),
 ) -> anyhow::Result<Driver> {
     let (say_event, events) = mpsc::unbounded_channel();
     let Kept { keeper, words, low } = kept;
@@ -125,10 +128,10 @@ fn assemble(
         topics: Topics::new(&config.fleet),
         profile: telemetry::profile(&config),
         gauge: Gauge::new(&config.state),
+        watch: Watch::new(Manager::of_environment(), keeper.pulse()),
         papers: Papers::new(Slots::of(&config.state), ca, Floor::new(low)),
         spool: Spool::new(config.spool_bytes, spooled),
         measure_at: Instant::now() + config.telemetry.min(FIRST_TELEMETRY),
-        watch: Watch::new(Manager::of_environment(), keeper.pulse()),
         config,
         root,
         started: Instant::now(),
@@ -151,6 +154,7 @@ fn assemble(
         run: identity::run_number().context("the system gives no random numbers")?,
         seq: 0,
         status,
+        feeds,
     })
 }
 
@@ -175,6 +179,7 @@ fn first_status(config: &Config, listen: SocketAddr) -> Status {
         spool: SpoolState::default(),
         streams: Vec::new(),
         refusals: Vec::new(),
+        feeds: Vec::new(),
     }
 }
 

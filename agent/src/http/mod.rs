@@ -6,6 +6,8 @@
 mod metrics;
 mod oip;
 
+pub(crate) use oip::InferRequest;
+
 use crate::fetch::{Gap, Part};
 use crate::keeper::Counter;
 use crate::status::Status;
@@ -17,7 +19,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use oip::{InferRequest, ModelMetadata};
+use oip::ModelMetadata;
 use protocol::CHUNK_BYTES;
 use serde_json::json;
 use std::sync::Arc;
