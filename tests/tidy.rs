@@ -118,6 +118,8 @@ fn only_the_engine_names_tract() {
         broken.map(|(r, _)| r.to_string()).collect(),
     );
     let names = |(path, text): &(&String, &String)| {
+        // A name may hold the letters all the same.
+        let text = text.replace("abstract_", "");
         !path.starts_with("agent/engine/") && *path != "tests/tidy.rs" && text.contains("tract_")
     };
     let broken = sources().iter().filter(names).map(|(path, _)| path.clone()).collect();

@@ -4,6 +4,7 @@
 //! authority's certificate or the root can be read is found where they are used.
 
 use crate::fault::Fault;
+use crate::feed;
 use crate::log::Format;
 use crate::store::MAX_SPOOL_BYTES;
 use agent_core::Metered;
@@ -69,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) log: Format,
     /// What is logged, as `tracing` writes filters.
     pub(crate) log_filter: String,
+    /// What a folder or a local broker brings, and which model answers it.
+    pub(crate) feeds: Vec<feed::Meant>,
 }
 
 /// Where a bundle may come from.
@@ -153,6 +156,8 @@ struct Raw {
     log: Format,
     #[serde(default = "log_filter")]
     log_filter: String,
+    #[serde(default)]
+    feed: Vec<feed::Raw>,
 }
 
 fn generic() -> String {
@@ -287,6 +292,7 @@ impl Config {
             sources: raw.sources,
             log: raw.log,
             log_filter: raw.log_filter,
+            feeds: feed::Meant::all(raw.feed, folder).map_err(|(why, remedy)| wrong("feed", why, remedy))?,
         })
     }
 }
@@ -324,7 +330,11 @@ fn is_this_device(host: &str) -> bool {
 }
 
 impl Broker {
-    fn parse(url: &str) -> Result<Self, String> {
+    /// `mqtts://host:port`
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn parse(url: &str) -> Result<Self, String> {
         let (scheme, rest) = url.split_once("://").ok_or_else(|| format!("`{url}` is no URL"))?;
         let tls = scheme != "mqtt";
         let rest = rest.trim_end_matches('/');
@@ -397,6 +407,11 @@ mod tests {
             ("log = \"xml\"", "log"),
             ("log_filter = \"a=b=c\"", "log_filter"),
             ("board = \"\"", "board"),
+            ("[[feed]]\nkind = \"folder\"", "model"),
+            (
+                "[[feed]]\nkind = \"mqtt\"\nmodel = \"a\"\nbroker = \"mqtt://localhost\"\nin = \"#/\"\nout = \"b\"",
+                "feed",
+            ),
         ];
         for (line, key) in cases {
             let fault = parse(&format!("{GOOD}\n{line}")).unwrap_err();

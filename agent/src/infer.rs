@@ -67,7 +67,7 @@ struct Answers {
 
 /// The answer to one row of the input.
 #[derive(Debug, Serialize)]
-struct Row {
+pub(crate) struct Row {
     outputs: BTreeMap<String, Values>,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<usize>,
@@ -197,7 +197,7 @@ fn found_manifest(dir: &Path) -> anyhow::Result<Option<Manifest>> {
 }
 
 /// One row of every output, and its class.
-fn rows(answer: Answer, labels: Option<&[String]>, top: usize) -> Vec<Row> {
+pub(crate) fn rows(answer: Answer, labels: Option<&[String]>, top: usize) -> Vec<Row> {
     let count = answer.outputs.iter().map(|(_, tensor)| tensor.row_count()).max().unwrap_or(0);
     let classes = answer.classes.as_deref().filter(|classes| classes.len() == count);
     let declared = answer.top.as_deref().filter(|top| top.len() == count);

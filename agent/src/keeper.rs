@@ -5,6 +5,7 @@
 
 use crate::fetch::{Action, Fetcher, Gap, Part};
 use crate::store::{self, Bundles};
+use crate::watchdog::Pulse;
 use agent_core::{Event, Flow, Found, Millis};
 use std::collections::BTreeSet;
 use std::io;
@@ -83,6 +84,27 @@ pub(crate) enum Errand {
     Arrived(Arrival),
 }
 
+impl Errand {
+    /// Whether it reads or removes whole bundles: what lies there already is hashed before it counts.
+    fn is_long(&self) -> bool {
+        match self {
+            Errand::Fetch { .. } | Errand::Admit(_) | Errand::Examine(_) | Errand::SetAside(_) | Errand::Keep(_) => {
+                true
+            }
+            Errand::AskBroker(_)
+            | Errand::Gap { .. }
+            | Errand::Give { .. }
+            | Errand::StopFetching(_)
+            | Errand::StopAll
+            | Errand::Believe(_)
+            | Errand::Connected { .. }
+            | Errand::Disconnected
+            | Errand::TurnedDown(_)
+            | Errand::Arrived(_) => false,
+        }
+    }
+}
+
 /// Bytes from the broker.
 #[derive(Debug)]
 pub(crate) enum Arrival {
@@ -116,6 +138,7 @@ pub(crate) struct Keeper {
     errands: Sender<Errand>,
     waiting: Arc<AtomicUsize>,
     most_waiting: usize,
+    pulse: Arc<Pulse>,
 }
 
 impl Keeper {
@@ -133,9 +156,12 @@ impl Keeper {
         let waiting = Arc::new(AtomicUsize::new(0));
         let most_waiting = flow.most() * WINDOWS_WAITING;
         let desk = Desk::new(trust, bundles, flow, words, waiting.clone());
+        let pulse = Arc::new(Pulse::default());
+        let felt = pulse.clone();
         let span = tracing::Span::current();
-        thread::Builder::new().name("petrel-keeper".into()).spawn(move || span.in_scope(|| desk.work(&inbox)))?;
-        Ok(Self { errands, waiting, most_waiting })
+        let work = move || span.in_scope(|| desk.work(&inbox, &felt));
+        thread::Builder::new().name("petrel-keeper".into()).spawn(work)?;
+        Ok(Self { errands, waiting, most_waiting, pulse })
     }
 
     /// Has something done; its outcome is a [`Word`].
@@ -143,6 +169,11 @@ impl Keeper {
         if self.errands.send(errand).is_err() {
             tracing::error!("the keeper of the bundles has stopped; restart the agent");
         }
+    }
+
+    /// What its thread is busy with.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        self.pulse.clone()
     }
 
     /// For sources besides the broker.
@@ -210,7 +241,7 @@ impl Desk {
         Self { trust, bundles, fetcher, words, waiting, asking: Vec::new(), started: Instant::now() }
     }
 
-    fn work(mut self, inbox: &Receiver<Errand>) {
+    fn work(mut self, inbox: &Receiver<Errand>, pulse: &Pulse) {
         crate::worker::let_answers_pass();
         let mut ticked = Instant::now();
         loop {
@@ -218,6 +249,7 @@ impl Desk {
                 true => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => inbox.recv_timeout(TICK),
             };
+            pulse.begins(errand.as_ref().is_ok_and(Errand::is_long));
             match errand {
                 Ok(errand) => self.run(errand),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -229,6 +261,7 @@ impl Desk {
                 self.fetcher.tick(now);
             }
             self.tell();
+            pulse.rests();
         }
     }
 

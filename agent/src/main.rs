@@ -7,6 +7,7 @@ mod arrivals;
 mod config;
 mod driver;
 mod fault;
+mod feed;
 mod fetch;
 #[cfg(test)]
 mod fuzzed;
@@ -24,6 +25,7 @@ mod telemetry;
 #[cfg(test)]
 mod testing;
 mod values;
+mod watchdog;
 mod worker;
 
 use clap::{Parser, Subcommand};
@@ -61,6 +63,19 @@ Example of a configuration, as `petrel-agent enrol` writes it; the last eight ke
   # metered = { most = 1000000 }           # a link that costs by the byte; what is dearer waits for a stick
   log = \"human\"                            # or json
   log_filter = \"info\"
+
+  [[feed]]                                 # a picture or .csv that appears in a folder is answered
+  kind = \"folder\"
+  model = \"digits\"
+  path = \"/var/spool/petrel/in\"
+  out = \"/var/spool/petrel/out.jsonl\"
+
+  [[feed]]                                 # as is a message to a broker on this device
+  kind = \"mqtt\"
+  model = \"digits\"
+  broker = \"mqtt://localhost:1883\"
+  in = \"sensors/+/digits\"
+  out = \"answers/digits\"
 Relative paths are relative to the file.";
 
 /// Runs models on a small device, keeps them honest there, and tells land whether they still work.

@@ -331,7 +331,7 @@ async fn keep_connected(settings: &Settings, heard: &mpsc::Sender<Raw>) {
 }
 
 /// Full jitter: a fleet that lost its broker does not come back all at once.
-fn pause(failures: u32, chance: f64) -> Duration {
+pub(crate) fn pause(failures: u32, chance: f64) -> Duration {
     let longest = SHORTEST_PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
     longest.mul_f64(chance)
 }

@@ -4,6 +4,7 @@
 
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::feed::FeedStatus;
 use crate::worker::Seen;
 use agent_core::{Agent, Phase, StreamLedger};
 use comfy_table::{Table, presets};
@@ -62,6 +63,9 @@ pub(crate) struct Status {
     pub(crate) streams: Vec<StreamStatus>,
     /// What was refused since the start.
     pub(crate) refusals: Vec<RefusalReport>,
+    /// What folders and local brokers bring; an agent before this one says nothing of it.
+    #[serde(default)]
+    pub(crate) feeds: Vec<FeedStatus>,
 }
 
 /// A stream at a glance; releases by their number.
@@ -174,6 +178,23 @@ pub(crate) fn address(config: &Config) -> Result<String, Fault> {
     Ok(address.trim().to_owned())
 }
 
+impl Status {
+    /// What runs, in one line.
+    pub(crate) fn line(&self) -> String {
+        let link = if self.connected { "connected" } else { "no connection" };
+        let stream = |s: &StreamStatus| {
+            let answers = match s.serving {
+                Some(release) => format!("{} {release}", s.stream),
+                None if s.should_serve() => format!("{} does not answer", s.stream),
+                None => format!("{} has no release", s.stream),
+            };
+            if s.phase == "settled" { answers } else { format!("{answers} ({})", s.phase) }
+        };
+        let streams: Vec<String> = self.streams.iter().map(stream).collect();
+        if streams.is_empty() { format!("{link}; no models") } else { format!("{link}; {}", streams.join(", ")) }
+    }
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let link = if self.connected { "connected to" } else { "NOT connected to" };
@@ -209,6 +230,21 @@ impl fmt::Display for Status {
         for s in &self.streams {
             if let Some(missing) = s.sandbox.and_then(missing) {
                 writeln!(f, "{}: its process is NOT shut in by {missing}: this system cannot do that", s.stream)?;
+            }
+        }
+        if !self.feeds.is_empty() {
+            let mut table = Table::new();
+            table.load_style(presets::NOTHING);
+            table.set_header(["FEED", "FROM", "MODEL", "ANSWERED", "FAILED", "DROPPED"]);
+            for f in &self.feeds {
+                let counts = [f.answered, f.failed, f.dropped].map(|n| n.to_string());
+                table.add_row([f.kind.clone(), f.from.clone(), f.model.clone()].into_iter().chain(counts));
+            }
+            writeln!(f, "\n{}", table.to_string().trim_end())?;
+        }
+        for FeedStatus { kind, from, trouble, .. } in &self.feeds {
+            if let Some(trouble) = trouble {
+                writeln!(f, "the feed of {kind} {from} cannot work: {trouble}")?;
             }
         }
         for refusal in &self.refusals {

@@ -197,7 +197,7 @@ impl Fleet {
 }
 
 /// Where Mosquitto is installed, if it is.
-fn mosquitto() -> Option<&'static str> {
+pub(crate) fn mosquitto() -> Option<&'static str> {
     let installed = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto"];
     installed.into_iter().find(|path| std::path::Path::new(path).exists())
 }

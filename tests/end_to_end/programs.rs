@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Generous: a busy machine is no failure.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// One of the programs of this workspace, built for the profile of this test.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     if name.starts_with('/') {
         return name.into();
     }
@@ -145,11 +145,16 @@ impl Desk {
 
     /// Starts a program that runs until it is ended; what it says goes to the file `log`.
     pub(crate) fn start(&self, line: &str, log: &str) -> Process {
+        self.start_with(line, log, |_| {})
+    }
+
+    /// The same, as a service manager would: with an environment, or with a log that goes elsewhere.
+    pub(crate) fn start_with(&self, line: &str, log: &str, shape: impl FnOnce(&mut Command)) -> Process {
         let log = self.path(log);
         let file = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = self.command(line);
-        let child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
-        Process { child, log }
+        shape(command.stdout(file.try_clone().unwrap()).stderr(file));
+        Process { child: command.spawn().unwrap(), log }
     }
 }
 
@@ -179,8 +184,18 @@ impl Process {
 
     /// As a service manager ends it.
     pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.ask_to_end();
+        self.ended()
+    }
+
+    /// Tells it to end, and does not wait.
+    pub(crate) fn ask_to_end(&self) {
         let sent = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
         wait_for("the end of a process", || self.child.try_wait().unwrap())
     }
 

@@ -19,6 +19,7 @@ const PASSING_EXPIRY_S: u32 = 60;
 impl Driver {
     pub(super) fn carry_out(&mut self, effect: Effect) {
         tracing::debug!(?effect, "effect");
+        self.watch.decided(&effect);
         match effect {
             Effect::Fetch { bundle, total_size } => {
                 tracing::info!(bundle = %bundle.short(), bytes = total_size, "a bundle is fetched");

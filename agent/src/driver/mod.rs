@@ -18,12 +18,14 @@ use sources::Https;
 use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::fault::told;
+use crate::feed::Counts;
 use crate::identity::{self, Identity};
 use crate::keeper::{Arrival, Errand, Keeper, Word};
 use crate::mqtt::{self, Heard, Link, Loss, LossKind, Receipt};
 use crate::status::{Status, StreamStatus};
 use crate::store::{self, SpoolFile, Store};
 use crate::telemetry::Gauge;
+use crate::watchdog::Watch;
 use crate::worker::{Loader, Worker};
 use agent_core::{Agent, Event, Millis, Now, Spool};
 use protocol::{BridgeTopic, DeviceTopic, Generation, Profile, StreamName, Topics};
@@ -76,6 +78,8 @@ pub(crate) struct Driver {
     run: u64,
     seq: u64,
     status: watch::Sender<Arc<Status>>,
+    feeds: Counts,
+    watch: Watch,
 }
 
 impl Driver {
@@ -83,6 +87,7 @@ impl Driver {
     async fn work(mut self, stop: impl Future<Output = ()>) {
         tokio::pin!(stop);
         self.restore();
+        self.watch.begun();
         loop {
             self.tell();
             tokio::select! {
@@ -90,6 +95,7 @@ impl Driver {
                 () = self.turn() => {}
             }
         }
+        self.watch.stopping();
         self.end().await;
     }
 
@@ -101,9 +107,15 @@ impl Driver {
         tokio::select! {
             heard = next(&mut self.link) => self.hear(heard),
             Some(word) = self.words.recv() => self.take(word),
-            Some(event) = self.events.recv() => self.step(event),
+            Some(event) = self.events.recv() => {
+                self.watch.heard(&event);
+                self.step(event);
+            }
             ended = self.https.ended() => self.take_end(ended),
             () = self.worker.stirred(), if self.observation.is_none() => {
+                self.observation = Some(Instant::now() + OBSERVATION_PAUSE);
+            }
+            () = self.feeds.stirred(), if self.observation.is_none() => {
                 self.observation = Some(Instant::now() + OBSERVATION_PAUSE);
             }
             () = until(self.observation) => self.observe(),
@@ -112,6 +124,7 @@ impl Driver {
             answer = self.papers.due() => self.look_at_papers(answer),
             () = sleep_until(self.measure_at) => self.measure(),
             () = until(spool) => self.tend_spool(),
+            () = until(self.watch.ping_at().map(Instant::from_std)) => self.watch.ping(),
         }
     }
 
@@ -398,9 +411,11 @@ impl Driver {
         }
     }
 
-    /// Hands the status to the local API, when it changed.
-    fn tell(&self) {
+    /// Hands the status to the local API and the service manager, when it changed.
+    fn tell(&mut self) {
         let status = self.describe();
+        let awake = self.core.is_some();
+        self.watch.tell(|| if awake { status.line() } else { "the ledger cannot be kept, only models answer".into() });
         self.status.send_if_modified(|told| {
             let changed = **told != status;
             if changed {
@@ -416,6 +431,7 @@ impl Driver {
         status.uptime_s = self.started.elapsed().as_secs();
         status.key_id = self.papers.signer().map_or(String::new(), |s| s.public().id().to_string());
         status.certificate_until = self.papers.identity().map(|identity| identity.until);
+        status.feeds = self.feeds.status();
         let Some(core) = &self.core else { return status };
         let (ledger, serving) = (core.ledger(), self.worker.serving());
         status.boot = ledger.boot;

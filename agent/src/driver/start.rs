@@ -6,12 +6,14 @@ use super::sources::Https;
 use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::fault::Fault;
+use crate::feed::{Counts, Feeds, Kitchen};
 use crate::http::{self, Api};
 use crate::identity::{self, Floor, Slots};
 use crate::keeper::{Keeper, Word};
 use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{self, Bundles, Lock, SpoolFile};
 use crate::telemetry::{self, Gauge};
+use crate::watchdog::{Manager, Watch};
 use crate::worker::{Loader, Pool, Program, Worker};
 use agent_core::{Flow, Spool};
 use anyhow::Context;
@@ -70,14 +72,16 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     let kept = keep(&config, &root, &bundles)?;
     let worker = Arc::new(Worker::default());
     let (status, statuses) = watch::channel(Arc::new(first_status(&config, listen)));
-    let api =
-        Api { worker: worker.clone(), pool: Pool::start()?, counter: kept.keeper.counter(false), status: statuses };
+    let pool = Pool::start()?;
+    let kitchen = Kitchen { worker: worker.clone(), pool: pool.clone() };
+    let api = Api { worker: worker.clone(), pool, counter: kept.keeper.counter(false), status: statuses };
     let (stop_serving, stopped) = watch::channel(());
     let socket = config.socket.as_deref().map(listen_at).transpose()?;
     let socket_file = config.socket.clone();
     let server = tokio::spawn(http::serve(listener, socket, api, stopped));
 
-    let driver = assemble(config, root, ca, bundles, kept, worker, status)?;
+    let (feeds, counts) = Feeds::start(&config.feeds, &config.device, &kitchen);
+    let driver = assemble(config, root, ca, bundles, kept, worker, (status, counts))?;
     driver
         .work(async {
             tokio::select! {
@@ -87,7 +91,7 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
         })
         .await;
     drop(stop_serving);
-    let _ = tokio::time::timeout(DRAIN_PATIENCE, server).await;
+    let _ = tokio::time::timeout(DRAIN_PATIENCE, async { tokio::join!(server, feeds.end()) }).await;
     let _ = disk.remove_file(&address_file);
     if let Some(path) = socket_file {
         let _ = disk.remove_file(&path);
@@ -138,7 +142,7 @@ fn assemble(
     bundles: Bundles,
     kept: Kept,
     worker: Arc<Worker>,
-    status: watch::Sender<Arc<Status>>,
+    (status, feeds): (watch::Sender<Arc<Status>>, Counts),
 ) -> anyhow::Result<Driver> {
     let (say_event, events) = mpsc::unbounded_channel();
     let Kept { keeper, words, low } = kept;
@@ -148,6 +152,7 @@ fn assemble(
         topics: Topics::new(&config.fleet),
         profile: telemetry::profile(&config),
         gauge: Gauge::new(&config.state),
+        watch: Watch::new(Manager::of_environment(), keeper.pulse()),
         papers: Papers::new(Slots::of(&config.state), ca, Floor::new(low)),
         spool: Spool::new(config.spool_bytes, spooled),
         measure_at: Instant::now() + config.telemetry.min(FIRST_TELEMETRY),
@@ -173,6 +178,7 @@ fn assemble(
         run: identity::run_number().context("the system gives no random numbers")?,
         seq: 0,
         status,
+        feeds,
     })
 }
 
@@ -197,6 +203,7 @@ fn first_status(config: &Config, listen: SocketAddr) -> Status {
         spool: SpoolState::default(),
         streams: Vec::new(),
         refusals: Vec::new(),
+        feeds: Vec::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! It shows what the status shows, and counts nothing by itself.
 
+use crate::feed::FeedStatus;
 use crate::status::{Status, StreamStatus};
 use std::fmt::Write;
 
@@ -20,7 +21,17 @@ const STREAMS: [(&str, &str, &str, OfStream); 6] = [
     ("petrel_arriving_bytes_per_second", "gauge", "How fast it comes.", |s| s.progress.map(|p| p.rate)),
 ];
 
-/// The page. Names of streams and codes are plain words: none has to be escaped.
+type OfFeed = fn(&FeedStatus) -> u64;
+
+/// What is told of each feed.
+const FEEDS: [(&str, &str, &str, OfFeed); 4] = [
+    ("petrel_feed_answered_total", "counter", "Files or messages that were answered.", |f| f.answered),
+    ("petrel_feed_failed_total", "counter", "Files or messages that have no answer.", |f| f.failed),
+    ("petrel_feed_dropped_total", "counter", "Messages or answers that were lost.", |f| f.dropped),
+    ("petrel_feed_works", "gauge", "Whether nothing keeps it from working.", |f| f.trouble.is_none().into()),
+];
+
+/// The page. Names of streams and codes are plain words; what a feed listens to is escaped.
 pub(super) fn page(status: &Status) -> String {
     let mut text = String::new();
     let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, u64)]| {
@@ -49,8 +60,20 @@ pub(super) fn page(status: &Status) -> String {
         let row = |s: &StreamStatus| Some((format!("{{stream=\"{}\"}}", s.stream), of(s)?));
         family(name, kind, help, &status.streams.iter().filter_map(row).collect::<Vec<_>>());
     }
+    for (name, kind, help, of) in FEEDS {
+        let row = |f: &FeedStatus| {
+            let labels = format!("{{kind=\"{}\",from=\"{}\",stream=\"{}\"}}", f.kind, escaped(&f.from), f.model);
+            (labels, of(f))
+        };
+        family(name, kind, help, &status.feeds.iter().map(row).collect::<Vec<_>>());
+    }
     let refused = status.refusals.iter().map(|r| (format!("{{code=\"{}\"}}", r.code), r.count));
     let help = "What was refused since the start, by code.";
     family("petrel_refusals_total", "counter", help, &refused.collect::<Vec<_>>());
     text
+}
+
+/// A label's value, as the format wants it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -7,6 +7,8 @@ mod binary;
 mod metrics;
 mod oip;
 
+pub(crate) use oip::{InferRequest, Written};
+
 use crate::fetch::{Gap, Part};
 use crate::keeper::Counter;
 use crate::status::Status;
@@ -18,7 +20,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use oip::{InferRequest, ModelMetadata, Written};
+use oip::ModelMetadata;
 use protocol::CHUNK_BYTES;
 use serde_json::json;
 use std::sync::Arc;
