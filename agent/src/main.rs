@@ -18,6 +18,7 @@ mod keeper;
 mod log;
 mod mqtt;
 mod profile;
+mod self_test;
 mod source;
 mod status;
 mod store;
@@ -107,6 +108,7 @@ enum Command {
     Enrol(identity::EnrolArgs),
     Infer(infer::Args),
     Install(source::InstallArgs),
+    SelfTest(self_test::SelfTestArgs),
     /// What the agent on this device is doing
     #[command(after_help = "Example:\n  petrel-agent status --config /etc/petrel/agent.toml")]
     Status {
@@ -130,6 +132,7 @@ impl Command {
             Command::Worker | Command::Run { .. } | Command::Enrol(_) => false,
             Command::Infer(args) => args.is_json(),
             Command::Install(args) => args.json,
+            Command::SelfTest(args) => args.json,
             Command::Status { json, .. } => *json,
         }
     }
@@ -147,6 +150,7 @@ impl Command {
             Command::Enrol(args) => identity::enrol(&args),
             Command::Infer(args) => infer::run(&args),
             Command::Install(args) => source::install(&args),
+            Command::SelfTest(args) => args.run(),
             Command::Status { config, json } => {
                 let status = status::ask(&config)?;
                 Ok(if json { serde_json::to_string_pretty(&status)? } else { status.to_string() })

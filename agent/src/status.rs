@@ -255,7 +255,7 @@ impl fmt::Display for Status {
 }
 
 /// The parts of a sandbox that are not there.
-fn missing(sandbox: Sandbox) -> Option<String> {
+pub(crate) fn missing(sandbox: Sandbox) -> Option<String> {
     let Sandbox { files, calls, memory } = sandbox;
     let parts = [(files, "files (Landlock)"), (calls, "calls (seccomp)"), (memory, "memory")];
     let missing: Vec<&str> = parts.into_iter().filter(|(there, _)| !there).map(|(_, what)| what).collect();

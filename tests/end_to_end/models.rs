@@ -18,6 +18,25 @@ fn row(fleet: &Fleet) -> Value {
     json!({ "inputs": [{ "name": "image", "shape": [1, 1, 8, 8], "datatype": "FP32", "data": images[..64] }] })
 }
 
+/// What is good on this machine, and what is not there yet.
+#[test]
+fn a_board_is_checked_before_anything_depends_on_it() {
+    let fleet = Fleet::start();
+    fleet.enrol("a", "");
+    let said = fleet.desk.done("petrel-agent self-test --config a.toml");
+    for word in ["memory", "disk", "clock", "root of trust", "identity", "as ONNX Runtime has them", "sandbox"] {
+        assert!(said.contains(word), "{said}");
+    }
+    assert!(!fleet.desk.path("a/self-test").exists());
+    let findings = fleet.desk.json("petrel-agent self-test --config a.toml");
+    let engine = findings.as_array().unwrap().iter().find(|f| f["what"] == "engine").unwrap();
+    assert_eq!(engine["grade"], "good", "{findings}");
+    std::fs::remove_dir_all(fleet.desk.path("a/identity")).unwrap();
+    let said = fleet.desk.run("petrel-agent self-test --config a.toml");
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.out.contains("petrel-agent enrol") && said.err.contains("1 of 7 checks failed"), "{}", said.out);
+}
+
 /// A fleet of one device that runs release 1.0.0.
 fn running() -> Fleet {
     let mut fleet = Fleet::start();
@@ -107,6 +126,8 @@ fn a_confirmed_release_whose_process_hangs_answers_again_and_the_device_goes_on(
     let mut fleet = running();
     let before = stream(&fleet, "a process", |s| s["process"].is_u64());
     signal("-STOP", &before["process"]);
+    let stat = format!("/proc/{}/stat", before["process"]);
+    wait_for("all of it to stop", || std::fs::read_to_string(&stat).unwrap().contains(") T ").then_some(()));
     let (status, answer) = fleet.local("a", INFER, Some(&row(&fleet)));
     assert!(status == 500 && answer["error"].as_str().unwrap().contains("gave no answer"), "{status} {answer}");
     wait_for("another process", || (fleet.local("a", INFER, Some(&row(&fleet))).0 == 200).then_some(()));

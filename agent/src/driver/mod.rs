@@ -10,7 +10,7 @@ mod sources;
 mod start;
 mod telemetry;
 
-pub(crate) use start::run;
+pub(crate) use start::{read_root, run};
 
 use papers::Papers;
 use sources::Https;

@@ -224,7 +224,11 @@ fn read_ca(config: &Config) -> Result<Vec<u8>, Fault> {
 }
 
 /// The root that the device was given, believed.
-fn read_root(config: &Config) -> Result<Vec<u8>, Fault> {
+/// The root that the configuration names, when it is this fleet's.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn read_root(config: &Config) -> Result<Vec<u8>, Fault> {
     let path = &config.root;
     let mut bytes = Vec::new();
     File::open(path).and_then(|f| f.take(MAX_ROOT_BYTES as u64 + 1).read_to_end(&mut bytes)).map_err(|why| {

@@ -15,11 +15,11 @@ pub(crate) use counters::Counts;
 pub(crate) use inside::run;
 pub(crate) use loader::{Loader, Place, Task};
 pub(crate) use pool::{Busy, Pool, let_answers_pass};
-pub(crate) use process::Program;
+pub(crate) use process::{Launch, Process, Program};
 
 use counters::Counters;
 use engine::{Answer, Input, Port};
-use process::{Process, Silence};
+use process::Silence;
 use protocol::{Sandbox, StreamName};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

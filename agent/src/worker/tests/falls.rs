@@ -2,7 +2,7 @@
 //! that another takes the place.
 
 use super::*;
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process, prlimit, waitid};
 use std::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,7 +53,10 @@ fn a_process_that_hangs_is_ended_in_its_time_and_the_fallback_answers() {
     let (one, two) = (Fixture::digits(1), Fixture::digits(2));
     let mut shelf = Shelf::of(&[&one, &two]);
     shelf.serve(&two, Some(&one));
-    kill_process(pid(&shelf.loaded()), Signal::STOP).unwrap();
+    let process = pid(&shelf.loaded());
+    kill_process(process, Signal::STOP).unwrap();
+    // All of its threads, which takes a moment.
+    waitid(WaitId::Pid(process), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
     assert_eq!(shelf.worker().infer("digits", None, &row(0)).unwrap().by.release, 1);
     assert_eq!(fall(&mut shelf), "its process gave no answer within 2s");
     assert_eq!(observed(shelf.worker()), BTreeMap::from([(1, (1, 0)), (2, (0, 1))]));
