@@ -266,7 +266,7 @@ impl Config {
             })?,
             ca: folder.join(raw.ca),
             root: folder.join(raw.root),
-            state: folder.join(raw.state),
+            state: folder.join(&raw.state),
             listen,
             telemetry: Duration::from_secs(raw.telemetry_s),
             spool_bytes: raw.spool_bytes,
@@ -277,7 +277,8 @@ impl Config {
             sources: raw.sources,
             log: raw.log,
             log_filter: raw.log_filter,
-            feeds: feed::Meant::all(raw.feed, folder).map_err(|(why, remedy)| wrong("feed", why, remedy))?,
+            feeds: feed::Meant::all(raw.feed, folder, &folder.join(&raw.state))
+                .map_err(|(why, remedy)| wrong("feed", why, remedy))?,
         })
     }
 }
