@@ -23,6 +23,7 @@ const TELEMETRY_S: RangeInclusive<u64> = 1..=86_400;
 const WINDOW: RangeInclusive<usize> = 1..=256;
 /// Bytes a second: slower than the least is no rate at which a bundle ever arrives.
 const FETCH_RATE: RangeInclusive<u64> = 1_024..=1 << 40;
+const LOAD_S: RangeInclusive<u64> = 1..=3_600;
 const MODELS_MB: RangeInclusive<u64> = 1..=1 << 20;
 const SPOOL_BYTES: RangeInclusive<u64> = 64 << 10..=MAX_SPOOL_BYTES;
 
@@ -47,6 +48,8 @@ pub(crate) struct Config {
     pub(crate) state: PathBuf,
     /// The local API's address, on loopback.
     pub(crate) listen: SocketAddr,
+    /// The same at a socket in the file system.
+    pub(crate) socket: Option<PathBuf>,
     /// Between two telemetry messages.
     pub(crate) telemetry: Duration,
     /// The most that waits of it, in bytes.
@@ -59,6 +62,8 @@ pub(crate) struct Config {
     pub(crate) models_mb: Option<u64>,
     /// What a link that costs by the byte may carry.
     pub(crate) metered: Option<Metered>,
+    /// How long a model may take to load, and to run its golden vectors.
+    pub(crate) load: Duration,
     /// Where bundles come from: the next when the one before gives nothing.
     pub(crate) sources: Vec<Source>,
     /// How the log is written.
@@ -133,6 +138,7 @@ struct Raw {
     state: PathBuf,
     #[serde(default = "listen")]
     listen: String,
+    socket: Option<PathBuf>,
     #[serde(default = "telemetry_s")]
     telemetry_s: u64,
     #[serde(default = "spool_bytes")]
@@ -141,6 +147,8 @@ struct Raw {
     window: usize,
     fetch_rate: Option<u64>,
     models_mb: Option<u64>,
+    #[serde(default = "load_s")]
+    load_s: u64,
     metered: Option<RawMetered>,
     #[serde(default = "sources")]
     sources: Vec<Source>,
@@ -166,6 +174,10 @@ fn telemetry_s() -> u64 {
 
 fn spool_bytes() -> u64 {
     1 << 20
+}
+
+fn load_s() -> u64 {
+    120
 }
 
 fn sources() -> Vec<Source> {
@@ -242,6 +254,7 @@ impl Config {
         if let Some(rate) = raw.fetch_rate {
             range("fetch_rate", rate, *FETCH_RATE.start(), *FETCH_RATE.end())?;
         }
+        range("load_s", raw.load_s, *LOAD_S.start(), *LOAD_S.end())?;
         if let Some(most) = raw.models_mb {
             range("models_mb", most, *MODELS_MB.start(), *MODELS_MB.end())?;
         }
@@ -268,11 +281,13 @@ impl Config {
             root: folder.join(raw.root),
             state: folder.join(&raw.state),
             listen,
+            socket: raw.socket.map(|socket| folder.join(socket)),
             telemetry: Duration::from_secs(raw.telemetry_s),
             spool_bytes: raw.spool_bytes,
             window: raw.window,
             fetch_rate: raw.fetch_rate,
             models_mb: raw.models_mb,
+            load: Duration::from_secs(raw.load_s),
             metered: raw.metered.map(|m| Metered { most: m.most, refuses: m.over == Over::Refuse }),
             sources: raw.sources,
             log: raw.log,

@@ -88,6 +88,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A model's process, as `run` starts it
+    #[command(hide = true)]
+    Worker,
     /// Run the agent until it is told to stop
     #[command(after_help = EXAMPLE)]
     Run {
@@ -124,7 +127,7 @@ impl Command {
     /// Whether a machine reads.
     fn is_json(&self) -> bool {
         match self {
-            Command::Run { .. } | Command::Enrol(_) => false,
+            Command::Worker | Command::Run { .. } | Command::Enrol(_) => false,
             Command::Infer(args) => args.is_json(),
             Command::Install(args) => args.json,
             Command::Status { json, .. } => *json,
@@ -134,6 +137,7 @@ impl Command {
     /// Does it; what it returns is to be printed.
     fn run(self) -> anyhow::Result<String> {
         match self {
+            Command::Worker => worker::run().map(|()| String::new()),
             Command::Run { config, log_format, log } => {
                 let config = Config::read(&config)?;
                 log::start(log_format.unwrap_or(config.log), log.as_deref().unwrap_or(&config.log_filter));

@@ -5,9 +5,10 @@
 use crate::config::Config;
 use crate::fault::Fault;
 use crate::feed::FeedStatus;
+use crate::worker::Seen;
 use agent_core::{Agent, Phase, StreamLedger};
 use comfy_table::{Table, presets};
-use protocol::{ClockState, Generation, RefusalReport, SpoolState, StreamName};
+use protocol::{ClockState, Generation, RefusalReport, Sandbox, SpoolState, StreamName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -90,6 +91,10 @@ pub(crate) struct StreamStatus {
     pub(crate) serving: Option<u64>,
     /// What answers when that fails.
     pub(crate) fallback: Option<u64>,
+    /// The process of what answers, while there is one.
+    pub(crate) process: Option<u32>,
+    /// How that is shut in.
+    pub(crate) sandbox: Option<Sandbox>,
     /// Answers since the start.
     pub(crate) answers: u64,
     /// Requests since the start that a model could not answer.
@@ -115,10 +120,10 @@ impl StreamStatus {
         core: &Agent,
         stream: &StreamName,
         ledger: &StreamLedger,
-        serving: &BTreeMap<StreamName, (u64, Option<u64>)>,
+        serving: &BTreeMap<StreamName, Seen>,
     ) -> Self {
         let phase = core.phases().get(stream);
-        let (main, fallback) = serving.get(stream).map_or((None, None), |(main, fallback)| (Some(*main), *fallback));
+        let serving = serving.get(stream);
         Self {
             stream: stream.clone(),
             phase: phase.map_or("settled", Phase::name).to_owned(),
@@ -128,8 +133,10 @@ impl StreamStatus {
             active: ledger.active.map(|i| i.release),
             previous: ledger.previous.map(|i| i.release),
             trial: ledger.trial.map(|t| t.candidate.release),
-            serving: main,
-            fallback,
+            serving: serving.map(|seen| seen.main),
+            fallback: serving.and_then(|seen| seen.fallback),
+            process: serving.and_then(|seen| seen.process),
+            sandbox: serving.map(|seen| seen.sandbox),
             answers: 0,
             errors: 0,
             progress: None,
@@ -220,6 +227,11 @@ impl fmt::Display for Status {
             }
             writeln!(f, "\n{}", table.to_string().trim_end())?;
         }
+        for s in &self.streams {
+            if let Some(missing) = s.sandbox.and_then(missing) {
+                writeln!(f, "{}: its process is NOT shut in by {missing}: this system cannot do that", s.stream)?;
+            }
+        }
         if !self.feeds.is_empty() {
             let mut table = Table::new();
             table.load_style(presets::NOTHING);
@@ -240,6 +252,14 @@ impl fmt::Display for Status {
         }
         Ok(())
     }
+}
+
+/// The parts of a sandbox that are not there.
+fn missing(sandbox: Sandbox) -> Option<String> {
+    let Sandbox { files, calls, memory } = sandbox;
+    let parts = [(files, "files (Landlock)"), (calls, "calls (seccomp)"), (memory, "memory")];
+    let missing: Vec<&str> = parts.into_iter().filter(|(there, _)| !there).map(|(_, what)| what).collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
 }
 
 /// What waits of it, and what was lost.

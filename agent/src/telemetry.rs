@@ -4,7 +4,7 @@
 //! measurement that cannot be sent is decided by the spool.
 
 use crate::config::Config;
-use crate::worker::{Counts, Observation};
+use crate::worker::{Counts, Observation, Seen};
 use agent_core::Limits;
 use protocol::{Arriving, DeviceId, MAX_STREAM_ROWS, Profile, SpoolState, StreamName, StreamTelemetry, Telemetry};
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,13 +95,15 @@ impl Gauge {
     pub(crate) fn read(
         &mut self,
         speaker: Speaker,
-        serving: &BTreeMap<StreamName, (u64, Option<u64>)>,
+        serving: &BTreeMap<StreamName, Seen>,
         arriving: Vec<Arriving>,
     ) -> Telemetry {
-        self.refresh();
+        let models = serving.values().filter_map(|seen| seen.process).map(Pid::from_u32);
+        let processes: Vec<Pid> = self.process.into_iter().chain(models).collect();
+        self.refresh(&processes);
         let since = std::mem::replace(&mut self.until_s, speaker.uptime_s);
         let system = self.system.as_ref();
-        let own = self.process.and_then(|pid| system?.process(pid)).map_or(0, sysinfo::Process::memory);
+        let own = processes.iter().filter_map(|pid| system?.process(*pid)).map(sysinfo::Process::memory).sum::<u64>();
         let sensors = self.components.iter().flat_map(|c| c.iter()).filter_map(sysinfo::Component::temperature);
         let hottest = sensors.filter(|t| t.is_finite()).reduce(f32::max);
         let load = system.map(System::global_cpu_usage).filter(|load| load.is_finite());
@@ -126,8 +128,8 @@ impl Gauge {
         }
     }
 
-    fn take_rows(&mut self, serving: &BTreeMap<StreamName, (u64, Option<u64>)>) -> Vec<StreamTelemetry> {
-        let quiet = serving.iter().map(|(stream, (release, _))| (stream.clone(), *release));
+    fn take_rows(&mut self, serving: &BTreeMap<StreamName, Seen>) -> Vec<StreamTelemetry> {
+        let quiet = serving.iter().map(|(stream, seen)| (stream.clone(), seen.main));
         let keys: BTreeSet<(StreamName, u64)> = self.rows.keys().cloned().chain(quiet).collect();
         let row = |key: (StreamName, u64)| {
             let counts = self.rows.remove(&key).unwrap_or_default();
@@ -138,14 +140,12 @@ impl Gauge {
         keys.into_iter().take(MAX_STREAM_ROWS).map(row).collect()
     }
 
-    fn refresh(&mut self) {
+    fn refresh(&mut self, processes: &[Pid]) {
         if let Some(system) = &mut self.system {
             system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
             system.refresh_cpu_usage();
-            if let Some(pid) = self.process {
-                let memory = ProcessRefreshKind::nothing().with_memory();
-                system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), true, memory);
-            }
+            let memory = ProcessRefreshKind::nothing().with_memory();
+            system.refresh_processes_specifics(ProcessesToUpdate::Some(processes), true, memory);
         }
         self.components.iter_mut().for_each(|components| components.refresh(true));
     }
@@ -180,7 +180,7 @@ mod tests {
         gauge.add(&observation("digits", 1, 1));
         gauge.add(&observation("digits", 1, 2));
         gauge.add(&observation("digits", 2, 0));
-        let serving = BTreeMap::from([("digits".parse().unwrap(), (2, None))]);
+        let serving = BTreeMap::from([("digits".parse().unwrap(), Seen { main: 2, ..Seen::default() })]);
         let told = gauge.read(speaker(), &serving, Vec::new());
         let rows: Vec<_> = told.streams.iter().map(|r| (r.release, r.answers, r.errors)).collect();
         assert_eq!(rows, [(1, 2 * LATENCY_BUCKETS as u64, 3), (2, LATENCY_BUCKETS as u64, 0)]);

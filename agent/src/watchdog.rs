@@ -328,7 +328,7 @@ mod tests {
         });
         assert_eq!(said(&mut watch, "a\nREADY=1"), ["READY=1\nSTATUS=a READY=1"]);
         assert!(watch.asked.since.is_some(), "the probe goes on");
-        watch.heard(&Event::ProbePassed { bundle: bundle() });
+        watch.heard(&Event::ProbePassed { bundle: bundle(), row_us: 1 });
         assert!(watch.asked.since.is_none());
         watch.ping();
         assert_eq!(said(&mut watch, "a\nREADY=1"), ["WATCHDOG=1"]);

@@ -8,13 +8,14 @@ use std::process::{Command, Stdio};
 
 type Oracle = fn() -> anyhow::Result<()>;
 
-const ORACLES: [(&str, Oracle); 6] = [
+const ORACLES: [(&str, Oracle); 7] = [
     ("reference", reference),
     ("onnx", onnx),
     ("sklearn", sklearn),
     ("tuf", tuf),
     ("oms", oms),
     ("mosquitto", mosquitto),
+    ("triton", triton),
 ];
 
 /// `cargo xtask oracles [NAME]`
@@ -98,6 +99,14 @@ fn oms() -> anyhow::Result<()> {
     let python = python("oracles/trust", "tests/oracles/requirements.txt")?;
     let (example, petrel) = (trust_example("model_signatures")?, binaries(Profile::Dev)?.join("petrel"));
     build::run(Command::new(python).arg(script).arg(example).arg(petrel))
+}
+
+/// An agent as people run it, asked by `tritonclient` for everything that the protocol has.
+fn triton() -> anyhow::Result<()> {
+    let python = python("oracles/python", "tests/oracles/requirements.txt")?;
+    let folder = binaries(Profile::Dev)?;
+    let mut measure = Command::new(folder.join("measure"));
+    build::run(measure.arg(&folder).args(["device", "triton"]).env("MEASURE_PYTHON", python))
 }
 
 /// What end-to-end tests do with the broker inside, with a real Mosquitto as `petrel broker config` sets it up: the

@@ -2,7 +2,7 @@
 
 use agent_core::{Agent, Described, Effect, Event, Ledger, Limits, Now, Step};
 use bridge_core::{AssignmentDraft, BeaconDraft, Numbers};
-use protocol::{DeviceId, DocumentKind, Outcome, Profile, StreamName};
+use protocol::{DeviceId, DocumentKind, Outcome, Profile, Sandbox, StreamName};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use trust::{Code, Digest, Hardware, Intent, Refusal, RevokedBundle, Root, Severity, WhichBundle};
@@ -226,9 +226,10 @@ impl Bench {
             "stored" => Event::BundleStored { bundle: digest },
             "examined" => Event::BundleExamined { bundle: digest, found: bundle.found() },
             "forged" => Event::BundleRefused { bundle: digest, refusal: refusal(Code::Sig) },
-            "probed" => Event::ProbePassed { bundle: digest },
+            "probed" => Event::ProbePassed { bundle: digest, row_us: 1_000 },
             "disagrees" => Event::ProbeFailed { bundle: digest, refusal: refusal(Code::Golden) },
-            "served" => Event::Served { stream, bundle: digest },
+            "served" => Event::Served { stream, bundle: digest, sandbox: Sandbox::default() },
+            "fell" => Event::ProcessFell { stream, bundle: digest, why: "its process fell".into() },
             "unloadable" => Event::ServeFailed { stream, bundle: digest, refusal: refusal(Code::Digest) },
             "answers" => Event::Observed { stream, bundle: digest, answers: number(2), errors: number(3) },
             "stumbled" => Event::Stumbled { bundle: digest },

@@ -129,6 +129,24 @@ fn a_bundle_that_is_too_dear_for_the_link_waits_until_somebody_brings_it() {
 }
 
 #[test]
+fn a_release_whose_process_falls_on_trial_is_taken_back() {
+    then(&trying_2(), &[("fell 2", "verdict 2: 2 reverted E_PROBATION, serve 1")]);
+    then(&trying_2()[..12], &[("fell 2", "verdict 2: 2 reverted E_PROBATION, serve 1"), ("served 2", "")]);
+    // That the one before falls says nothing of the one on trial.
+    then(&trying_2(), &[("fell 1", ""), ("wait 60", "verdict 2: 2 confirmed, serve 2")]);
+}
+
+#[test]
+fn a_confirmed_release_whose_process_falls_again_and_again_gives_its_place_to_the_one_before() {
+    let confirmed = [&trying_2()[..], &[("wait 60", "verdict 2: 2 confirmed, serve 2")]].concat();
+    let fell = [("fell 2", ""); 4];
+    let bench = then(&confirmed, &[&fell[..], &[("fell 2", "discard 2, serve 1, fetch 2")]].concat());
+    assert_eq!(bench.agent.refusals().map(|r| (r.code.as_str(), r.count)).collect::<Vec<_>>(), [("E_MODEL", 5)]);
+    // Falls that are long over do not count.
+    then(&confirmed, &[&fell[..], &[("wait 600", ""), ("fell 2", "")]].concat());
+}
+
+#[test]
 fn a_declared_rollback_is_tried_like_any_release() {
     then(
         &trying_2(),

@@ -153,6 +153,7 @@ pub(super) fn holds(
         floor: 0,
         standing: Standing::Good,
         held: None,
+        sandbox: None,
     };
     let Event::ReportReceived(mut report) = report(id, 1, seq, None) else { return Vec::new() };
     report.streams = vec![row];

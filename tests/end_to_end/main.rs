@@ -15,6 +15,7 @@ mod fleet;
 mod hostile;
 mod impostors;
 mod kills;
+mod models;
 mod programs;
 mod service;
 mod sources;

@@ -4,7 +4,7 @@ use crate::belief::Deferred;
 use crate::pace::Pace;
 use crate::step::Millis;
 use crate::{Document, Effect, Event, Ledger, Limits, Memory, Now, Phase, Step};
-use protocol::{ClockState, DeviceId, DocumentKind, FleetId, Profile, RefusalReport, StreamName};
+use protocol::{ClockState, DeviceId, DocumentKind, FleetId, Profile, RefusalReport, Sandbox, StreamName};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Code, Digest, Trust};
 
@@ -23,6 +23,10 @@ pub struct Agent {
     pub(crate) ledger: Ledger,
     pub(crate) phases: BTreeMap<StreamName, Phase>,
     pub(crate) refusals: BTreeMap<Code, RefusalReport>,
+    /// How the process of what answers is shut in.
+    pub(crate) sandboxes: BTreeMap<StreamName, Sandbox>,
+    /// When the processes of confirmed releases fell lately.
+    pub(crate) falls: BTreeMap<Digest, Vec<Millis>>,
     pub(crate) connected: bool,
     /// While connected: when hello is due again, and the pause after that.
     pub(crate) hello: Option<(Millis, Millis)>,
@@ -71,6 +75,8 @@ impl Agent {
             ledger,
             phases: BTreeMap::new(),
             refusals: BTreeMap::new(),
+            sandboxes: BTreeMap::new(),
+            falls: BTreeMap::new(),
             connected: false,
             hello: None,
             assignments: Pace::new(),
@@ -152,16 +158,23 @@ impl Agent {
             Event::ServeFailed { ref stream, bundle, ref refusal } if self.is_active_alone(stream, bundle) => {
                 self.lose_active(stream.clone(), refusal.clone());
             }
+            Event::ProcessFell { ref stream, bundle, ref why } if self.is_active(stream, bundle) => {
+                self.count_fall(stream.clone(), bundle, why.clone());
+            }
             Event::BundleDescribed { bundle, .. }
             | Event::BundleStored { bundle }
             | Event::BundleExamined { bundle, .. }
             | Event::BundleRefused { bundle, .. }
-            | Event::ProbePassed { bundle }
+            | Event::ProbePassed { bundle, .. }
             | Event::ProbeFailed { bundle, .. }
             | Event::Served { bundle, .. }
             | Event::ServeFailed { bundle, .. }
             | Event::Observed { bundle, .. }
+            | Event::ProcessFell { bundle, .. }
             | Event::Stumbled { bundle } => {
+                if let Event::Served { stream, sandbox, .. } = &event {
+                    self.report_due |= self.sandboxes.insert(stream.clone(), *sandbox) != Some(*sandbox);
+                }
                 let under_way = |p: &Phase| p.target().is_some_and(|t| t.bundle == bundle);
                 if let Some(stream) = self.phases.iter().find(|(_, p)| under_way(p)).map(|(s, _)| s.clone()) {
                     self.turn(stream, event);
@@ -178,7 +191,8 @@ impl Agent {
         let pinned = self.ledger.pinned();
         if self.kept.as_ref() != Some(&pinned) {
             self.ledger.signers.retain(|bundle, _| pinned.contains(bundle));
-            self.ledger.ram_mb.retain(|bundle, _| pinned.contains(bundle));
+            self.ledger.costs.retain(|bundle, _| pinned.contains(bundle));
+            self.falls.retain(|bundle, _| pinned.contains(bundle));
             self.kept = Some(pinned.clone());
             self.effects.push(Effect::Keep { bundles: pinned });
         }

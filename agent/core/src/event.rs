@@ -1,6 +1,6 @@
 //! What the hands tell the core: always something that happened.
 
-use protocol::{DocumentKind, StreamName};
+use protocol::{DocumentKind, Sandbox, StreamName};
 use trust::{Digest, Refusal, Resource};
 
 /// A bundle as it lies on the disk.
@@ -75,6 +75,8 @@ pub enum Event {
     ProbePassed {
         /// The bundle.
         bundle: Digest,
+        /// Microseconds that a row took, on average.
+        row_us: u64,
     },
     /// The golden vectors disagree, or the engine cannot run the model.
     ProbeFailed {
@@ -89,6 +91,17 @@ pub enum Event {
         stream: StreamName,
         /// The bundle.
         bundle: Digest,
+        /// How its process is shut in.
+        sandbox: Sandbox,
+    },
+    /// The process of a bundle ended by itself, or was ended because it gave no answer; another is started.
+    ProcessFell {
+        /// The stream.
+        stream: StreamName,
+        /// The bundle.
+        bundle: Digest,
+        /// How, in words.
+        why: String,
     },
     /// The bundle could not be checked or loaded; what answered before goes on.
     ServeFailed {

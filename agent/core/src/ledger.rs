@@ -37,13 +37,23 @@ pub struct Ledger {
     pub streams: BTreeMap<StreamName, StreamLedger>,
     /// Who signed the bundles that run or stand behind one: a publisher may be revoked later.
     pub signers: BTreeMap<Digest, Vec<String>>,
-    /// Memory that they promised to do with, MiB.
+    /// What they cost this device.
     #[serde(default)]
-    pub ram_mb: BTreeMap<Digest, u64>,
+    pub costs: BTreeMap<Digest, Cost>,
     /// The number of verdicts given.
     pub verdicts_given: u64,
     /// Verdicts that the broker does not have yet.
     pub outbox: Vec<Verdict>,
+}
+
+/// What a bundle costs the device that runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cost {
+    /// Memory that its manifest promises to do with, MiB.
+    pub ram_mb: u64,
+    /// Microseconds that a row took when it was probed here.
+    pub row_us: u64,
 }
 
 /// One stream.
@@ -126,7 +136,7 @@ impl Ledger {
     pub fn ram_in_use(&self) -> u64 {
         let loaded = self.streams.values().flat_map(|s| [s.active, s.trial.map(|t| t.candidate)]).flatten();
         let loaded: BTreeSet<Digest> = loaded.map(|installed| installed.bundle).collect();
-        loaded.iter().filter_map(|bundle| self.ram_mb.get(bundle)).sum()
+        loaded.iter().filter_map(|bundle| self.costs.get(bundle)).map(|cost| cost.ram_mb).sum()
     }
 
     /// The bundles that must stay on disk.

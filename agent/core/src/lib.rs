@@ -22,7 +22,7 @@ mod word;
 pub use agent::Agent;
 pub use effect::Effect;
 pub use event::{Described, Event, Found};
-pub use ledger::{Document, Installed, Ledger, Memory, StreamLedger, TrialLedger, Wanted};
+pub use ledger::{Cost, Document, Installed, Ledger, Memory, StreamLedger, TrialLedger, Wanted};
 pub use life::{Phase, Signed};
 pub use limits::{Limits, Metered};
 pub use pull::{Flow, Late, Wait, Window};

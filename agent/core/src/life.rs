@@ -6,7 +6,7 @@
 
 use crate::step::Millis;
 use crate::{Described, Event, Found, Installed};
-use trust::{Digest, Manifest, Refusal, Statement, Verified};
+use trust::{Code, Digest, Manifest, Refusal, Statement, Verified};
 
 /// The first pause after an operating failure; it doubles.
 const FIRST_PAUSE: Millis = 5_000;
@@ -112,8 +112,8 @@ pub(crate) enum Turn {
     Stored,
     /// It was read.
     Examined(Box<Found>),
-    /// It runs here.
-    Passed(Box<Signed>),
+    /// It runs here, and a row takes so many microseconds.
+    Passed(Box<Signed>, u64),
     /// It serves.
     Began,
     /// It was counted; the trial's terms decide.
@@ -237,8 +237,10 @@ impl Phase {
             (Phase::Verifying { target, .. }, Event::BundleExamined { bundle, found }) if about(target, &bundle) => {
                 Turn::Examined(found)
             }
-            (Phase::Probing { target, signed, .. }, Event::ProbePassed { bundle }) if about(target, &bundle) => {
-                Turn::Passed(signed.clone())
+            (Phase::Probing { target, signed, .. }, Event::ProbePassed { bundle, row_us })
+                if about(target, &bundle) =>
+            {
+                Turn::Passed(signed.clone(), row_us)
             }
             (
                 Phase::Admitting { target, .. }
@@ -252,6 +254,11 @@ impl Phase {
                 Phase::Starting { target } | Phase::OnTrial { target, .. },
                 Event::ServeFailed { bundle, refusal, .. },
             ) if about(target, &bundle) => Turn::Refused(refusal),
+            (Phase::Starting { target } | Phase::OnTrial { target, .. }, Event::ProcessFell { bundle, why, .. })
+                if about(target, &bundle) =>
+            {
+                Turn::Refused(Refusal::new(Code::Probation, format!("on trial, {why}")))
+            }
             (Phase::Starting { target }, Event::Served { bundle, .. }) if about(target, &bundle) => Turn::Began,
             (
                 Phase::OnTrial { target, answers, errors, .. },
@@ -291,6 +298,7 @@ impl Phase {
                 | Event::ProbePassed { .. }
                 | Event::ProbeFailed { .. }
                 | Event::Served { .. }
+                | Event::ProcessFell { .. }
                 | Event::ServeFailed { .. }
                 | Event::Observed { .. }
                 | Event::Stumbled { .. }

@@ -3,7 +3,7 @@
 use crate::agent::Agent;
 use crate::life::{Signed, Turn};
 use crate::step::Millis;
-use crate::{Described, Effect, Event, Found, Installed, Phase, TrialLedger, Wanted};
+use crate::{Cost, Described, Effect, Event, Found, Installed, Phase, TrialLedger, Wanted};
 use protocol::{Generation, Outcome, StreamName};
 use std::collections::BTreeMap;
 use trust::{
@@ -12,6 +12,10 @@ use trust::{
 
 /// Starts of the agent that a release may see while it is on trial: a power cut and a crash look alike.
 pub const MAX_TRIAL_BOOTS: u64 = 3;
+
+/// A confirmed release whose process fell so often within [`FALLS_MEMORY`] gives its place to the one before it.
+const MAX_FALLS: usize = 5;
+const FALLS_MEMORY: Millis = 600_000;
 
 impl Agent {
     /// A stream after a start: a trial that has crashed the agent too often ends, what served serves.
@@ -155,7 +159,7 @@ impl Agent {
                 self.effects.push(Effect::Examine { bundle: target.bundle });
             }
             Turn::Examined(found) => self.judge(&name, target, failures, &found),
-            Turn::Passed(signed) => self.begin_trial(name, target, &signed),
+            Turn::Passed(signed, row_us) => self.begin_trial(name, target, &signed, row_us),
             Turn::Began => {
                 let window = self.wanted(&name).map_or(0, |w| w.order.trial.window_s.get());
                 let until = self.now.mono.saturating_add(window.saturating_mul(1_000));
@@ -242,11 +246,12 @@ impl Agent {
     }
 
     /// The trial is in the ledger before the candidate serves: a crash that it causes is counted.
-    fn begin_trial(&mut self, name: StreamName, candidate: Installed, signed: &Signed) {
+    fn begin_trial(&mut self, name: StreamName, candidate: Installed, signed: &Signed, row_us: u64) {
         let Some(stream) = self.ledger.streams.get_mut(&name) else { return };
         stream.trial = Some(TrialLedger { candidate, security_floor: signed.manifest.security_floor, boots: 0 });
         self.ledger.signers.insert(candidate.bundle, signed.statement.signers().to_vec());
-        self.ledger.ram_mb.insert(candidate.bundle, signed.manifest.resources_budget.ram_mb.get());
+        let ram_mb = signed.manifest.resources_budget.ram_mb.get();
+        self.ledger.costs.insert(candidate.bundle, Cost { ram_mb, row_us });
         self.changed = true;
         self.phases.insert(name.clone(), Phase::Starting { target: candidate });
         self.serve(&name);
@@ -297,10 +302,29 @@ impl Agent {
         self.give_verdict(name, Outcome::Refused, Some(refusal), (0, 0));
     }
 
+    /// Whether `bundle` is the confirmed release of `stream`.
+    pub(crate) fn is_active(&self, stream: &StreamName, bundle: Digest) -> bool {
+        self.ledger.streams.get(stream).and_then(|s| s.active).is_some_and(|active| active.bundle == bundle)
+    }
+
     /// Whether `bundle` is the confirmed release that should answer for `stream`.
     pub(crate) fn is_active_alone(&self, stream: &StreamName, bundle: Digest) -> bool {
         let serving = self.serving(stream);
         serving.is_some_and(|(main, _)| main.bundle == bundle) && !self.phases.get(stream).is_some_and(Phase::serves)
+    }
+
+    /// The process of a confirmed release fell: one that falls again and again is a release that does not load.
+    pub(crate) fn count_fall(&mut self, name: StreamName, bundle: Digest, why: String) {
+        let refusal = Refusal::new(Code::Model, why);
+        let now = self.now.mono;
+        let falls = self.falls.entry(bundle).or_default();
+        falls.retain(|at| now.saturating_sub(*at) < FALLS_MEMORY);
+        falls.push(now);
+        if falls.len() >= MAX_FALLS && self.is_active_alone(&name, bundle) {
+            self.falls.remove(&bundle);
+            return self.lose_active(name, refusal);
+        }
+        self.note(refusal);
     }
 
     /// The confirmed release does not load any more: the one before it answers, and it is fetched anew.

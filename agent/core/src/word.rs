@@ -166,6 +166,7 @@ impl Agent {
             trial,
             floor: self.trust.floor(name.as_str()),
             standing,
+            sandbox: self.sandboxes.get(name).copied(),
             held: self.phases.get(name).and_then(Phase::held_by).map(|refusal| refusal.code.to_string()),
         }
     }

@@ -8,13 +8,15 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::Limits;
 use crate::npy::read_array;
 use crate::table::Table;
 use crate::tensor::Tensor;
 
 /// Something to run a model on.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// Tensors by the name of the model's input; the name may be empty where the
     /// model has one. Processing of tables, text and series is done to them, that of

@@ -9,19 +9,21 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Limits;
 use crate::error::RunError;
 use crate::input::InputError;
 
 /// Named columns of equal length.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Table {
     /// At least one, in file order.
     pub columns: Vec<Column>,
 }
 
 /// One column.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Column {
     /// Its name, unlike every other's.
     pub name: String,
@@ -30,7 +32,7 @@ pub struct Column {
 }
 
 /// The values of a column.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Cells {
     /// What was computed; a missing one is NaN.
     Numbers(Vec<f64>),

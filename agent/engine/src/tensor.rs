@@ -105,7 +105,7 @@ impl FromStr for Dtype {
 }
 
 /// The elements of a tensor, row-major.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Data {
     /// FP32.
     F32(Vec<f32>),
@@ -221,7 +221,7 @@ from_values!(f32 => F32, f64 => F64, i8 => I8, i16 => I16, i32 => I32, i64 => I6
 from_values!(u8 => U8, u16 => U16, u32 => U32, u64 => U64, bool => Bool, String => Text);
 
 /// A shaped array.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tensor {
     /// Length of each axis; empty for a scalar.
     pub shape: Vec<usize>,
@@ -241,7 +241,10 @@ impl Tensor {
     }
 
     /// Whether shape and data (both public) still agree.
-    pub(crate) fn check(&self) -> Result<(), TensorError> {
+    ///
+    /// # Errors
+    /// As [`Tensor::new`].
+    pub fn check(&self) -> Result<(), TensorError> {
         match elements(&self.shape) {
             None => Err(TensorError::Overflow { shape: self.shape.clone() }),
             Some(expected) if expected != self.data.len() => {

@@ -4,7 +4,7 @@ use super::Driver;
 use crate::fetch::Action;
 use crate::keeper::Errand;
 use crate::mqtt::{Message, Receipt};
-use crate::worker::Task;
+use crate::worker::{Place, Task};
 use agent_core::Effect;
 use protocol::{BridgeTopic, Hello, Kind, Need, Presence, Verdict, encode_json};
 use serde::Serialize;
@@ -34,7 +34,10 @@ impl Driver {
             Effect::Discard { bundle } => self.keeper.ask(Errand::SetAside(bundle)),
             Effect::Keep { bundles } => self.keeper.ask(Errand::Keep(bundles)),
             Effect::Probe { bundle } => self.loader.ask(Task::Probe(bundle)),
-            Effect::Serve { stream, bundle, fallback } => self.loader.ask(Task::Serve { stream, bundle, fallback }),
+            Effect::Serve { stream, bundle, fallback } => {
+                let (main, fallback) = (self.place(bundle), fallback.map(|bundle| self.place(bundle)));
+                self.loader.ask(Task::Serve { stream, main, fallback });
+            }
             Effect::StopServing { stream } => self.loader.ask(Task::Stop(stream)),
             Effect::AwaitRoot { version } => {
                 let [next, last] = [version, version.saturating_sub(1)].map(|version| self.topics.root(version));
@@ -61,6 +64,12 @@ impl Driver {
                 self.say_document(PayloadKind::Verdict, &topic, &verdict, false, Some(Receipt::Verdict(verdict.seq)));
             }
         }
+    }
+
+    /// A bundle with what is remembered of its probe.
+    fn place(&self, bundle: trust::Digest) -> Place {
+        let cost = self.core.as_ref().and_then(|core| core.ledger().costs.get(&bundle));
+        Place { bundle, row_us: cost.map_or(0, |cost| cost.row_us) }
     }
 
     pub(super) fn act(&mut self, action: Action) {

@@ -14,7 +14,7 @@ use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{self, Bundles, Lock, SpoolFile};
 use crate::telemetry::{self, Gauge};
 use crate::watchdog::{Manager, Watch};
-use crate::worker::{Loader, Pool, Worker};
+use crate::worker::{Loader, Pool, Program, Worker};
 use agent_core::{Flow, Spool};
 use anyhow::Context;
 use protocol::{ClockState, SpoolState, Topics};
@@ -22,10 +22,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -74,8 +75,10 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     let pool = Pool::start()?;
     let kitchen = Kitchen { worker: worker.clone(), pool: pool.clone() };
     let api = Api { worker: worker.clone(), pool, counter: kept.keeper.counter(false), status: statuses };
-    let (stop_serving, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = tokio::spawn(http::serve(listener, api, async { drop(stopped.await) }));
+    let (stop_serving, stopped) = watch::channel(());
+    let socket = config.socket.as_deref().map(listen_at).transpose()?;
+    let socket_file = config.socket.clone();
+    let server = tokio::spawn(http::serve(listener, socket, api, stopped));
 
     let (feeds, counts) = Feeds::start(&config.feeds, &config.device, &kitchen);
     let driver = assemble(config, root, ca, bundles, kept, worker, (status, counts))?;
@@ -90,7 +93,28 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     drop(stop_serving);
     let _ = tokio::time::timeout(DRAIN_PATIENCE, async { tokio::join!(server, feeds.end()) }).await;
     let _ = disk.remove_file(&address_file);
+    if let Some(path) = socket_file {
+        let _ = disk.remove_file(&path);
+    }
     Ok(())
+}
+
+/// The socket in the file system, for this user and this group; one that a killed agent left there makes room.
+fn listen_at(path: &Path) -> Result<UnixListener, Fault> {
+    let fault = |why: std::io::Error| {
+        Fault::new(format!("cannot listen at {}", path.display()))
+            .because(why)
+            .remedy("name a socket in a folder that the agent may write to with the key `socket`, or leave it out")
+    };
+    match std::fs::symlink_metadata(path) {
+        // The lock on the state folder says that no other agent of this device runs.
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path).map_err(fault)?,
+        Ok(_) => return Err(fault(std::io::Error::other("there is something else at that place"))),
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(fault)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fault)?;
+    Ok(listener)
 }
 
 /// The keeper of the bundles, what it has to say, and the time that has certainly come.
@@ -123,7 +147,7 @@ fn assemble(
     let (say_event, events) = mpsc::unbounded_channel();
     let Kept { keeper, words, low } = kept;
     let (spool_file, spooled) = SpoolFile::open(bundles.disk().clone(), &config.state);
-    let loader = Loader::start(bundles, worker.clone(), say_event)?;
+    let loader = Loader::start(bundles, worker.clone(), Program::own(), config.load, say_event)?;
     Ok(Driver {
         topics: Topics::new(&config.fleet),
         profile: telemetry::profile(&config),

@@ -26,7 +26,9 @@ pub(super) enum Unanswered {
 impl From<Failure> for Unanswered {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::UnknownModel(_) | Failure::UnknownRelease { .. } => Unanswered::NotNow(failure.to_string()),
+            Failure::UnknownModel(_) | Failure::UnknownRelease { .. } | Failure::Away => {
+                Unanswered::NotNow(failure.to_string())
+            }
             Failure::Request(_) | Failure::Model(_) => Unanswered::Never(failure.to_string()),
         }
     }

@@ -7,7 +7,7 @@ use super::answer::{self, Unanswered};
 use super::input;
 use super::meant::Mqtt;
 use super::{Count, Kitchen, ended};
-use crate::http::InferRequest;
+use crate::http::{InferRequest, Written};
 use crate::mqtt::pause;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, SubscribeReasonCode};
@@ -105,7 +105,7 @@ async fn answer(meant: &Mqtt, kitchen: &Kitchen, question: Question) -> Result<V
             return protocol_answer(kitchen, model.as_str(), topic, payload);
         }
         let (_, serving) = kitchen.worker.find(model.as_str())?;
-        let port = serving.main.pipeline.model().inputs().first();
+        let port = serving.main.inputs().first();
         let input = input::of_message(payload, port).map_err(Unanswered::Never)?;
         answer::message(topic, &model, kitchen.worker.infer(model.as_str(), None, &input)?)
     });
@@ -118,13 +118,15 @@ async fn answer(meant: &Mqtt, kitchen: &Kitchen, question: Question) -> Result<V
 /// A request of the Open Inference Protocol: the response, with the topic of the request.
 fn protocol_answer(kitchen: &Kitchen, model: &str, topic: &str, payload: &[u8]) -> Result<Vec<u8>, Unanswered> {
     let mut request = InferRequest::parse(payload).map_err(Unanswered::Never)?;
-    let input = request.input().map_err(Unanswered::Never)?;
+    let input = request.input(&[]).map_err(Unanswered::Never)?;
     let answered = kitchen.worker.infer(model, None, &input)?;
-    let response = request.respond(model, answered).map_err(Unanswered::Never)?;
-    let written = serde_json::to_vec(&response).map_err(|why| Unanswered::Never(why.to_string()))?;
+    let Written { body, json_length } = request.respond(model, answered).map_err(Unanswered::Never)?;
+    if json_length.is_some() {
+        return Err(Unanswered::Never("a message is JSON from end to end: ask for no output as bytes".into()));
+    }
     // An object with a name and more in it: one more member goes in front.
     let mut answer = format!("{{\"topic\":{},", json!(topic)).into_bytes();
-    answer.extend(written.get(1..).unwrap_or_default());
+    answer.extend(body.get(1..).unwrap_or_default());
     Ok(answer)
 }
 

@@ -3,10 +3,11 @@
 //! Decides paths, codes and limits. It asks nobody who they are: whoever is on the device may ask, and
 //! nobody else can.
 
+mod binary;
 mod metrics;
 mod oip;
 
-pub(crate) use oip::InferRequest;
+pub(crate) use oip::{InferRequest, Written};
 
 use crate::fetch::{Gap, Part};
 use crate::keeper::Counter;
@@ -15,7 +16,7 @@ use crate::worker::{Busy, Failure, Pool, Serving, Worker};
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -23,7 +24,7 @@ use oip::ModelMetadata;
 use protocol::CHUNK_BYTES;
 use serde_json::json;
 use std::sync::Arc;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 use trust::Digest;
 
@@ -50,16 +51,26 @@ struct Denied {
     error: String,
 }
 
-/// Answers until `stop` says so; what was asked before is still answered.
+/// Answers at both doors until `stop` is closed; what was asked before is still answered.
 ///
 /// # Errors
-/// What the system said of the listener.
+/// What the system said of a listener.
 pub(crate) async fn serve(
     listener: TcpListener,
+    socket: Option<UnixListener>,
     api: Api,
-    stop: impl Future<Output = ()> + Send + 'static,
+    stop: watch::Receiver<()>,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(api)).with_graceful_shutdown(stop).await
+    let stopped = |mut stop: watch::Receiver<()>| async move { while stop.changed().await.is_ok() {} };
+    let router = router(api);
+    let by_address = axum::serve(listener, router.clone()).with_graceful_shutdown(stopped(stop.clone()));
+    match socket {
+        Some(socket) => {
+            let by_path = axum::serve(socket, router).with_graceful_shutdown(stopped(stop));
+            tokio::try_join!(by_address.into_future(), by_path.into_future()).map(drop)
+        }
+        None => by_address.await,
+    }
 }
 
 fn router(api: Api) -> Router {
@@ -125,7 +136,7 @@ async fn at_the_counter<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'st
 }
 
 async fn server() -> Json<serde_json::Value> {
-    Json(json!({ "name": "petrel-agent", "version": env!("CARGO_PKG_VERSION"), "extensions": [] }))
+    Json(json!({ "name": "petrel-agent", "version": env!("CARGO_PKG_VERSION"), "extensions": [binary::EXTENSION] }))
 }
 
 async fn live() -> Json<serde_json::Value> {
@@ -175,17 +186,19 @@ async fn release_ready(
 async fn infer(
     State(api): State<Api>,
     Path(model): Path<String>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Denied> {
-    answer(api, model, None, body).await
+    answer(api, model, None, &headers, body).await
 }
 
 async fn infer_release(
     State(api): State<Api>,
     Path((model, release)): Path<(String, String)>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Denied> {
-    answer(api, model, Some(release), body).await
+    answer(api, model, Some(release), &headers, body).await
 }
 
 /// Parsing, inference and writing all happen on the pool: a large request holds nobody else up.
@@ -193,6 +206,7 @@ async fn answer(
     api: Api,
     model: String,
     release: Option<String>,
+    headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Denied> {
     let body = body.map_err(|rejection| match rejection.status() {
@@ -206,21 +220,40 @@ async fn answer(
         code => denied(code, rejection.body_text()),
     })?;
     api.worker.find(&model)?;
+    let json_length = json_length(headers, body.len())?;
     let worker = api.worker.clone();
-    let work = move || -> Result<Vec<u8>, Denied> {
+    let work = move || -> Result<Written, Denied> {
         let wrong = |why: String| denied(StatusCode::BAD_REQUEST, why);
-        let mut request = InferRequest::parse(&body).map_err(wrong)?;
-        let input = request.input().map_err(wrong)?;
+        let (json, bytes) = body.split_at(json_length);
+        let mut request = InferRequest::parse(json).map_err(wrong)?;
+        let input = request.input(bytes).map_err(wrong)?;
         let answered = worker.infer(&model, release.as_deref(), &input)?;
-        let response = request.respond(&model, answered).map_err(wrong)?;
-        serde_json::to_vec(&response).map_err(|e| denied(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+        request.respond(&model, answered).map_err(wrong)
     };
     let outcome = api.pool.run(work).map_err(|Busy| {
         denied(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait already; try again in a moment")
     })?;
     let failed = |_| denied(StatusCode::INTERNAL_SERVER_ERROR, "the agent failed on this request; please report it");
-    let bytes = outcome.await.map_err(failed)??;
-    Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
+    let Written { body, json_length } = outcome.await.map_err(failed)??;
+    Ok(match json_length {
+        None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Some(length) => {
+            let kind = (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+            ([kind, (binary::JSON_LENGTH, HeaderValue::from(length))], body).into_response()
+        }
+    })
+}
+
+/// How much of a body is JSON: all of it, unless a header says that bytes follow.
+fn json_length(headers: &HeaderMap, length: usize) -> Result<usize, Denied> {
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        let advice = "the body is compressed; send it as it is, it does not leave this device";
+        return Err(denied(StatusCode::UNSUPPORTED_MEDIA_TYPE, advice));
+    }
+    let Some(said) = headers.get(binary::JSON_LENGTH) else { return Ok(length) };
+    let said = said.to_str().ok().and_then(|said| said.trim().parse().ok()).filter(|said| *said <= length);
+    let advice = format!("{} is no number up to the {length} bytes of the body", binary::JSON_LENGTH);
+    said.ok_or_else(|| denied(StatusCode::BAD_REQUEST, advice))
 }
 
 fn denied(code: StatusCode, error: impl Into<String>) -> Denied {
@@ -233,6 +266,7 @@ impl From<Failure> for Denied {
             Failure::UnknownModel(_) | Failure::UnknownRelease { .. } => StatusCode::NOT_FOUND,
             Failure::Request(_) => StatusCode::BAD_REQUEST,
             Failure::Model(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Failure::Away => StatusCode::SERVICE_UNAVAILABLE,
         };
         denied(code, failure.to_string())
     }

@@ -1,7 +1,8 @@
-//! The Open Inference Protocol, version 2, as JSON: requests become inputs, answers become responses.
+//! The Open Inference Protocol, version 2: requests become inputs, answers become responses.
 //!
 //! Decides the form only. Which model answers, and what its fault is, is decided by the worker.
 
+use super::binary;
 use crate::values::Values;
 use crate::worker::{Answered, Loaded};
 use engine::{Answer, Class, Data, Dtype, Input, Port, Tensor};
@@ -17,6 +18,15 @@ pub(crate) struct InferRequest {
     inputs: Vec<RequestInput>,
     #[serde(default)]
     outputs: Vec<RequestOutput>,
+    #[serde(default)]
+    parameters: RequestParameters,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RequestParameters {
+    /// Every output that does not say otherwise is given as bytes.
+    #[serde(default)]
+    binary_data_output: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -24,17 +34,40 @@ struct RequestInput {
     name: String,
     shape: Vec<usize>,
     datatype: String,
-    data: Flat,
+    data: Option<Flat>,
+    #[serde(default)]
+    parameters: InputParameters,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct InputParameters {
+    /// The values are so many of the bytes behind the JSON.
+    binary_data_size: Option<usize>,
 }
 
 #[derive(Debug, Deserialize)]
 struct RequestOutput {
     name: String,
+    #[serde(default)]
+    parameters: OutputParameters,
 }
 
-/// A response.
+#[derive(Debug, Default, Deserialize)]
+struct OutputParameters {
+    binary_data: Option<bool>,
+}
+
+/// A response: its JSON, and the bytes behind it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// All of it.
+    pub(crate) body: Vec<u8>,
+    /// How long the JSON is, where bytes follow.
+    pub(crate) json_length: Option<usize>,
+}
+
 #[derive(Debug, Serialize)]
-pub(crate) struct InferResponse {
+struct InferResponse {
     model_name: String,
     model_version: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,7 +87,15 @@ struct ResponseOutput {
     name: String,
     datatype: String,
     shape: Vec<usize>,
-    data: Values,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Values>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<BinarySize>,
+}
+
+#[derive(Debug, Serialize)]
+struct BinarySize {
+    binary_data_size: usize,
 }
 
 /// What a model takes and gives.
@@ -89,78 +130,109 @@ enum Scalar {
 struct Flat(Vec<Scalar>);
 
 impl InferRequest {
-    /// Reads a request.
+    /// Reads the JSON of a request.
     ///
     /// # Errors
     /// In words, for the one who asked.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(bytes).map_err(|e| format!("the body is no inference request: {e}"))
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(json).map_err(|e| format!("the body is no inference request: {e}"))
     }
 
-    /// The input for the engine.
+    /// The input for the engine; `bytes` are those behind the JSON.
     ///
     /// # Errors
     /// In words, for the one who asked.
-    pub(crate) fn input(&mut self) -> Result<Input, String> {
-        let tensors = std::mem::take(&mut self.inputs).into_iter().map(RequestInput::tensor);
-        Ok(Input::Tensors(tensors.collect::<Result<_, _>>()?))
+    pub(crate) fn input(&mut self, mut bytes: &[u8]) -> Result<Input, String> {
+        let mut tensors = Vec::new();
+        for input in std::mem::take(&mut self.inputs) {
+            let own = match input.parameters.binary_data_size {
+                None => None,
+                Some(size) => {
+                    let short =
+                        || format!("input `{}` has {size} bytes, and {} follow the JSON", input.name, bytes.len());
+                    let (own, rest) = bytes.split_at_checked(size).ok_or_else(short)?;
+                    bytes = rest;
+                    Some(own)
+                }
+            };
+            tensors.push(input.tensor(own)?);
+        }
+        match bytes.len() {
+            0 => Ok(Input::Tensors(tensors)),
+            more => Err(format!("{more} bytes behind the JSON belong to no input")),
+        }
     }
 
     /// The response.
     ///
     /// # Errors
     /// When an output was asked for that there is not.
-    pub(crate) fn respond(self, model: &str, answered: Answered) -> Result<InferResponse, String> {
+    pub(crate) fn respond(self, model: &str, answered: Answered) -> Result<Written, String> {
         let Answered { by, answer } = answered;
-        let mut outputs = outputs(answer);
+        let mut outputs: Vec<(String, Tensor, bool)> = outputs(answer)
+            .into_iter()
+            .map(|(name, tensor)| (name, tensor, self.parameters.binary_data_output))
+            .collect();
         if !self.outputs.is_empty() {
-            let all = outputs.iter().map(|o| o.name.clone()).collect::<Vec<_>>().join(", ");
+            let all = outputs.iter().map(|(name, ..)| name.clone()).collect::<Vec<_>>().join(", ");
             let mut asked = Vec::new();
-            for RequestOutput { name } in self.outputs {
-                let found = outputs.iter().position(|output| output.name == name);
+            for RequestOutput { name, parameters } in self.outputs {
+                let found = outputs.iter().position(|(output, ..)| *output == name);
                 let at = found.ok_or_else(|| {
                     format!("there is no output `{name}`, or it was asked for twice; there are: {all}")
                 })?;
-                asked.push(outputs.swap_remove(at));
+                let (name, tensor, binary) = outputs.swap_remove(at);
+                asked.push((name, tensor, parameters.binary_data.unwrap_or(binary)));
             }
             outputs = asked;
         }
-        Ok(InferResponse {
+        let mut bytes = Vec::new();
+        let mut response = InferResponse {
             model_name: model.to_owned(),
             model_version: by.release.to_string(),
             id: self.id,
-            outputs,
+            outputs: Vec::new(),
             parameters: Parameters { release: by.release },
-        })
+        };
+        let mut in_bytes = false;
+        for (name, tensor, binary) in outputs {
+            let datatype = tensor.dtype().to_string();
+            let (data, parameters) = if binary {
+                let before = bytes.len();
+                binary::write(&tensor.data, &mut bytes);
+                in_bytes = true;
+                (None, Some(BinarySize { binary_data_size: bytes.len() - before }))
+            } else {
+                (Some(tensor.data.into()), None)
+            };
+            response.outputs.push(ResponseOutput { name, datatype, shape: tensor.shape, data, parameters });
+        }
+        let mut body = serde_json::to_vec(&response).map_err(|e| format!("the answer cannot be written: {e}"))?;
+        let json_length = in_bytes.then_some(body.len());
+        body.append(&mut bytes);
+        Ok(Written { body, json_length })
     }
 }
 
 /// Every output of the model, then the classes or anomalies where it tells them.
-fn outputs(answer: Answer) -> Vec<ResponseOutput> {
-    let output = |(name, tensor): (String, Tensor)| ResponseOutput {
-        name,
-        datatype: tensor.dtype().to_string(),
-        shape: tensor.shape,
-        data: tensor.data.into(),
-    };
-    let mut outputs: Vec<ResponseOutput> = answer.outputs.into_iter().map(output).collect();
-    let mut add = |name: &str, datatype: &str, data: Values, count: usize| {
-        if outputs.iter().all(|output| output.name != name) {
-            outputs.push(ResponseOutput { name: name.into(), datatype: datatype.into(), shape: vec![count], data });
+fn outputs(answer: Answer) -> Vec<(String, Tensor)> {
+    let mut outputs = answer.outputs;
+    let mut add = |name: &str, data: Data| {
+        if outputs.iter().all(|(output, _)| output != name) {
+            outputs.push((name.to_owned(), Tensor { shape: vec![data.len()], data }));
         }
     };
     if let Some(classes) = answer.classes {
-        let count = classes.len();
         let index = |class: &Class| i64::try_from(class.index).unwrap_or(i64::MAX);
-        add("class", "INT64", Values::I64(classes.iter().map(index).collect()), count);
+        add("class", Data::I64(classes.iter().map(index).collect()));
         let labels: Option<Vec<String>> = classes.into_iter().map(|Class { label, .. }| label).collect();
         if let Some(labels) = labels {
-            add("label", "BYTES", Values::Text(labels), count);
+            add("label", Data::Text(labels));
         }
     }
     if let Some(rows) = answer.anomalies {
-        add("anomaly_score", "FP64", Values::F64(rows.iter().map(|row| row.score).collect()), rows.len());
-        add("anomaly", "BOOL", Values::Bool(rows.iter().map(|row| row.anomaly).collect()), rows.len());
+        add("anomaly_score", Data::F64(rows.iter().map(|row| row.score).collect()));
+        add("anomaly", Data::Bool(rows.iter().map(|row| row.anomaly).collect()));
     }
     outputs
 }
@@ -168,7 +240,7 @@ fn outputs(answer: Answer) -> Vec<ResponseOutput> {
 impl ModelMetadata {
     /// Of a model and the releases of it that serve; the ports are those of the first.
     pub(crate) fn of(name: &str, loaded: &[&Loaded]) -> Self {
-        let model = loaded.first().map(|loaded| loaded.pipeline.model());
+        let model = loaded.first();
         let ports = |ports: &[Port]| ports.iter().map(PortMetadata::from).collect::<Vec<_>>();
         Self {
             name: name.to_owned(),
@@ -189,10 +261,22 @@ impl From<&Port> for PortMetadata {
 }
 
 impl RequestInput {
-    fn tensor(self) -> Result<(String, Tensor), String> {
-        let Self { name, shape, datatype, data: Flat(values) } = self;
+    /// The tensor, of the bytes that are its own or of what the JSON holds.
+    fn tensor(self, bytes: Option<&[u8]>) -> Result<(String, Tensor), String> {
+        let Self { name, shape, datatype, data, .. } = self;
         let told = |why: String| format!("input `{name}`: {why}");
         let dtype = Dtype::from_str(&datatype).map_err(|e| told(e.to_string()))?;
+        let values = match (bytes, data) {
+            (Some(bytes), None) => {
+                let tensor = Tensor::new(shape, binary::read(dtype, bytes).map_err(told)?);
+                return Ok((name.clone(), tensor.map_err(|e| told(e.to_string()))?));
+            }
+            (None, Some(Flat(values))) => values,
+            (Some(_), Some(_)) => {
+                return Err(told("it has `data` and `binary_data_size`: one of them is enough".into()));
+            }
+            (None, None) => return Err(told("it has neither `data` nor `binary_data_size`".into())),
+        };
         let misfit = |at: usize| told(format!("value {at} is no {dtype}"));
         let data = match dtype {
             Dtype::F32 => each(&values, |v| v.float().map(|x| x as f32).filter(|x| x.is_finite())).map(Data::F32),
@@ -320,7 +404,7 @@ mod tests {
         let body = format!(
             r#"{{"id":"7","inputs":[{{"name":"x","shape":{shape},"datatype":"{datatype}","data":{data},"parameters":{{}}}}]}}"#
         );
-        let Input::Tensors(mut tensors) = InferRequest::parse(body.as_bytes())?.input()? else {
+        let Input::Tensors(mut tensors) = InferRequest::parse(body.as_bytes())?.input(&[])? else {
             return Err("no tensors".into());
         };
         Ok(tensors.remove(0).1)

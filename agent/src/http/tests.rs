@@ -3,17 +3,17 @@
 use super::*;
 use crate::store::{Bundles, host};
 use crate::testing::{Fixture, models};
-use crate::worker::{Loader, Task};
+use crate::worker::{Loader, Place, Program, Task};
 use engine::{Data, Limits, read_npy};
 use protocol::StreamName;
 use serde_json::Value;
 use std::net::SocketAddr;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 struct Served {
     _state: tempfile::TempDir,
     address: SocketAddr,
-    _stop: oneshot::Sender<()>,
+    _stop: watch::Sender<()>,
     _status: watch::Sender<Arc<Status>>,
 }
 
@@ -25,7 +25,7 @@ fn status(listen: SocketAddr) -> Status {
         "spool": { "waiting": 0, "bytes": 0, "merged": 0, "dropped": 0, "damaged": 0 },
         "streams": [{
             "stream": "digits", "phase": "settled", "held": null, "silenced": false, "wanted": 1, "active": 1, "previous": null, "trial": null,
-            "serving": null, "fallback": null, "answers": 0, "errors": 0, "progress": null
+            "serving": null, "fallback": null, "process": null, "sandbox": null, "answers": 0, "errors": 0, "progress": null
         }],
         "refusals": []
     }))
@@ -40,20 +40,22 @@ async fn served(main: Option<&Fixture>, fallback: Option<&Fixture>) -> Served {
     if let Some(main) = main {
         [Some(main), fallback].into_iter().flatten().for_each(|f| f.install(&bundles));
         let (say, mut events) = mpsc::unbounded_channel();
-        let loader = Loader::start(bundles, worker.clone(), say).unwrap();
+        let (program, patience) = (Program::of_tests(), std::time::Duration::from_secs(60));
+        let loader = Loader::start(bundles, worker.clone(), program, patience, say).unwrap();
         let stream: StreamName = "digits".parse().unwrap();
-        loader.ask(Task::Serve { stream, bundle: main.digest, fallback: fallback.map(|f| f.digest) });
+        let place = |fixture: &Fixture| Place { bundle: fixture.digest, row_us: 1_000 };
+        loader.ask(Task::Serve { stream, main: place(main), fallback: fallback.map(place) });
         assert!(matches!(events.recv().await, Some(agent_core::Event::Served { .. })));
     }
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (say_status, statuses) = watch::channel(Arc::new(status(address)));
-    let (stop, stopped) = oneshot::channel();
+    let (stop, stopped) = watch::channel(());
     let (say_word, _) = mpsc::unbounded_channel();
     let flow = agent_core::Flow::new(8, None, "served");
     let keeper = crate::keeper::Keeper::start(Arc::new(crate::testing::trust()), kept, flow, say_word).unwrap();
     let api = Api { worker, pool: Pool::start().unwrap(), counter: keeper.counter(false), status: statuses };
-    tokio::spawn(serve(listener, api, async { drop(stopped.await) }));
+    tokio::spawn(serve(listener, None, api, stopped));
     Served { _state: state, address, _stop: stop, _status: say_status }
 }
 
@@ -70,6 +72,20 @@ impl Served {
             let mut response = response.unwrap();
             let later = response.headers().contains_key("retry-after");
             (response.status().as_u16(), response.body_mut().read_json().unwrap(), later)
+        };
+        tokio::task::spawn_blocking(call).await.unwrap()
+    }
+
+    /// Code, where the JSON ends when bytes follow, and the whole body.
+    async fn send_binary(&self, json_length: usize, body: Vec<u8>) -> (u16, Option<usize>, Vec<u8>) {
+        let url = format!("http://{}{INFER}", self.address);
+        let call = move || {
+            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let request = agent.post(&url).header("Inference-Header-Content-Length", json_length.to_string());
+            let mut response = request.send(&body).unwrap();
+            let told = response.headers().get("inference-header-content-length");
+            let told = told.map(|said| said.to_str().unwrap().parse().unwrap());
+            (response.status().as_u16(), told, response.body_mut().read_to_vec().unwrap())
         };
         tokio::task::spawn_blocking(call).await.unwrap()
     }
@@ -176,6 +192,58 @@ async fn only_what_was_asked_for_is_given() {
     let (code, answer) = served.infer(INFER, asked).await;
     assert_eq!((code, answer["outputs"].as_array().unwrap().len()), (200, 1));
     assert_eq!(output(&answer, "class")["shape"], json!([2]));
+}
+
+/// As `tritonclient` sends and reads them: values as bytes behind the JSON, both ways.
+#[tokio::test]
+async fn tensors_may_be_bytes() {
+    let fixture = Fixture::digits(1);
+    let served = served(Some(&fixture), None).await;
+    let (_, plain) = served.infer(INFER, rows(0..3)).await;
+    let mut json = rows(0..3);
+    let image = json["inputs"][0].as_object_mut().unwrap();
+    let values: Vec<f32> = serde_json::from_value(image.remove("data").unwrap()).unwrap();
+    let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+    image.insert("parameters".into(), json!({ "binary_data_size": bytes.len() }));
+    json["outputs"] = json!([
+        { "name": "class", "parameters": { "binary_data": true } },
+        { "name": "label", "parameters": { "binary_data": true } },
+        { "name": "logits" }
+    ]);
+    let head = serde_json::to_vec(&json).unwrap();
+    let (code, told, body) = served.send_binary(head.len(), [&head[..], &bytes].concat()).await;
+    assert_eq!(code, 200, "{}", String::from_utf8_lossy(&body));
+    let (answer, tail) = body.split_at(told.expect("bytes follow"));
+    let answer: Value = serde_json::from_slice(answer).unwrap();
+    assert_eq!(output(&answer, "logits"), output(&plain, "logits"));
+    let class = output(&plain, "class")["data"].as_array().unwrap();
+    let expected: Vec<u8> = class.iter().flat_map(|n| n.as_i64().unwrap().to_le_bytes()).collect();
+    assert_eq!(output(&answer, "class")["parameters"], json!({ "binary_data_size": expected.len() }));
+    assert!(output(&answer, "class")["data"].is_null());
+    assert_eq!(&tail[..expected.len()], expected);
+    let labels = output(&plain, "label")["data"].as_array().unwrap();
+    let size: usize = labels.iter().map(|label| 4 + label.as_str().unwrap().len()).sum();
+    assert_eq!(tail.len(), expected.len() + size);
+
+    let mut all = json.clone();
+    all.as_object_mut().unwrap().remove("outputs");
+    all["parameters"] = json!({ "binary_data_output": true });
+    let head = serde_json::to_vec(&all).unwrap();
+    let (code, told, body) = served.send_binary(head.len(), [&head[..], &bytes].concat()).await;
+    let answer: Value = serde_json::from_slice(&body[..told.unwrap()]).unwrap();
+    let sizes = answer["outputs"].as_array().unwrap().iter().map(|o| o["parameters"]["binary_data_size"].as_u64());
+    assert_eq!((code, sizes.map(Option::unwrap).sum::<u64>()), (200, (body.len() - told.unwrap()) as u64));
+
+    for (length, body, word) in [
+        (head.len(), [&head[..], &bytes[4..]].concat(), "follow the JSON"),
+        (head.len(), [&head[..], &bytes, &[0]].concat(), "belong to no input"),
+        (head.len() + bytes.len() + 1, [&head[..], &bytes].concat(), "no number up to"),
+        (head.len() - 1, [&head[..], &bytes].concat(), "no inference request"),
+    ] {
+        let (code, _, answer) = served.send_binary(length, body).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(code == 400 && answer.contains(word), "{code} {answer}");
+    }
 }
 
 #[tokio::test]

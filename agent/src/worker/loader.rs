@@ -1,22 +1,30 @@
-//! The loader: one thread that brings bundles from the disk into memory, or tries them.
+//! The loader: one thread that brings bundles from the disk into processes that answer, or tries them.
 //!
 //! Decides nothing of what should serve. Before a bundle is loaded it is checked again, every byte:
 //! what lay on the disk since yesterday is not believed today.
 
-use super::{Loaded, Serving, Worker};
+use super::process::{Launch, Misstart, Process, Program};
+use super::{Loaded, Pool, Serving, Worker, let_answers_pass};
 use crate::fault::told;
 use crate::store::{self, Bundles};
 use agent_core::Event;
-use engine::{Golden, GoldenError, Limits, Pipeline, Tolerance};
 use protocol::StreamName;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use trust::{Code, Digest, FileRole, Manifest, Refusal, Verified};
+
+/// A bundle that answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The bundle.
+    pub(crate) bundle: Digest,
+    /// Microseconds that a row took when it was probed here; 0 when nobody knows.
+    pub(crate) row_us: u64,
+}
 
 /// Something for the loader to do; its outcome is an [`Event`].
 #[derive(Debug)]
@@ -28,9 +36,9 @@ pub(crate) enum Task {
         /// The stream.
         stream: StreamName,
         /// What answers.
-        bundle: Digest,
+        main: Place,
         /// What answers when that fails.
-        fallback: Option<Digest>,
+        fallback: Option<Place>,
     },
     /// Nothing answers for a stream any more.
     Stop(StreamName),
@@ -43,15 +51,21 @@ pub(crate) struct Loader {
 }
 
 impl Loader {
-    /// Starts the thread.
+    /// Starts the thread. A model may take `patience` to load, and to run its golden vectors.
     ///
     /// # Errors
     /// When the system gives no thread.
-    pub(crate) fn start(bundles: Bundles, worker: Arc<Worker>, events: UnboundedSender<Event>) -> io::Result<Self> {
+    pub(crate) fn start(
+        bundles: Bundles,
+        worker: Arc<Worker>,
+        program: Program,
+        patience: Duration,
+        events: UnboundedSender<Event>,
+    ) -> io::Result<Self> {
         let (tasks, inbox) = channel();
-        let bench = Bench { bundles, worker };
+        let bench = Bench { bundles, worker, program, patience, events };
         let span = tracing::Span::current();
-        let work = move || span.in_scope(|| bench.work(&inbox, &events));
+        let work = move || span.in_scope(|| bench.work(&inbox));
         thread::Builder::new().name("petrel-loader".into()).spawn(work)?;
         Ok(Self { tasks })
     }
@@ -67,12 +81,15 @@ impl Loader {
 pub(super) struct Bench {
     pub(super) bundles: Bundles,
     pub(super) worker: Arc<Worker>,
+    pub(super) program: Program,
+    pub(super) patience: Duration,
+    pub(super) events: UnboundedSender<Event>,
 }
 
 /// Why a bundle was not loaded.
 enum Obstacle {
     Refused(Refusal),
-    /// The disk cannot be read: that says nothing of the bundle.
+    /// The disk cannot be read, or no process be started: that says nothing of the bundle.
     Unreadable(String),
 }
 
@@ -82,27 +99,37 @@ impl From<Refusal> for Obstacle {
     }
 }
 
+impl From<Misstart> for Obstacle {
+    fn from(misstart: Misstart) -> Self {
+        match misstart {
+            why @ Misstart::System(_) => Obstacle::Unreadable(told(&why)),
+            Misstart::Unfit(why) => Refusal::new(Code::Model, why).into(),
+            Misstart::Disagreed(why) => Refusal::new(Code::Golden, why).into(),
+        }
+    }
+}
+
 impl Bench {
-    fn work(&self, inbox: &Receiver<Task>, events: &UnboundedSender<Event>) {
+    fn work(&self, inbox: &Receiver<Task>) {
         while let Ok(task) = inbox.recv() {
             // The driver may be gone already; then nobody needs to know.
             if let Some(event) = self.run(task) {
-                let _ = events.send(event);
+                let _ = self.events.send(event);
             }
         }
     }
 
     pub(super) fn run(&self, task: Task) -> Option<Event> {
         match task {
-            Task::Probe(bundle) => Some(match guarded(|| self.probe(bundle)) {
-                Ok(()) => Event::ProbePassed { bundle },
+            Task::Probe(bundle) => Some(match self.probe(bundle) {
+                Ok(row_us) => Event::ProbePassed { bundle, row_us },
                 Err(Obstacle::Refused(refusal)) => Event::ProbeFailed { bundle, refusal },
                 Err(Obstacle::Unreadable(why)) => {
                     tracing::error!(bundle = %bundle.short(), "the bundle cannot be probed: {why}");
                     Event::Stumbled { bundle }
                 }
             }),
-            Task::Serve { stream, bundle, fallback } => Some(self.serve(stream, bundle, fallback)),
+            Task::Serve { stream, main, fallback } => Some(self.serve(stream, main, fallback)),
             Task::Stop(stream) => {
                 self.worker.remove(&stream);
                 None
@@ -110,30 +137,27 @@ impl Bench {
         }
     }
 
-    fn probe(&self, bundle: Digest) -> Result<(), Obstacle> {
-        let (manifest, dir, pipeline) = self.open(bundle)?;
-        let Some(golden) = manifest.files.iter().find(|f| f.role == FileRole::Golden) else {
+    /// Runs the golden vectors in a process that is thrown away; gives how long a row took.
+    fn probe(&self, bundle: Digest) -> Result<u64, Obstacle> {
+        let (manifest, launch) = self.open(bundle)?;
+        let golden = manifest.files.iter().find(|f| f.role == FileRole::Golden).map(|f| f.name.clone());
+        if golden.is_none() {
             tracing::warn!(bundle = %bundle.short(), "the bundle brings no golden vectors: that it loads is all that is known");
-            return Ok(());
-        };
-        let tolerance = Tolerance { abs: manifest.golden.tolerance_abs, rel: manifest.golden.tolerance_rel };
-        let agreed = Golden::read(&dir.join(&golden.name), &Limits::default())
-            .and_then(|golden| golden.check(pipeline.model(), tolerance));
-        let agreement = agreed.map_err(|error| {
-            let code = if matches!(error, GoldenError::Run(_)) { Code::Model } else { Code::Golden };
-            Refusal::new(code, told(&error))
-        })?;
+        }
+        let tolerance = (manifest.golden.tolerance_abs, manifest.golden.tolerance_rel);
+        let agreed = launch.probe(golden, tolerance)?;
         tracing::info!(
             bundle = %bundle.short(), stream = %manifest.stream, release = manifest.release.get(),
-            rows = agreement.rows, worst = agreement.worst_abs, "the golden vectors agree on this processor"
+            rows = agreed.rows, worst = agreed.worst, row_us = agreed.row_us, "the model runs on this processor"
         );
-        Ok(())
+        Ok(agreed.row_us)
     }
 
     /// What answered before goes on until the new release is ready, or for good when it never is. A
     /// release that is in memory already only changes its place.
-    fn serve(&self, stream: StreamName, bundle: Digest, fallback: Option<Digest>) -> Event {
-        let main = match self.bring(&stream, bundle) {
+    fn serve(&self, stream: StreamName, place: Place, fallback: Option<Place>) -> Event {
+        let bundle = place.bundle;
+        let main = match self.bring(&stream, place) {
             Ok(main) => main,
             Err(refusal) => return Event::ServeFailed { stream, bundle, refusal },
         };
@@ -144,46 +168,63 @@ impl Bench {
                 None
             }
         });
-        let release = main.release;
+        let (release, sandbox) = (main.release, main.process.sandbox);
         self.worker.put(&stream, Serving { main, fallback });
-        tracing::info!(%stream, release, "serves");
-        Event::Served { stream, bundle }
+        tracing::info!(%stream, release, ?sandbox, "serves");
+        Event::Served { stream, bundle, sandbox }
     }
 
-    fn bring(&self, stream: &StreamName, bundle: Digest) -> Result<Arc<Loaded>, Refusal> {
+    fn bring(&self, stream: &StreamName, Place { bundle, row_us }: Place) -> Result<Arc<Loaded>, Refusal> {
         let serving = self.worker.find(stream.as_str()).ok();
         let here = serving.iter().flat_map(|(_, s)| s.loaded()).find(|loaded| loaded.bundle == bundle);
         if let Some(loaded) = here {
             return Ok(loaded.clone());
         }
-        let (manifest, _, pipeline) = guarded(|| self.open(bundle)).map_err(|obstacle| match obstacle {
+        let unreadable = |obstacle| match obstacle {
             Obstacle::Refused(refusal) => refusal,
             Obstacle::Unreadable(why) => Refusal::new(Code::Missing, why),
-        })?;
+        };
+        let (manifest, launch) = self.open(bundle).map_err(unreadable)?;
         if manifest.stream != stream.as_str() {
             let detail = format!("the bundle is of `{}`, not of `{stream}`", manifest.stream);
             return Err(Refusal::new(Code::Mismatch, detail));
         }
-        Ok(Arc::new(Loaded::new(bundle, manifest.release.get(), pipeline)))
+        let (events, name, release) = (self.events.clone(), stream.clone(), manifest.release.get());
+        let fell = move |why: String| {
+            tracing::error!(stream = %name, release, "{why}");
+            // The driver may be gone already; then nobody needs to know.
+            let _ = events.send(Event::ProcessFell { stream: name.clone(), bundle, why });
+        };
+        let process = Process::start(launch, Pool::threads(), fell).map_err(|why| unreadable(why.into()))?;
+        Ok(Arc::new(Loaded::new(bundle, release, process, row_us)))
     }
 
-    fn open(&self, bundle: Digest) -> Result<(Verified<Manifest>, PathBuf, Pipeline), Obstacle> {
+    fn open(&self, bundle: Digest) -> Result<(Verified<Manifest>, Launch), Obstacle> {
         let dir = self.bundles.complete(bundle);
         // It was believed when it was installed: a publisher who left since then takes nothing away.
-        let known = store::known(&**self.bundles.disk(), &dir, bundle).map_err(|fault| match fault {
+        let known = in_the_background(|| store::known(&**self.bundles.disk(), &dir, bundle));
+        let known = known.map_err(|fault| match fault {
             store::Fault::Refused(refusal) => Obstacle::Refused(refusal),
             unreadable @ store::Fault::Io { .. } => Obstacle::Unreadable(told(&unreadable)),
         })?;
         let manifest = known.read;
-        let pipeline = Pipeline::open(&dir, &Limits::default());
-        let pipeline = pipeline.map_err(|error| Refusal::new(Code::Model, told(&error)))?;
-        let rows = manifest.runtime.batch.and_then(|rows| usize::try_from(rows.get()).ok());
-        Ok((manifest, dir, pipeline.with_rows_at_once(rows)))
+        let rows_at_once = manifest.runtime.batch.and_then(|rows| usize::try_from(rows.get()).ok());
+        let dir = std::path::absolute(&dir).map_err(|why| Obstacle::Unreadable(told(&why)))?;
+        let ram_mb = manifest.resources_budget.ram_mb.get();
+        let (program, patience) = (self.program.clone(), self.patience);
+        Ok((manifest, Launch { program, dir, rows_at_once, ram_mb, patience }))
     }
 }
 
-/// No panic of the engine reaches further than the bundle that caused it.
-fn guarded<T>(work: impl FnOnce() -> Result<T, Obstacle>) -> Result<T, Obstacle> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(Refusal::new(Code::Model, "the engine panicked on it").into()))
+/// Does what can wait on a thread of its own: what is started on this one, the processes of models above all, inherits
+/// its priority.
+fn in_the_background<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let niced = || {
+        let_answers_pass();
+        work()
+    };
+    thread::scope(|scope| match scope.spawn(niced).join() {
+        Ok(done) => done,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
 }

@@ -4,18 +4,24 @@
 //! core; how requests arrive, by the local API.
 
 mod counters;
+mod inside;
 mod loader;
 mod pool;
+mod process;
+mod sandbox;
+mod wire;
 
 pub(crate) use counters::Counts;
-pub(crate) use loader::{Loader, Task};
-pub(crate) use pool::{Busy, Pool};
+pub(crate) use inside::run;
+pub(crate) use loader::{Loader, Place, Task};
+pub(crate) use pool::{Busy, Pool, let_answers_pass};
+pub(crate) use process::Program;
 
 use counters::Counters;
-use engine::{Answer, Input, Pipeline, RunError};
-use protocol::StreamName;
+use engine::{Answer, Input, Port};
+use process::{Process, Silence};
+use protocol::{Sandbox, StreamName};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tokio::sync::Notify;
@@ -28,8 +34,10 @@ pub(crate) struct Loaded {
     pub(crate) bundle: Digest,
     /// Its release number.
     pub(crate) release: u64,
-    /// Processing and model.
-    pub(crate) pipeline: Pipeline,
+    /// Processing and model, in a process of its own.
+    process: Process,
+    /// Microseconds that a row took when it was probed here; 0 when nobody knows.
+    row_us: u64,
     counters: Counters,
 }
 
@@ -40,6 +48,19 @@ pub(crate) struct Serving {
     pub(crate) main: Arc<Loaded>,
     /// It answers what the first cannot.
     pub(crate) fallback: Option<Arc<Loaded>>,
+}
+
+/// What serves for a stream, at a glance.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Seen {
+    /// The release.
+    pub(crate) main: u64,
+    /// The release that stands in for it.
+    pub(crate) fallback: Option<u64>,
+    /// Its process, while there is one.
+    pub(crate) process: Option<u32>,
+    /// How that is shut in.
+    pub(crate) sandbox: Sandbox,
 }
 
 /// An answer and the release that gave it.
@@ -67,10 +88,13 @@ pub(crate) enum Failure {
     },
     /// The request does not fit the model.
     #[error("{0}")]
-    Request(RunError),
+    Request(String),
     /// The model could not answer.
     #[error("the model could not answer: {0}")]
-    Model(RunError),
+    Model(String),
+    /// The model's process fell, and another is on its way.
+    #[error("the model is being started again; try again in a moment")]
+    Away,
 }
 
 /// What a release did since it was last asked.
@@ -96,39 +120,40 @@ pub(crate) struct Worker {
 }
 
 impl Loaded {
-    fn new(bundle: Digest, release: u64, pipeline: Pipeline) -> Self {
-        Self { bundle, release, pipeline, counters: Counters::default() }
+    fn new(bundle: Digest, release: u64, process: Process, row_us: u64) -> Self {
+        Self { bundle, release, process, row_us, counters: Counters::default() }
+    }
+
+    /// What the model takes.
+    pub(crate) fn inputs(&self) -> &[Port] {
+        &self.process.inputs
+    }
+
+    /// What it gives.
+    pub(crate) fn outputs(&self) -> &[Port] {
+        &self.process.outputs
     }
 
     /// Asks the model and counts. A request that does not fit is not the model's fault and not counted.
-    fn ask(&self, input: &Input) -> Result<Answer, RunError> {
+    fn ask(&self, input: &Input) -> Result<Answer, Silence> {
         let began = Instant::now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.pipeline.infer(input)))
-            .unwrap_or_else(|_| Err(RunError::Failed { reason: "it panicked".into() }));
+        let outcome = self.process.ask(input, self.row_us);
         match &outcome {
             Ok(_) => self.counters.answered(began.elapsed()),
-            Err(error) if is_models_fault(error) => self.counters.failed(),
-            Err(_) => {}
+            Err(Silence::Model(_) | Silence::Away) => self.counters.failed(),
+            Err(Silence::Request(_)) => {}
         }
         outcome
     }
 }
 
-/// Whether the model failed, and not the one who asked.
-fn is_models_fault(error: &RunError) -> bool {
-    match error {
-        RunError::NonFinite { .. } | RunError::Failed { .. } => true,
-        RunError::InputCount { .. }
-        | RunError::MissingInput { .. }
-        | RunError::MissingColumn { .. }
-        | RunError::Cell { .. }
-        | RunError::CellType { .. }
-        | RunError::Unfit { .. }
-        | RunError::Shape { .. }
-        | RunError::Dtype { .. }
-        | RunError::Tensor { .. }
-        | RunError::TooLarge { .. }
-        | RunError::Image { .. } => false,
+impl From<Silence> for Failure {
+    fn from(silence: Silence) -> Self {
+        match silence {
+            Silence::Request(why) => Failure::Request(why),
+            Silence::Model(why) => Failure::Model(why),
+            Silence::Away => Failure::Away,
+        }
     }
 }
 
@@ -163,14 +188,13 @@ impl Worker {
     fn answer(&self, first: Arc<Loaded>, second: Option<Arc<Loaded>>, input: &Input) -> Result<Answered, Failure> {
         match (first.ask(input), second) {
             (Ok(answer), _) => Ok(Answered { by: first, answer }),
-            (Err(error), _) if !is_models_fault(&error) => Err(Failure::Request(error)),
-            (Err(error), None) => {
-                tracing::debug!(release = first.release, "no answer: {error}");
-                Err(Failure::Model(error))
-            }
-            (Err(error), Some(second)) => {
-                tracing::debug!(release = first.release, fallback = second.release, "the fallback is asked: {error}");
+            (Err(Silence::Model(_) | Silence::Away), Some(second)) => {
+                tracing::debug!(release = first.release, fallback = second.release, "the fallback is asked");
                 self.answer(second, None, input)
+            }
+            (Err(silence), _) => {
+                tracing::debug!(release = first.release, ?silence, "no answer");
+                Err(silence.into())
             }
         }
     }
@@ -214,10 +238,15 @@ impl Worker {
         observations
     }
 
-    /// What serves: stream, release, and the release that stands in for it.
-    pub(crate) fn serving(&self) -> BTreeMap<StreamName, (u64, Option<u64>)> {
-        let releases = |s: &Serving| (s.main.release, s.fallback.as_ref().map(|f| f.release));
-        self.read().iter().map(|(stream, serving)| (stream.clone(), releases(serving))).collect()
+    /// What serves for each stream.
+    pub(crate) fn serving(&self) -> BTreeMap<StreamName, Seen> {
+        let seen = |Serving { main, fallback }: &Serving| Seen {
+            main: main.release,
+            fallback: fallback.as_ref().map(|f| f.release),
+            process: main.process.id(),
+            sandbox: main.process.sandbox,
+        };
+        self.read().iter().map(|(stream, serving)| (stream.clone(), seen(serving))).collect()
     }
 
     // A lock is poisoned only by a panic between two of its lines, none of which leaves it half done.

@@ -8,12 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use tokio::sync::oneshot;
 
+/// How nice a thread is whose work can wait.
+const PATIENT: i32 = 10;
 /// Requests that may wait.
 const QUEUE: usize = 64;
 /// More threads than these only take memory from the models.
 const MAX_THREADS: usize = 4;
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// The calling thread does what can wait: answers go first. (For Linux a thread is what has a priority.)
+pub(crate) fn let_answers_pass() {
+    // Where it is refused, answers wait a little longer.
+    let _ = rustix::process::setpriority_process(None, PATIENT);
+}
 
 /// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +39,12 @@ impl Pool {
     /// # Errors
     /// When the system gives no thread.
     pub(crate) fn start() -> io::Result<Self> {
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
-        Self::with(threads, QUEUE)
+        Self::with(Self::threads(), QUEUE)
+    }
+
+    /// How many those are.
+    pub(crate) fn threads() -> usize {
+        thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS)
     }
 
     fn with(threads: usize, queue: usize) -> io::Result<Self> {

@@ -153,6 +153,14 @@ fn show(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
     if !device.streams.is_empty() {
         people += &format!("\n{}", table(["STREAM", "WANTED", "ACTIVE", "TRIAL", "PREVIOUS", "STATE"], rows));
     }
+    for stream in &device.streams {
+        if stream.sandbox.as_ref().is_some_and(|s| !(s.files && s.calls && s.memory)) {
+            people += &format!(
+                "\n{}: its process is not wholly shut in; `petrel-agent status` says what its system lacks",
+                stream.stream
+            );
+        }
+    }
     if !device.refusals.is_empty() {
         let rows = device.refusals.iter().map(|r| [r.code.clone(), r.count.to_string(), r.detail.clone()]);
         people += &format!("\n\n{}", table(["REFUSED", "TIMES", "LATEST"], rows));

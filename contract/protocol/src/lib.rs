@@ -26,7 +26,8 @@ pub use message::{
 };
 pub use name::{DeviceId, FleetId, NameError, StreamName};
 pub use report::{
-    ClockState, Generation, Outcome, RefusalReport, Report, Running, SPEC, Standing, StreamReport, TrialReport, Verdict,
+    ClockState, Generation, Outcome, RefusalReport, Report, Running, SPEC, Sandbox, Standing, StreamReport,
+    TrialReport, Verdict,
 };
 pub use topic::{BridgeTopic, DeviceTopic, DocumentKind, Topics};
 

@@ -126,7 +126,7 @@ pub struct Telemetry {
     pub memory_used_mb: u64,
     /// Memory of the board, MiB.
     pub memory_total_mb: u64,
-    /// Memory of the agent itself, MiB.
+    /// Memory of the agent and of the processes of its models, MiB.
     pub agent_memory_mb: u64,
     /// Free space where the agent keeps its state, MiB.
     pub disk_free_mb: u64,

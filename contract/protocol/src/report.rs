@@ -94,6 +94,8 @@ pub struct StreamReport {
     pub standing: Standing,
     /// The code of what keeps the wanted release waiting; it may pass.
     pub held: Option<String>,
+    /// How the process of what answers is shut in; nothing where nothing answers.
+    pub sandbox: Option<Sandbox>,
 }
 
 /// How the active release of a stream stands, from good to bad.
@@ -109,6 +111,18 @@ pub enum Standing {
     Unwanted,
     /// It was stopped: it does not answer.
     Stopped,
+}
+
+/// How the process of a stream's model is shut in: what the device's system cannot do is missing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sandbox {
+    /// It reads its bundle and no other file, and reaches no network.
+    pub files: bool,
+    /// It makes only the calls to the system that a model needs.
+    pub calls: bool,
+    /// Its memory has a limit.
+    pub memory: bool,
 }
 
 /// A release and its statement digest.

@@ -1,6 +1,6 @@
 //! What it costs to bring bundles to devices: real agents, a real bridge, a real Mosquitto, and HTTP beside them.
 //!
-//! Decides what each figure should be. How it is made is decided by the program that measures, `tests/src/delivery`.
+//! Decides what each figure should be. How it is made is decided by the program that measures, `tests/src/measure`.
 
 use super::Row;
 use crate::build::output;
@@ -26,7 +26,7 @@ const OVERHEAD: f64 = 1.05;
 const BESIDES: f64 = 0.02;
 
 pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
-    let said = output(Command::new(folder.join("delivery")).arg(folder))?;
+    let said = output(Command::new(folder.join("measure")).arg(folder).arg("delivery"))?;
     let seen: Value = serde_json::from_str(&said).context("the program that measures did not say what it saw")?;
     let number = |name: &str| seen.pointer(name).and_then(Value::as_f64).with_context(|| format!("no {name} was seen"));
     let over = |one: &str, other: &str| anyhow::Ok(number(one)? / number(other)?);

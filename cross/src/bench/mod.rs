@@ -4,6 +4,7 @@
 //! that nobody edits by hand.
 
 mod delivery;
+mod device;
 mod engine;
 mod the_loop;
 mod trust;
@@ -76,11 +77,12 @@ struct Bench {
     run: fn(&Path) -> anyhow::Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 5] = [
     Bench { name: "loop", about: the_loop::ABOUT, example: None, run: the_loop::run },
     Bench { name: "engine", about: engine::ABOUT, example: Some(engine::EXAMPLE), run: engine::run },
     Bench { name: "trust", about: trust::ABOUT, example: Some(trust::EXAMPLE), run: trust::run },
     Bench { name: "delivery", about: delivery::ABOUT, example: None, run: delivery::run },
+    Bench { name: "device", about: device::ABOUT, example: None, run: device::run },
 ];
 
 /// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`; `--write` makes the sections of docs/benchmarks.md anew.

@@ -425,6 +425,7 @@ fn reported(said: &Report, ledger: &Ledger) -> Report {
         }),
         floor: ledger.trust.as_ref().map_or(0, |trust| trust.floor(name.as_str())),
         standing: protocol::Standing::Good,
+        sandbox: said.streams.iter().find(|row| row.stream == *name).and_then(|row| row.sandbox),
         held: said.streams.iter().find(|row| row.stream == *name).and_then(|row| row.held.clone()),
     };
     Report {

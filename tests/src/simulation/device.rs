@@ -12,7 +12,7 @@ use super::scenario::{Flaw, Millis, SECOND};
 use super::world::{Happening, World, flipped};
 use crate::signer::{FLEET, resources};
 use agent_core::{Agent, Described, Effect, Event, Flow, Found, Ledger, Limits, Memory, Now, Step, Wait, Window};
-use protocol::{DeviceId, DocumentKind, Profile, StreamName};
+use protocol::{DeviceId, DocumentKind, Profile, Sandbox, StreamName};
 use pull::{Admission, Fetch, LOOK, WINDOW};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -470,7 +470,7 @@ impl World {
             }
             Job::Probe(bundle) => {
                 self.checks.device_probed(device, bundle);
-                self.tell_device(device, Event::ProbePassed { bundle })
+                self.tell_device(device, Event::ProbePassed { bundle, row_us: 1_000 })
             }
             Job::Load(stream) => self.do_load(device, stream),
             Job::Traffic { stream, bundle, left } => self.answer(device, stream, bundle, left),
@@ -553,7 +553,7 @@ impl World {
                 Some(match loaded {
                     Ok(_) => {
                         process.serving.insert(stream.clone(), (bundle, fallback));
-                        Event::Served { stream: stream.clone(), bundle }
+                        Event::Served { stream: stream.clone(), bundle, sandbox: Sandbox::default() }
                     }
                     Err(refusal) => Event::ServeFailed { stream: stream.clone(), bundle, refusal },
                 })

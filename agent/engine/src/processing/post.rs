@@ -23,7 +23,7 @@ const TEMPERATURE: [f64; 2] = [1e-3, 1e3];
 const ORDER: &str = "output; temperature or platt; softmax; argmax or threshold; topk; labels; anomaly";
 
 /// What the model says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Every output by name; the one that the steps act on after calibration and softmax.
     pub outputs: Vec<(String, Tensor)>,
@@ -36,7 +36,7 @@ pub struct Answer {
 }
 
 /// A class that a row is of.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Class {
     /// Counted from 0; the first of equals.
     pub index: usize,
@@ -48,7 +48,7 @@ pub struct Class {
 }
 
 /// How a row compares with what the model knows.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Anomaly {
     /// The error of the row's reconstruction.
     pub score: f64,

@@ -12,7 +12,7 @@ use crate::keeper::{Arrival, Desk, Errand, Word};
 use crate::store::{self, Bundles, Door, Store, ledger};
 use crate::testing::{self, FLEET, root_bytes};
 use agent_core::{Agent, Effect, Event, Ledger, Limits, Memory, Now, Phase, Step};
-use protocol::{DocumentKind, Profile, StreamName, Verdict};
+use protocol::{DocumentKind, Profile, Sandbox, StreamName, Verdict};
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -342,7 +342,7 @@ impl Device {
             Effect::Keep { bundles } => self.run(Errand::Keep(bundles)),
             Effect::Probe { bundle } => {
                 self.events.push_back(match self.load(bundle)? {
-                    Ok(()) => Event::ProbePassed { bundle },
+                    Ok(()) => Event::ProbePassed { bundle, row_us: 1_000 },
                     Err(store::Fault::Refused(refusal)) => Event::ProbeFailed { bundle, refusal },
                     Err(store::Fault::Io { .. }) => Event::Stumbled { bundle },
                 });
@@ -387,7 +387,7 @@ impl Device {
         match self.load(bundle)? {
             Ok(()) => {
                 self.served = Some(bundle);
-                self.events.push_back(Event::Served { stream: stream.clone(), bundle });
+                self.events.push_back(Event::Served { stream: stream.clone(), bundle, sandbox: Sandbox::default() });
                 self.events.push_back(Event::Observed { stream, bundle, answers: 1, errors: 0 });
             }
             Err(fault) => {

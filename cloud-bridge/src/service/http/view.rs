@@ -3,7 +3,9 @@
 use crate::service::arrivals::Arrivals;
 use bridge_core::audit::Line;
 use bridge_core::{Device, Phase, Release, Rollout, Stay, StoredDocument, UnixMillis};
-use protocol::{Arriving, ClockState, DocumentKind, Outcome, Running, SpoolState, Standing, StreamReport, Telemetry};
+use protocol::{
+    Arriving, ClockState, DocumentKind, Outcome, Running, Sandbox, SpoolState, Standing, StreamReport, Telemetry,
+};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -113,6 +115,19 @@ pub(crate) struct StreamView {
     pub(crate) held: Option<String>,
     /// How far the wanted release has arrived, where it is on its way.
     pub(crate) arriving: Option<ArrivingView>,
+    /// How the process of what answers is shut in.
+    pub(crate) sandbox: Option<SandboxView>,
+}
+
+/// The parts of a sandbox that the device's system can do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct SandboxView {
+    /// It reads its bundle and no other file, and reaches no network.
+    pub(crate) files: bool,
+    /// It makes only the calls to the system that a model needs.
+    pub(crate) calls: bool,
+    /// Its memory has a limit.
+    pub(crate) memory: bool,
 }
 
 /// How much of something has arrived.
@@ -190,6 +205,11 @@ impl DeviceView {
                 .into(),
                 held: said.and_then(|s| s.held.as_deref()).map(plain),
                 arriving: ArrivingView::together(desired.and_then(|d| arrivals.of(now, &device.id, d.bundle))),
+                sandbox: said.and_then(|s| s.sandbox).map(|Sandbox { files, calls, memory }| SandboxView {
+                    files,
+                    calls,
+                    memory,
+                }),
             }
         });
         let refusals = report.map(|r| r.last_refusals.as_slice()).unwrap_or_default();

@@ -197,6 +197,7 @@ pub(crate) fn report() -> Report {
                 floor: 1_000_000,
                 standing: Standing::Doubted,
                 held: Some("E_STALE".into()),
+                sandbox: Some(Sandbox { files: true, calls: false, memory: true }),
             },
             StreamReport {
                 stream: stream("vib-2"),
@@ -206,6 +207,7 @@ pub(crate) fn report() -> Report {
                 floor: 0,
                 standing: Standing::Good,
                 held: None,
+                sandbox: None,
             },
         ],
         last_refusals: vec![RefusalReport {

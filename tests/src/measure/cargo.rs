@@ -52,8 +52,8 @@ impl Release<'_> {
         let hot = |row: usize| (0..*rows).flat_map(move |at| f32::from(u8::from(at == row)).to_le_bytes());
         let x: Vec<u8> = hot(0).chain(hot(rows - 1)).collect();
         let y = [&weights[..COLUMNS * 4], &weights[last..]].concat();
-        desk.write("x.npy", npy([2, *rows], &x))?;
-        desk.write("y.npy", npy([2, COLUMNS], &y))?;
+        desk.write("x.npy", npy(&[2, *rows], &x))?;
+        desk.write("y.npy", npy(&[2, COLUMNS], &y))?;
         desk.write("model.onnx", model(*rows, &weights))?;
         let name = format!("{stream}-{version}");
         let packed = desk.json(&format!(
@@ -63,13 +63,7 @@ impl Release<'_> {
         desk.done(&format!("petrel sign {name} --key keys/publisher.pem"))?;
         desk.done(&format!("petrel push {name}"))?;
         let statement = packed["statement_sha256"].as_str().context("no digest was told")?.to_owned();
-        let dir = desk.path(&name);
-        let mut bytes = 0;
-        for (_, path) in files(&dir)? {
-            bytes += fs::metadata(path)?.len();
-        }
-        let chunks = fs::read(dir.join("chunks.bin"))?.as_chunks().0.to_vec();
-        Ok(Bundle { dir, name: format!("{stream}@{version}"), statement, bytes, chunks })
+        Bundle::of(desk.path(&name), format!("{stream}@{version}"), statement)
     }
 
     fn weights(&self) -> Vec<u8> {
@@ -86,6 +80,16 @@ impl Release<'_> {
 }
 
 impl Bundle {
+    /// The bundle in a folder.
+    pub(crate) fn of(dir: PathBuf, name: String, statement: String) -> anyhow::Result<Self> {
+        let mut bytes = 0;
+        for (_, path) in files(&dir)? {
+            bytes += fs::metadata(path)?.len();
+        }
+        let chunks = fs::read(dir.join("chunks.bin"))?.as_chunks().0.to_vec();
+        Ok(Self { dir, name, statement, bytes, chunks })
+    }
+
     /// What part of its chunks another one has too.
     pub(crate) fn shared_with(&self, other: &Bundle) -> f64 {
         let theirs: BTreeSet<_> = other.chunks.iter().collect();
@@ -109,8 +113,9 @@ pub(crate) fn files(dir: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
 }
 
 /// An array of 32-bit floats, as numpy saves it.
-fn npy(shape: [usize; 2], values: &[u8]) -> Vec<u8> {
-    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", shape[0], shape[1]);
+pub(crate) fn npy(shape: &[usize], values: &[u8]) -> Vec<u8> {
+    let shape: String = shape.iter().map(|n| format!("{n},")).collect();
+    let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
     header.push_str(&" ".repeat(63 - (10 + header.len()) % 64));
     header.push('\n');
     let length = (header.len() as u16).to_le_bytes();

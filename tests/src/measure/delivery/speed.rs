@@ -4,9 +4,9 @@
 //! never saw the bundle; its time is from the moment when it knows what it should have to the last byte on its disk,
 //! each checked. Its probe and its trial come after that and are not delivery.
 
+use super::web::Web;
 use crate::cargo::{Bundle, Release, files};
 use crate::fleet::{FETCHED, Fleet, STORED, said_at};
-use crate::web::Web;
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::fs::{self, File};

@@ -1,0 +1,55 @@
+//! What it costs to run models on a device: the real agent, and a usual Python server beside it.
+//!
+//! Decides what each figure should be. How it is made is decided by the program that measures, `tests/src/measure`.
+
+use super::Row;
+use crate::build::{output, python};
+use anyhow::Context;
+use serde_json::Value;
+use std::path::Path;
+use std::process::Command;
+
+/// What the page says of it.
+pub(super) const ABOUT: &str = "The agent with Debian's Mosquitto on loopback; the digits model (50 KB), one row a request, one connection \
+that stays open. Idle: proportional set size, connected by TLS, no model. Start: from the start of the program to the first answer, the bundle on its disk, every byte \
+checked again; the best of five. The API: the middle of 2,000 requests, the best of five rounds in turns with `/v2/health/live`, which is a handler that does nothing; \
+the engine's own time is that of `petrel-agent infer --profile`. The other server is FastAPI and uvicorn over ONNX Runtime (PyPI), one process; two clients, the \
+same JSON, in turns. Memory of the agent is its process and that of its model. The swap: a client that asks without a pause while a release comes, is \
+verified, probed, tried and confirmed.";
+
+const MB: f64 = 1e6;
+const FIGURES: [&str; 5] = ["idle", "start", "api", "server", "swap"];
+
+pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
+    let python = python("oracles/python", "tests/oracles/requirements.txt")?;
+    let said = output(
+        Command::new(folder.join("measure")).arg(folder).arg("device").args(FIGURES).env("MEASURE_PYTHON", python),
+    )?;
+    let seen: Value = serde_json::from_str(&said).context("the program that measures did not say what it saw")?;
+    let number = |name: &str| seen.pointer(name).and_then(Value::as_f64).with_context(|| format!("no {name} was seen"));
+    let (empty, engine) = (number("/api/empty/p50_us")?, number("/api/engine_us")?);
+    let added = |kind: &str| anyhow::Ok(number(&format!("/api/{kind}/p50_us"))? - engine);
+    let beside = format!("an empty handler {empty:.0} us, the engine {engine:.0} us");
+    let (ours, theirs) = (number("/server/agent/per_second")?, number("/server/server/per_second")?);
+    let (own, other) = (number("/server/agent/rss")?, number("/server/server/rss")?);
+    let (before, longest) = (number("/swap/before/p99_us")?, number("/swap/during/longest_us")?);
+    let swap = format!("p99 before {before:.0} us; {} requests, none failed", number("/swap/during/requests")?);
+    let rates = format!("{ours:.0} over {theirs:.0} answers a second");
+    Ok(vec![
+        Row::new("idle, connected by TLS, no model: PSS", number("/idle/pss")? / MB, "MB").at_most(12.0),
+        Row::new("cold start to the first answer", number("/start/seconds")?, "s").at_most(0.5),
+        Row::new("the API adds to the engine, bytes, over an empty handler", added("bytes")? / empty, "x")
+            .at_most(3.0)
+            .beside(&beside),
+        Row::new("the API adds to the engine, bytes", added("bytes")?, "us").at_most(150.0).beside(&beside),
+        Row::new("the API adds to the engine, JSON", added("json")?, "us").beside(&beside),
+        Row::new("answers a second over FastAPI and ONNX Runtime", ours / theirs, "x").at_least(10.0).beside(&rates),
+        Row::new("memory (RSS) over FastAPI and ONNX Runtime", own / other, "x").at_most(0.1).beside(&format!(
+            "{:.1} over {:.1} MB",
+            own / MB,
+            other / MB
+        )),
+        Row::new("longest wait during a swap over the p99 before", longest / before, "x").at_most(2.0).beside(&swap),
+        Row::new("p99 during the swap over the p99 before", number("/swap/during/p99_us")? / before, "x").beside(&swap),
+    ])
+}

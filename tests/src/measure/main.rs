@@ -1,0 +1,71 @@
+//! `measure DIR GROUP [FIGURE...]`: what the programs in DIR cost, seen from outside, with a real Mosquitto; one JSON object
+//! with what was seen.
+//!
+//! Decides how each figure is made. What a figure should be is said in `cargo xtask bench`; what must hold (the right bytes
+//! arrive, the answers are good) is checked here, and without it there are no figures.
+
+mod cargo;
+mod delivery;
+mod device;
+mod fleet;
+mod programs;
+mod tap;
+
+use anyhow::Context;
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// How a figure is made, with the programs of a folder.
+type Figure = fn(&Path) -> anyhow::Result<Value>;
+
+const GROUPS: [(&str, &[(&str, Figure)]); 2] = [("delivery", delivery::FIGURES), ("device", device::FIGURES)];
+
+/// The Python that other people's servers run with.
+fn python() -> anyhow::Result<PathBuf> {
+    let named = std::env::var_os("MEASURE_PYTHON").map(PathBuf::from);
+    named.context("name a Python with tests/oracles/requirements.txt in MEASURE_PYTHON, as `cargo xtask bench` does")
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let group = |name: &String| GROUPS.iter().find(|(known, _)| known == name).map(|(_, figures)| *figures);
+    let asked = match &args[..] {
+        [programs, name, figures @ ..] => group(name).map(|known| (programs, known, figures)),
+        _ => None,
+    };
+    let known = |known: &[(&str, Figure)], name: &String| known.iter().any(|(figure, _)| figure == name);
+    let Some((programs, figures, names)) = asked.filter(|(_, all, names)| names.iter().all(|name| known(all, name)))
+    else {
+        eprintln!("usage: measure DIR GROUP [FIGURE...]\n  DIR holds petrel and petrel-agent");
+        for (name, figures) in GROUPS {
+            let figures: Vec<&str> = figures.iter().map(|(name, _)| *name).collect();
+            eprintln!("  figures of {name}: {}", figures.join(", "));
+        }
+        return ExitCode::from(2);
+    };
+    // Only a provider that is there already makes this fail, and that would do as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match measure(Path::new(programs), figures, names) {
+        Ok(seen) => {
+            println!("{seen}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(programs: &Path, figures: &[(&str, Figure)], names: &[String]) -> anyhow::Result<Value> {
+    let mut seen = Map::new();
+    for (name, figure) in figures {
+        if names.is_empty() || names.iter().any(|wanted| wanted == name) {
+            eprintln!("{name}");
+            let figure = figure(programs).map_err(|error| error.context(format!("there is no figure of `{name}`")))?;
+            seen.insert((*name).to_owned(), figure);
+        }
+    }
+    Ok(seen.into())
+}
