@@ -279,7 +279,7 @@ impl Config {
             })?,
             ca: folder.join(raw.ca),
             root: folder.join(raw.root),
-            state: folder.join(raw.state),
+            state: folder.join(&raw.state),
             listen,
             socket: raw.socket.map(|socket| folder.join(socket)),
             telemetry: Duration::from_secs(raw.telemetry_s),
@@ -292,7 +292,8 @@ impl Config {
             sources: raw.sources,
             log: raw.log,
             log_filter: raw.log_filter,
-            feeds: feed::Meant::all(raw.feed, folder).map_err(|(why, remedy)| wrong("feed", why, remedy))?,
+            feeds: feed::Meant::all(raw.feed, folder, &folder.join(&raw.state))
+                .map_err(|(why, remedy)| wrong("feed", why, remedy))?,
         })
     }
 }

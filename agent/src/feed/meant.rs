@@ -111,11 +111,11 @@ pub(crate) struct Mqtt {
 }
 
 impl Meant {
-    /// All feeds; relative paths are relative to `folder`.
+    /// All feeds; relative paths are relative to `folder`, and what lies in `state` itself is the agent's own.
     ///
     /// # Errors
     /// What is wrong with which of them, and what to do.
-    pub(crate) fn all(raw: Vec<Raw>, folder: &Path) -> Result<Vec<Self>, (String, &'static str)> {
+    pub(crate) fn all(raw: Vec<Raw>, folder: &Path, state: &Path) -> Result<Vec<Self>, (String, &'static str)> {
         if raw.len() > MOST {
             return Err((format!("there are {}", raw.len()), "name at most 8 feeds"));
         }
@@ -123,7 +123,18 @@ impl Meant {
         let one = |(n, raw): (usize, Raw)| Self::of(raw, folder).map_err(|wrong| number(n, wrong));
         let meant = raw.into_iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()?;
         apart(&meant)?;
-        Ok(meant)
+        let own = |meant: &&Meant| match meant {
+            Meant::Folder(feed) => feed.path == state || feed.out.parent() == Some(state),
+            Meant::Mqtt(_) => false,
+        };
+        match meant.iter().find(own) {
+            Some(feed) => {
+                let why =
+                    format!("the feed of {} is among what the agent itself keeps in {}", feed.from(), state.display());
+                Err((why, "choose a folder of its own"))
+            }
+            None => Ok(meant),
+        }
     }
 
     fn of(raw: Raw, folder: &Path) -> Result<Self, (String, &'static str)> {
@@ -221,7 +232,8 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<Meant>, String> {
         let file: File = toml::from_str(text).map_err(|why| why.to_string())?;
-        Meant::all(file.feed, Path::new("/etc/petrel")).map_err(|(why, remedy)| format!("{why}; {remedy}"))
+        Meant::all(file.feed, Path::new("/etc/petrel"), Path::new("/var/lib/petrel"))
+            .map_err(|(why, remedy)| format!("{why}; {remedy}"))
     }
 
     const FOLDER: &str = "[[feed]]\nkind = \"folder\"\nmodel = \"digits\"\npath = \"in\"\nout = \"/var/out.jsonl\"\n";
@@ -252,6 +264,8 @@ mod tests {
             (format!("{FOLDER}done = \"burn\"\n"), "burn"),
             (format!("{FOLDER}colour = 1\n"), "colour"),
             (format!("{FOLDER}{FOLDER}"), "two feeds share"),
+            (FOLDER.replace("\"in\"", "\"/var/lib/petrel\""), "itself keeps"),
+            (FOLDER.replace("/var/out.jsonl", "/var/lib/petrel/ledger.a"), "itself keeps"),
             (FOLDER.replace("folder", "pigeon"), "pigeon"),
             (MQTT.replace("mqtt://localhost:1883", "mqtt://other:1883"), "`broker`"),
             (MQTT.replace("mqtt://localhost:1883", "mqtts://localhost"), "`broker`"),

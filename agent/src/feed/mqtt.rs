@@ -80,14 +80,19 @@ async fn answer_all(
             }
         };
         let client = current.borrow().clone();
-        let handed = client.map(|client| client.try_publish(meant.to.clone(), QoS::AtLeastOnce, false, payload));
-        if !matches!(handed, Some(Ok(()))) {
+        let handed =
+            client.is_some_and(|client| client.try_publish(meant.to.clone(), QoS::AtLeastOnce, false, payload).is_ok());
+        if !handed {
             count.dropped();
         }
     }
     let client = current.borrow().clone();
     // Without a connection there is nobody to say it to.
-    let _ = client.map(|client| client.try_disconnect());
+    if let Some(client) = client
+        && client.try_disconnect().is_err()
+    {
+        tracing::debug!("the broker hears no goodbye");
+    }
 }
 
 async fn answer(meant: &Mqtt, kitchen: &Kitchen, question: Question) -> Result<Vec<u8>, (String, String)> {
