@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 
 /// What reads, checks or removes whole bundles may take so long, on the slowest card that anybody would use.
 const LONG_ERRAND: Duration = Duration::from_secs(15 * 60);
-/// Loading a model and running its golden vectors.
-const LONGEST_LOAD: Duration = Duration::from_secs(30 * 60);
 /// A service manager that does not listen holds nobody up for longer.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MAX_STATUS_CHARS: usize = 200;
@@ -106,6 +104,8 @@ struct Asked {
 pub(crate) struct Watch {
     manager: Manager,
     keeper: Arc<Pulse>,
+    /// The most that the loader may take for one thing.
+    longest_load: Duration,
     asked: Asked,
     /// The memory was read: what the loader is asked first is known.
     begun: bool,
@@ -117,11 +117,13 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Of the agent that has this keeper; the loader is seen through what it is asked and what it answers.
-    pub(crate) fn new(manager: Manager, keeper: Arc<Pulse>) -> Self {
+    /// Of the agent that has this keeper; the loader is seen through what it is asked and what it answers. A model may
+    /// take `load` to load: before it comes the reading of its bundle, and perhaps behind it that of another, the fallback.
+    pub(crate) fn new(manager: Manager, keeper: Arc<Pulse>, load: Duration) -> Self {
+        let longest_load = LONG_ERRAND + load * 2;
         let ping_at = manager.watchdog.map(|_| Instant::now());
         let (asked, status) = (Asked::default(), String::new());
-        Self { manager, keeper, asked, begun: false, ready: false, status, stuck: false, ping_at }
+        Self { manager, keeper, longest_load, asked, begun: false, ready: false, status, stuck: false, ping_at }
     }
 
     /// When the next ping is due.
@@ -178,7 +180,7 @@ impl Watch {
         let now = Instant::now();
         self.ping_at = Some(now + watchdog / 2);
         let keeper = *self.keeper.lock();
-        match stuck(now, watchdog, keeper, self.asked.since) {
+        match stuck(now, watchdog, keeper, self.asked.since.map(|since| (since, self.longest_load))) {
             Some(why) if self.stuck => tracing::debug!("still stuck: {why}"),
             Some(why) => {
                 self.stuck = true;
@@ -202,17 +204,22 @@ impl Watch {
 }
 
 /// What does not go on, if anything. That the driver does is known: it is the driver that asks.
-fn stuck(now: Instant, watchdog: Duration, keeper: Option<Busy>, loader: Option<Instant>) -> Option<String> {
+fn stuck(
+    now: Instant,
+    watchdog: Duration,
+    keeper: Option<Busy>,
+    loader: Option<(Instant, Duration)>,
+) -> Option<String> {
     let over = |since: Instant, most: Duration| now.saturating_duration_since(since) > most;
     let told = |who: &str, since: Instant| {
         format!("{who} has been busy with one thing for {} s", now.saturating_duration_since(since).as_secs())
     };
     let patience = |long| if long { LONG_ERRAND.max(watchdog) } else { watchdog };
     let keeper = keeper.filter(|busy| over(busy.since, patience(busy.long)));
-    let loader = loader.filter(|since| over(*since, LONGEST_LOAD.max(watchdog)));
+    let loader = loader.filter(|(since, most)| over(*since, watchdog.max(*most)));
     keeper
         .map(|busy| told("the keeper of the bundles", busy.since))
-        .or_else(|| loader.map(|since| told("the loader of models", since)))
+        .or_else(|| loader.map(|(since, _)| told("the loader of models", since)))
 }
 
 /// A newline would begin another word.
@@ -263,15 +270,16 @@ mod tests {
         let now = Instant::now() + Duration::from_secs(24 * 3_600);
         let ago = |seconds: u64| now - Duration::from_secs(seconds);
         let busy = |seconds, long| Some(Busy { since: ago(seconds), long });
+        let loads = |seconds| Some((ago(seconds), Duration::from_secs(1_800)));
         let cases = [
             (None, None, None),
             (busy(59, false), None, None),
             (busy(61, false), None, Some("keeper")),
             (busy(61, true), None, None),
             (busy(901, true), None, Some("keeper")),
-            (None, Some(ago(1_799)), None),
-            (None, Some(ago(1_801)), Some("loader")),
-            (busy(1, false), Some(ago(1_801)), Some("loader")),
+            (None, loads(1_799), None),
+            (None, loads(1_801), Some("loader")),
+            (busy(1, false), loads(1_801), Some("loader")),
         ];
         for (keeper, loader, expected) in cases {
             let found = stuck(now, WATCHDOG, keeper, loader);
@@ -280,14 +288,14 @@ mod tests {
         }
         // A watchdog that is more patient than any errand is obeyed.
         let patient = Duration::from_secs(7_200);
-        assert_eq!(stuck(now, patient, busy(7_000, true), Some(ago(7_000))), None);
+        assert_eq!(stuck(now, patient, busy(7_000, true), loads(7_000)), None);
     }
 
     #[test]
     fn pings_end_while_a_thread_is_stuck_and_begin_again_when_it_goes_on() {
         let (_dir, ears, manager) = Ears::new(Duration::from_micros(1));
         let pulse = Arc::new(Pulse::default());
-        let mut watch = Watch::new(manager, pulse.clone());
+        let mut watch = Watch::new(manager, pulse.clone(), WATCHDOG);
         assert!(watch.ping_at().is_some());
         watch.begun();
         watch.tell(|| "fine".into());
@@ -309,7 +317,7 @@ mod tests {
     #[test]
     fn ready_is_said_once_and_after_the_first_models() {
         let (_dir, ears, manager) = Ears::new(WATCHDOG);
-        let mut watch = Watch::new(manager, Arc::default());
+        let mut watch = Watch::new(manager, Arc::default(), WATCHDOG);
         let said = |watch: &mut Watch, status: &str| {
             watch.tell(|| status.to_owned());
             ears.heard()
@@ -344,7 +352,7 @@ mod tests {
         Manager { socket, watchdog: None }.say("WATCHDOG=1");
         let mut bytes = [0; 64];
         assert_eq!(ears.recv(&mut bytes).unwrap(), 10);
-        let mut watch = Watch::new(Manager::default(), Arc::default());
+        let mut watch = Watch::new(Manager::default(), Arc::default(), WATCHDOG);
         watch.begun();
         watch.tell(|| unreachable!("nobody reads it"));
         watch.ping();

@@ -152,7 +152,7 @@ fn assemble(
         topics: Topics::new(&config.fleet),
         profile: telemetry::profile(&config),
         gauge: Gauge::new(&config.state),
-        watch: Watch::new(Manager::of_environment(), keeper.pulse()),
+        watch: Watch::new(Manager::of_environment(), keeper.pulse(), config.load),
         papers: Papers::new(Slots::of(&config.state), ca, Floor::new(low)),
         spool: Spool::new(config.spool_bytes, spooled),
         measure_at: Instant::now() + config.telemetry.min(FIRST_TELEMETRY),
