@@ -3,6 +3,8 @@
 //! Decides between a release and its fallback, and counts. Which release serves is decided by the
 //! core; how requests arrive, by the local API.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+mod calls;
 mod counters;
 mod inside;
 mod loader;

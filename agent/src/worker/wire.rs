@@ -129,15 +129,14 @@ pub(super) fn hear<T: DeserializeOwned>(socket: &mut UnixStream) -> io::Result<T
 pub(super) fn ask(socket: &mut UnixStream, input: &Input) -> io::Result<Reply> {
     say(socket, input)?;
     let reply: Reply = hear(socket)?;
-    if let Ok(answer) = &reply {
-        if !answer.outputs.iter().all(|(_, tensor)| tensor.check().is_ok()) {
-            return Err(io::Error::new(
-                ErrorKind::InvalidData,
-                "an output holds not as many elements as its shape says",
-            ));
+    let whole = |answer: &Answer| answer.outputs.iter().all(|(_, tensor)| tensor.check().is_ok());
+    match &reply {
+        Ok(answer) if !whole(answer) => {
+            let why = "an output holds not as many elements as its shape says";
+            Err(io::Error::new(ErrorKind::InvalidData, why))
         }
+        _ => Ok(reply),
     }
-    Ok(reply)
 }
 
 /// Hands sockets over to a process that was just started.
