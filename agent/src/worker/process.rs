@@ -3,7 +3,7 @@
 //! Decides how long a process may take and how soon another takes its place. What its falls mean for the release is
 //! decided by the core; what it may do, by `sandbox`.
 
-use super::wire::{self, MAX_LANES, NoAnswer, Order, Purpose, Reply, Word};
+use super::wire::{self, MAX_LANES, NoAnswer, Order, Purpose, Reply, Until, Word};
 use engine::{Input, Port};
 use protocol::Sandbox;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -226,17 +226,17 @@ fn converse(
     launch: &Launch,
     purpose: Purpose,
     lanes: usize,
-    mut control: UnixStream,
+    control: UnixStream,
 ) -> io::Result<(UnixStream, Vec<UnixStream>, Word)> {
-    control.set_read_timeout(Some(launch.patience))?;
-    control.set_write_timeout(Some(launch.patience))?;
+    let until = Instant::now() + launch.patience;
     let pairs = (0..lanes.min(MAX_LANES)).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>()?;
     let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
     wire::give_lanes(&control, &theirs)?;
     drop(theirs);
     let (dir, rows_at_once, memory) = (launch.dir.clone(), launch.rows_at_once, launch.memory());
-    wire::say(&mut control, &Order { dir, rows_at_once, memory, purpose })?;
-    let word = wire::hear(&mut control)?;
+    let mut socket = Until { socket: &control, until };
+    wire::say(&mut socket, &Order { dir, rows_at_once, memory, purpose })?;
+    let word = wire::hear(&mut socket)?;
     Ok((control, ours, word))
 }
 
@@ -279,9 +279,8 @@ impl Process {
     /// [`Silence`].
     pub(crate) fn ask(&self, input: &Input, row_us: u64) -> Result<engine::Answer, Silence> {
         let patience = patience(input, row_us);
-        let (mut lane, number) = self.shared.take(patience)?;
-        let asked = lane.set_read_timeout(Some(patience)).and_then(|()| wire::ask(&mut lane, input));
-        match asked {
+        let (lane, number) = self.shared.take(patience)?;
+        match wire::ask(&lane, input, patience) {
             Ok(reply) => {
                 self.shared.put(lane, number);
                 told(reply)

@@ -17,6 +17,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// The largest frame: a request or an answer of sixteen million numbers.
 const MAX_FRAME_BYTES: u32 = 64 << 20;
@@ -89,11 +90,48 @@ pub(super) enum NoAnswer {
 /// An answer, or why there is none.
 pub(super) type Reply = Result<Answer, NoAnswer>;
 
+/// A socket until a moment: whoever is at its other end may send a byte now and then, and gains no time by it.
+pub(super) struct Until<'a> {
+    /// The socket.
+    pub(super) socket: &'a UnixStream,
+    /// When it is over.
+    pub(super) until: Instant,
+}
+
+impl Until<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        match self.until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => Err(ErrorKind::TimedOut.into()),
+            left => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.socket.set_read_timeout(self.left()?)?;
+        let mut socket = self.socket;
+        socket.read(bytes)
+    }
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.socket.set_write_timeout(self.left()?)?;
+        let mut socket = self.socket;
+        socket.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes a frame.
 ///
 /// # Errors
 /// What the system said; `InvalidInput` when it is too large.
-pub(super) fn say<T: Serialize>(socket: &mut UnixStream, what: &T) -> io::Result<()> {
+pub(super) fn say<T: Serialize>(socket: &mut impl Write, what: &T) -> io::Result<()> {
     // The length goes in front, and both in one write.
     let mut bytes = postcard::to_extend(what, vec![0; 4]).map_err(io::Error::other)?;
     let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length <= MAX_FRAME_BYTES);
@@ -106,7 +144,7 @@ pub(super) fn say<T: Serialize>(socket: &mut UnixStream, what: &T) -> io::Result
 ///
 /// # Errors
 /// What the system said; `InvalidData` when it is too large or makes no sense.
-pub(super) fn hear<T: DeserializeOwned>(socket: &mut UnixStream) -> io::Result<T> {
+pub(super) fn hear<T: DeserializeOwned>(socket: &mut impl Read) -> io::Result<T> {
     let mut length = [0; 4];
     socket.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length);
@@ -122,13 +160,14 @@ pub(super) fn hear<T: DeserializeOwned>(socket: &mut UnixStream) -> io::Result<T
     postcard::from_bytes(&bytes).map_err(|why| io::Error::new(ErrorKind::InvalidData, why))
 }
 
-/// Asks for an answer. The socket's own time limits hold for each part of it.
+/// Asks for an answer, which must be here in its time.
 ///
 /// # Errors
 /// What the system said; `InvalidData` for an answer that contradicts itself.
-pub(super) fn ask(socket: &mut UnixStream, input: &Input) -> io::Result<Reply> {
-    say(socket, input)?;
-    let reply: Reply = hear(socket)?;
+pub(super) fn ask(socket: &UnixStream, input: &Input, patience: Duration) -> io::Result<Reply> {
+    let mut socket = Until { socket, until: Instant::now() + patience };
+    say(&mut socket, input)?;
+    let reply: Reply = hear(&mut socket)?;
     let whole = |answer: &Answer| answer.outputs.iter().all(|(_, tensor)| tensor.check().is_ok());
     match &reply {
         Ok(answer) if !whole(answer) => {
@@ -175,6 +214,8 @@ mod tests {
     use super::*;
     use engine::{Data, Tensor};
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     #[test]
     fn sockets_and_answers_pass_from_one_side_to_the_other() {
         let (mut here, there) = UnixStream::pair().unwrap();
@@ -192,10 +233,10 @@ mod tests {
     #[test]
     fn what_a_process_says_wrongly_is_no_answer() {
         let answered = |bytes: &[u8]| {
-            let (mut here, mut there) = UnixStream::pair().unwrap();
+            let (here, mut there) = UnixStream::pair().unwrap();
             there.write_all(bytes).unwrap();
             drop(there.shutdown(std::net::Shutdown::Write));
-            ask(&mut here, &Input::Image(Vec::new())).unwrap_err().kind()
+            ask(&here, &Input::Image(Vec::new()), PATIENCE).unwrap_err().kind()
         };
         let framed = |reply: &Reply| {
             let bytes = postcard::to_stdvec(reply).unwrap();
@@ -208,5 +249,27 @@ mod tests {
         assert_eq!(answered(&[1, 0, 0, 0, 77]), ErrorKind::InvalidData);
         // A promise of much that is not kept.
         assert_eq!(answered(&[0, 0, 0, 3, 1]), ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn who_sends_a_byte_now_and_then_gains_no_time() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let (asked, patience) = (Instant::now(), Duration::from_millis(300));
+        std::thread::scope(|scope| {
+            let there = &there;
+            scope.spawn(move || {
+                let mut socket = there;
+                let _: io::Result<Input> = hear(&mut socket);
+                // A frame of a megabyte that comes byte by byte, each long before the time is over.
+                let _ = socket.write_all(&[0, 0, 16, 0]);
+                there.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                let goes_on = |read: io::Result<usize>| read.is_err_and(|why| why.kind() == ErrorKind::WouldBlock);
+                while goes_on(socket.read(&mut [0])) && socket.write_all(&[7]).is_ok() {}
+            });
+            let failed = ask(&here, &Input::Image(Vec::new()), patience).unwrap_err().kind();
+            assert!(matches!(failed, ErrorKind::TimedOut | ErrorKind::WouldBlock), "{failed:?}");
+            assert!(asked.elapsed() >= patience);
+            drop(here);
+        });
     }
 }
