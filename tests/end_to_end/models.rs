@@ -59,7 +59,8 @@ fn stream(fleet: &Fleet, what: &str, good: impl Fn(&Value) -> bool) -> Value {
 }
 
 fn signal(name: &str, process: &Value) {
-    assert!(Command::new("kill").arg(name).arg(process.to_string()).status().unwrap().success());
+    // A word of the shell: the program of that name is not everywhere.
+    assert!(Command::new("sh").arg("-c").arg(format!("kill {name} {process}")).status().unwrap().success());
 }
 
 /// Asks all the time while `work` is done; gives how many answers each release gave. None may be missing.
