@@ -196,7 +196,7 @@ fn found_manifest(dir: &Path) -> anyhow::Result<Option<Manifest>> {
     Ok(Some(serde_json::from_slice(&bytes).map_err(|why| wrong(why.into()))?))
 }
 
-/// One row of every output, and its class.
+/// One row of every output, and its class. An output that has not as many rows as most is told with the first.
 pub(crate) fn rows(answer: Answer, labels: Option<&[String]>, top: usize) -> Vec<Row> {
     let count = answer.outputs.iter().map(|(_, tensor)| tensor.row_count()).max().unwrap_or(0);
     let classes = answer.classes.as_deref().filter(|classes| classes.len() == count);
@@ -204,8 +204,12 @@ pub(crate) fn rows(answer: Answer, labels: Option<&[String]>, top: usize) -> Vec
     let anomalies = answer.anomalies.as_deref().filter(|rows| rows.len() == count);
     let row = |at: usize| {
         let of_row = |(name, tensor): &(String, Tensor)| {
-            let tensor = tensor.rows(at..at + 1).unwrap_or_else(|_| tensor.clone());
-            (name.clone(), tensor.data.into())
+            let of_rows = tensor.row_count() == count;
+            let own = (of_rows || at == 0).then(|| match of_rows {
+                true => tensor.rows(at..at + 1).unwrap_or_else(|_| tensor.clone()),
+                false => tensor.clone(),
+            });
+            own.map(|own| (name.clone(), own.data.into()))
         };
         let class = classes.and_then(|classes| classes.get(at));
         let ranked = match (class, declared.and_then(|rows| rows.get(at)), answer.outputs.first()) {
@@ -214,7 +218,7 @@ pub(crate) fn rows(answer: Answer, labels: Option<&[String]>, top: usize) -> Vec
             _ => Vec::new(),
         };
         Row {
-            outputs: answer.outputs.iter().map(of_row).collect(),
+            outputs: answer.outputs.iter().filter_map(of_row).collect(),
             class: class.map(|c| c.index),
             label: class.and_then(|c: &Class| c.label.clone()),
             score: class.map(|c| c.score),

@@ -18,6 +18,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use trust::{Code, Digest, Trust};
 
 /// Between two looks at what is late.
+/// The pause before what could not be removed is tried again.
+const CLEAR_AGAIN: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(500);
 /// So many windows of arrivals may wait for the disk; more are dropped, and asked for again when they are late.
 const WINDOWS_WAITING: usize = 2;
@@ -225,6 +227,8 @@ pub(crate) struct Desk {
     waiting: Arc<AtomicUsize>,
     /// Sources over the link that asked what is lacking.
     asking: Vec<(Digest, SyncSender<Option<Gap>>)>,
+    /// What must stay, and when the rest is tried again: not all of it could be removed.
+    uncleared: Option<(Instant, BTreeSet<Digest>)>,
     started: Instant,
 }
 
@@ -238,13 +242,13 @@ impl Desk {
         waiting: Arc<AtomicUsize>,
     ) -> Self {
         let fetcher = Fetcher::new(trust.clone(), bundles.clone(), flow);
-        Self { trust, bundles, fetcher, words, waiting, asking: Vec::new(), started: Instant::now() }
+        Self { trust, bundles, fetcher, words, waiting, asking: Vec::new(), uncleared: None, started: Instant::now() }
     }
 
     fn work(mut self, inbox: &Receiver<Errand>, pulse: &Pulse) {
         let mut ticked = Instant::now();
         loop {
-            let errand = match self.fetcher.is_idle() {
+            let errand = match self.fetcher.is_idle() && self.uncleared.is_none() {
                 true => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 false => inbox.recv_timeout(TICK),
             };
@@ -258,6 +262,9 @@ impl Desk {
                 ticked = Instant::now();
                 let now = self.now();
                 self.fetcher.tick(now);
+                if let Some((_, kept)) = self.uncleared.take_if(|(due, _)| *due <= ticked) {
+                    self.clear(kept);
+                }
             }
             self.tell();
             pulse.rests();
@@ -339,11 +346,7 @@ impl Desk {
                     tracing::warn!(bundle = %bundle.short(), "the damaged bundle cannot be set aside: {error}");
                 }
             }
-            Errand::Keep(kept) => match self.bundles.keep(&kept) {
-                Ok(gone) if gone.is_empty() => {}
-                Ok(gone) => tracing::info!(bundles = gone.len(), "bundles that nobody needs are removed"),
-                Err(error) => tracing::warn!("not every bundle that nobody needs can be removed: {error}"),
-            },
+            Errand::Keep(kept) => self.clear(kept),
             Errand::Connected { retains } => self.fetcher.connected(now, retains),
             Errand::Disconnected => self.fetcher.disconnected(),
             Errand::TurnedDown(chunks) => self.fetcher.turned_down(&chunks),
@@ -355,6 +358,16 @@ impl Desk {
                     Arrival::Chunk { chunk, bytes, retained } => self.fetcher.chunk(now, chunk, &bytes, retained),
                 }
             }
+        }
+    }
+
+    fn clear(&mut self, kept: BTreeSet<Digest>) {
+        let cleared = self.bundles.keep(&kept);
+        self.uncleared = cleared.is_err().then(|| (Instant::now() + CLEAR_AGAIN, kept));
+        match cleared {
+            Ok(gone) if gone.is_empty() => {}
+            Ok(gone) => tracing::info!(bundles = gone.len(), "bundles that nobody needs are removed"),
+            Err(error) => tracing::warn!("not every bundle that nobody needs can be removed yet: {error}"),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::fault::{Fault, told};
 use crate::identity::Slots;
 use crate::store::Bundles;
 use crate::telemetry;
-use crate::worker::{Launch, Process, Program};
+use crate::worker::{Launch, Misstart, Process, Program};
 use comfy_table::{Table, presets};
 use engine::{Golden, Limits, read_npy};
 use serde::Serialize;
@@ -211,8 +211,11 @@ fn models(config: &Config, folder: &Path) -> Vec<Finding> {
         let seen = format!("{} rows as ONNX Runtime has them, {} us each", agreed.rows, agreed.row_us);
         Finding::good(ENGINE, seen)
     });
-    let sandbox = Process::start(launch, 1, |_| {}).map(|process| process.sandbox);
-    let sandbox = sandbox.map_err(|why| Fault::new("no model's process could be started").because(told(&why)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(Misstart::System);
+    let started = runtime.and_then(|runtime| Process::start(launch, 1, runtime.handle().clone(), |_| {}));
+    let sandbox = started
+        .map(|process| process.sandbox)
+        .map_err(|why| Fault::new("no model's process could be started").because(told(&why)));
     let shut_in = sandbox.map(|sandbox| match crate::status::missing(sandbox) {
         None => Finding::good("sandbox", "files, calls and memory of a model's process are shut in"),
         Some(missing) => Finding::unless("sandbox", true, format!("a model's process is not shut in by {missing}")),

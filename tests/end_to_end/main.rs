@@ -10,6 +10,7 @@ mod client;
 mod conformance;
 mod content;
 mod enrolling;
+mod faults;
 mod feeds;
 mod fleet;
 mod hostile;

@@ -42,13 +42,20 @@ pub(crate) fn program(name: &str) -> PathBuf {
 }
 
 /// Looks again and again until there is something.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    seen_in_time(look).unwrap_or_else(|| panic!("{what} did not happen within {PATIENCE:?}"))
+}
+
+/// The same; nothing when patience is at its end.
+pub(crate) fn seen_in_time<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
-            return found;
+            return Some(found);
         }
-        assert!(Instant::now() < end, "{what} did not happen within {PATIENCE:?}");
+        if Instant::now() >= end {
+            return None;
+        }
         std::thread::park_timeout(LOOK_EVERY);
     }
 }
@@ -199,6 +206,11 @@ impl Process {
         wait_for("the end of a process", || self.child.try_wait().unwrap())
     }
 
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
@@ -206,7 +218,7 @@ impl Process {
 
     /// Fails when it has ended.
     pub(crate) fn runs(&mut self) {
-        assert!(self.child.try_wait().unwrap().is_none(), "{} ended early: {}", self.log.display(), self.said());
+        assert!(!self.has_ended(), "{} ended early: {}", self.log.display(), self.said());
     }
 
     /// Everything that it said, and those before it with the same log.

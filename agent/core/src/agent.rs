@@ -6,7 +6,7 @@ use crate::step::Millis;
 use crate::{Document, Effect, Event, Ledger, Limits, Memory, Now, Phase, Step};
 use protocol::{ClockState, DeviceId, DocumentKind, FleetId, Profile, RefusalReport, Sandbox, StreamName};
 use std::collections::{BTreeMap, BTreeSet};
-use trust::{Code, Digest, Trust};
+use trust::{Code, Digest, Refusal, Trust};
 
 /// The decisions of one device.
 #[derive(Debug)]
@@ -156,10 +156,10 @@ impl Agent {
             }
             Event::DeadlineReached => self.reach_deadlines(),
             Event::ServeFailed { ref stream, bundle, ref refusal } if self.is_active_alone(stream, bundle) => {
-                self.lose_active(stream.clone(), refusal.clone());
+                self.fail_to_serve(stream.clone(), bundle, refusal.clone());
             }
             Event::ProcessFell { ref stream, bundle, ref why } if self.is_active(stream, bundle) => {
-                self.count_fall(stream.clone(), bundle, why.clone());
+                self.count_fall(stream, bundle, 1, Refusal::new(Code::Model, why.clone()));
             }
             Event::BundleDescribed { bundle, .. }
             | Event::BundleStored { bundle }

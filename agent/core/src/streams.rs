@@ -16,6 +16,8 @@ pub const MAX_TRIAL_BOOTS: u64 = 3;
 /// A confirmed release whose process fell so often within [`FALLS_MEMORY`] gives its place to the one before it.
 const MAX_FALLS: usize = 5;
 const FALLS_MEMORY: Millis = 600_000;
+/// Falls for which a start counts that did not succeed: it may have taken minutes.
+const FAILED_START: usize = 2;
 
 impl Agent {
     /// A stream after a start: a trial that has crashed the agent too often ends, what served serves.
@@ -313,18 +315,30 @@ impl Agent {
         serving.is_some_and(|(main, _)| main.bundle == bundle) && !self.phases.get(stream).is_some_and(Phase::serves)
     }
 
-    /// The process of a confirmed release fell: one that falls again and again is a release that does not load.
-    pub(crate) fn count_fall(&mut self, name: StreamName, bundle: Digest, why: String) {
-        let refusal = Refusal::new(Code::Model, why);
+    /// The process of a confirmed release fell, which counts as so many falls: one that falls again and again is a
+    /// release that does not load.
+    pub(crate) fn count_fall(&mut self, name: &StreamName, bundle: Digest, counts: usize, refusal: Refusal) {
         let now = self.now.mono;
         let falls = self.falls.entry(bundle).or_default();
         falls.retain(|at| now.saturating_sub(*at) < FALLS_MEMORY);
-        falls.push(now);
-        if falls.len() >= MAX_FALLS && self.is_active_alone(&name, bundle) {
+        falls.extend(std::iter::repeat_n(now, counts));
+        if falls.len() >= MAX_FALLS && self.is_active_alone(name, bundle) {
             self.falls.remove(&bundle);
-            return self.lose_active(name, refusal);
+            return self.lose_active(name.clone(), refusal);
         }
         self.note(refusal);
+    }
+
+    /// A confirmed release did not come up. What is damaged gives its place at once; a process that ended, or was late, may
+    /// have had no memory or a slow disk: it is started again, and counted.
+    pub(crate) fn fail_to_serve(&mut self, name: StreamName, bundle: Digest, refusal: Refusal) {
+        if refusal.code != Code::Model {
+            return self.lose_active(name, refusal);
+        }
+        self.count_fall(&name, bundle, FAILED_START, refusal);
+        if self.is_active_alone(&name, bundle) {
+            self.serve(&name);
+        }
     }
 
     /// The confirmed release does not load any more: the one before it answers, and it is fetched anew.

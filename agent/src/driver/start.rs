@@ -6,7 +6,7 @@ use super::sources::Https;
 use crate::arrivals::Arrivals;
 use crate::config::Config;
 use crate::fault::Fault;
-use crate::feed::{Counts, Feeds, Kitchen};
+use crate::feed::{Counts, Feeds};
 use crate::http::{self, Api};
 use crate::identity::{self, Floor, Slots};
 use crate::keeper::{Keeper, Word};
@@ -14,7 +14,7 @@ use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{self, Bundles, Lock, SpoolFile};
 use crate::telemetry::{self, Gauge};
 use crate::watchdog::{Manager, Watch};
-use crate::worker::{Loader, Pool, Program, Worker};
+use crate::worker::{Loader, Program, Worker};
 use agent_core::{Flow, Spool};
 use anyhow::Context;
 use protocol::{ClockState, SpoolState, Topics};
@@ -28,13 +28,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 use trust::{MAX_ROOT_BYTES, Time, Trust};
 
 /// A person who has just let a device in wants to see how it is doing.
 const FIRST_TELEMETRY: Duration = Duration::from_secs(5);
+/// Threads for what may take its time: the disk, large requests.
+const MOST_THREADS: usize = 16;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs the agent until it is told to stop.
@@ -48,7 +50,10 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let root = read_root(&config)?;
     let ca = read_ca(&config)?;
     let bundles = Bundles::open(store::host(), &config.state).map_err(|why| unusable(&config.state, why))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    // Nobody else of this user looks into the agent, and no core dump of it is written.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(MOST_THREADS).build()?;
     runtime.block_on(work(config, root, ca, bundles).instrument(span))
 }
 
@@ -72,15 +77,14 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     let kept = keep(&config, &root, &bundles)?;
     let worker = Arc::new(Worker::default());
     let (status, statuses) = watch::channel(Arc::new(first_status(&config, listen)));
-    let pool = Pool::start()?;
-    let kitchen = Kitchen { worker: worker.clone(), pool: pool.clone() };
-    let api = Api { worker: worker.clone(), pool, counter: kept.keeper.counter(false), status: statuses };
+    let large = Arc::new(Semaphore::new(http::MOST_LARGE));
+    let api = Api { worker: worker.clone(), large, counter: kept.keeper.counter(false), status: statuses };
     let (stop_serving, stopped) = watch::channel(());
     let socket = config.socket.as_deref().map(listen_at).transpose()?;
     let socket_file = config.socket.clone();
     let server = tokio::spawn(http::serve(listener, socket, api, stopped));
 
-    let (feeds, counts) = Feeds::start(&config.feeds, &config.device, &kitchen);
+    let (feeds, counts) = Feeds::start(&config.feeds, &config.device, &worker);
     let driver = assemble(config, root, ca, bundles, kept, worker, (status, counts))?;
     driver
         .work(async {

@@ -1,18 +1,12 @@
 //! One question of a feed: it waits for its turn, and becomes lines of JSON.
 //!
-//! Decides how a feed waits, and the form of its answers: the rows are those of `petrel-agent infer`.
+//! Decides where a feed works, and the form of its answers: the rows are those of `petrel-agent infer`.
 
-use super::Kitchen;
 use crate::infer::{Row, rows};
-use crate::worker::{Answered, Busy, Failure};
+use crate::worker::{Answered, Failure, Question, Worker};
 use protocol::StreamName;
 use serde::Serialize;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// While the threads for inference are busy; the pause doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -26,34 +20,32 @@ pub(super) enum Unanswered {
 impl From<Failure> for Unanswered {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::UnknownModel(_) | Failure::UnknownRelease { .. } | Failure::Away => {
+            Failure::UnknownModel(_) | Failure::UnknownRelease { .. } | Failure::Away | Failure::Busy => {
                 Unanswered::NotNow(failure.to_string())
             }
-            Failure::Request(_) | Failure::Model(_) => Unanswered::Never(failure.to_string()),
+            Failure::Request(_) | Failure::Model(_) | Failure::Broken => Unanswered::Never(failure.to_string()),
         }
     }
 }
 
-/// Works on one of the threads for inference, after as long a wait as it takes.
-pub(super) async fn ask<T: Send + 'static>(
-    kitchen: &Kitchen,
-    work: impl Fn(&Kitchen) -> Result<T, Unanswered> + Send + Sync + 'static,
+/// Reads a question, has it answered, and writes the answer; reading and writing are done on a thread that may take its
+/// time.
+pub(super) async fn ask<K: Send + 'static>(
+    worker: &Arc<Worker>,
+    model: &StreamName,
+    read: impl FnOnce() -> Result<(K, Question), Unanswered> + Send + 'static,
+    write: impl FnOnce(K, Answered) -> Result<Vec<u8>, Unanswered> + Send + 'static,
+) -> Result<Vec<u8>, Unanswered> {
+    let (kept, question) = worked(read).await?;
+    let answered = worker.infer(model.as_str(), None, question).await?;
+    worked(move || write(kept, answered)).await
+}
+
+async fn worked<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Unanswered> + Send + 'static,
 ) -> Result<T, Unanswered> {
-    let work = Arc::new(work);
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let (job, here) = (work.clone(), kitchen.clone());
-        match kitchen.pool.run(move || job(&here)) {
-            Ok(outcome) => {
-                let fell = |_| Unanswered::Never("the agent failed on it; please report it".into());
-                return outcome.await.unwrap_or_else(|lost| Err(fell(lost)));
-            }
-            Err(Busy) => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
+    let fell = |_| Unanswered::Never(Failure::Broken.to_string());
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| Err(fell(lost)))
 }
 
 /// One row of an answer.

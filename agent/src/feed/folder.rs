@@ -8,12 +8,14 @@ use super::answer::{self, Unanswered};
 use super::input::{self, Kind};
 use super::meant::Folder;
 use super::output::Output;
-use super::{Count, Kitchen, ended};
+use super::{Count, ended};
+use crate::worker::{Question, Worker};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::watch;
@@ -166,12 +168,12 @@ fn told(mut bytes: &[u8]) -> Vec<(&str, bool)> {
 }
 
 /// Works until it shall end.
-pub(super) async fn run(folder: &Folder, kitchen: &Kitchen, count: &Count, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn run(folder: &Folder, worker: &Arc<Worker>, count: &Count, mut stopped: watch::Receiver<bool>) {
     let mut known = Known::default();
     while !*stopped.borrow() {
         match opened(folder).await {
             Ok((output, ears)) => {
-                let why = work(folder, output, ears, &mut known, kitchen, count, &mut stopped).await;
+                let why = work(folder, output, ears, &mut known, worker, count, &mut stopped).await;
                 let Some(why) = why else { return };
                 count.troubled(format!("{}: {why}", folder.path.display()));
             }
@@ -200,7 +202,7 @@ async fn work(
     mut output: Output,
     ears: Option<Receiver>,
     known: &mut Known,
-    kitchen: &Kitchen,
+    worker: &Arc<Worker>,
     count: &Count,
     stopped: &mut watch::Receiver<bool>,
 ) -> Option<io::Error> {
@@ -219,7 +221,7 @@ async fn work(
                 return None;
             }
             let Some(kind) = input::kind(name) else { continue };
-            let dealt = match answer(folder, kitchen, name, kind).await {
+            let dealt = match answer(folder, worker, name, kind).await {
                 Ok(lines) => {
                     count.answered();
                     put(output, name, move |output, name| output.answered(name, &lines)).await
@@ -257,16 +259,14 @@ async fn work(
     }
 }
 
-async fn answer(folder: &Folder, kitchen: &Kitchen, name: &str, kind: Kind) -> Result<Vec<u8>, Unanswered> {
-    kitchen.worker.find(folder.model.as_str())?;
+async fn answer(folder: &Folder, worker: &Arc<Worker>, name: &str, kind: Kind) -> Result<Vec<u8>, Unanswered> {
+    worker.find(folder.model.as_str())?;
     let (path, model, name) = (folder.path.join(name), folder.model.clone(), name.to_owned());
-    // Read where it is answered: so long as it waits for its turn it takes no memory.
-    answer::ask(kitchen, move |kitchen| {
+    let read = move || {
         let input = input::read(&path, kind).map_err(Unanswered::Never)?;
-        let answered = kitchen.worker.infer(model.as_str(), None, &input)?;
-        answer::lines(&name, &model, answered)
-    })
-    .await
+        Ok(((), Question::of(&input).map_err(Unanswered::Never)?))
+    };
+    answer::ask(worker, &folder.model, read, move |(), answered| answer::lines(&name, &model, answered)).await
 }
 
 /// Does something with the places of a feed, on a thread that may wait for the disk.

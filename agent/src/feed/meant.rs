@@ -6,7 +6,7 @@ use crate::config::Broker;
 use protocol::StreamName;
 use rumqttc::v5::mqttbytes::{matches, valid_filter, valid_topic};
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// More than a small board has use for; each takes memory.
 const MOST: usize = 8;
@@ -124,7 +124,7 @@ impl Meant {
         let meant = raw.into_iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()?;
         apart(&meant)?;
         let own = |meant: &&Meant| match meant {
-            Meant::Folder(feed) => feed.path == state || feed.out.parent() == Some(state),
+            Meant::Folder(feed) => feed.path.starts_with(state) || feed.out.starts_with(state),
             Meant::Mqtt(_) => false,
         };
         match meant.iter().find(own) {
@@ -144,7 +144,7 @@ impl Meant {
         };
         match raw {
             Raw::Folder { model, path, out, done, keep, out_bytes } => {
-                let (path, out) = (folder.join(path), folder.join(out));
+                let (path, out) = (plain(&folder.join(path)), plain(&folder.join(out)));
                 if out.parent() == Some(&path) || out.file_name().is_none() {
                     let why = format!("`out`: {} is no file beside the folder", out.display());
                     return Err((why, "choose a file outside of `path`, which only brings files"));
@@ -200,6 +200,27 @@ impl Meant {
     }
 }
 
+/// A path without `.` and `..`, as the names say; where links lead is known to the disk alone.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            Component::CurDir => {}
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
+impl Mqtt {
+    /// What it listens to, without the name of the group with which it shares that.
+    fn topics(&self) -> &str {
+        let shared = self.from.strip_prefix("$share/").and_then(|rest| rest.split_once('/'));
+        shared.map_or(&self.from, |(_, topics)| topics)
+    }
+}
+
 /// No feed answers what a feed said, and no two take the same files or write the same one.
 fn apart(meant: &[Meant]) -> Result<(), (String, &'static str)> {
     let folders: Vec<&Folder> =
@@ -211,8 +232,15 @@ fn apart(meant: &[Meant]) -> Result<(), (String, &'static str)> {
             return Err((why, "give each a folder and a file of its own"));
         }
     }
+    for one in &folders {
+        if let Some(other) = folders.iter().find(|other| one.out.starts_with(&other.path)) {
+            let why =
+                format!("`out`: {} is in {}, and would be answered for ever", one.out.display(), other.path.display());
+            return Err((why, "choose a file outside of every feed's folder"));
+        }
+    }
     for said in &topics {
-        if let Some(heard) = topics.iter().find(|heard| matches(&said.to, &heard.from)) {
+        if let Some(heard) = topics.iter().find(|heard| matches(&said.to, heard.topics())) {
             let why =
                 format!("what is said on `{}` is heard on `{}`, and would be answered for ever", said.to, heard.from);
             return Err((why, "choose topics for answers that no feed listens to"));
@@ -272,6 +300,17 @@ mod tests {
             (MQTT.replace("sensors/+/digits", "sensors/#/digits"), "`in`"),
             (MQTT.replace("answers/digits", "answers/+"), "`out`"),
             (MQTT.replace("answers/digits", "sensors/1/digits"), "for ever"),
+            (MQTT.replace("sensors/+/digits", "$share/group/answers/#"), "for ever"),
+            (FOLDER.replace("/var/out.jsonl", "/var/lib/petrel/bundles/out.jsonl"), "itself keeps"),
+            (FOLDER.replace("/var/out.jsonl", "/var/../etc/petrel/in/out.jsonl"), "`out`"),
+            (
+                format!(
+                    "{}{}",
+                    FOLDER.replace("/var/out.jsonl", "other/x.csv"),
+                    FOLDER.replace("\"in\"", "\"other\"").replace("/var/", "/var/x/")
+                ),
+                "for ever",
+            ),
             (MQTT.repeat(9), "9"),
         ];
         for (text, expected) in cases {

@@ -1,7 +1,7 @@
 //! Feeds: what a folder or a broker on this device brings is answered by a model, and the answer goes where it was told.
 //!
-//! Decides how many there are, how they end, and what is counted. A feed takes one thing at a time and shares the
-//! threads for inference with the local API: when they are busy it waits, and never holds more than it said.
+//! Decides how many there are, how they end, and what is counted. A feed takes one thing at a time and shares the models
+//! with the local API: when they are busy it waits, and never holds more than it said.
 
 mod answer;
 mod folder;
@@ -12,7 +12,7 @@ mod output;
 
 pub(crate) use meant::{Meant, Raw};
 
-use crate::worker::{Pool, Worker};
+use crate::worker::Worker;
 use protocol::DeviceId;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,15 +20,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tracing::Instrument;
-
-/// What feeds answer with.
-#[derive(Debug, Clone)]
-pub(crate) struct Kitchen {
-    /// What serves.
-    pub(crate) worker: Arc<Worker>,
-    /// Where it works.
-    pub(crate) pool: Pool,
-}
 
 /// A feed at a glance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,7 +130,7 @@ pub(crate) struct Feeds {
 
 impl Feeds {
     /// Starts them on the runtime of the caller.
-    pub(crate) fn start(meant: &[Meant], device: &DeviceId, kitchen: &Kitchen) -> (Self, Counts) {
+    pub(crate) fn start(meant: &[Meant], device: &DeviceId, worker: &Arc<Worker>) -> (Self, Counts) {
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let bell = Arc::new(Notify::new());
@@ -147,13 +138,13 @@ impl Feeds {
         let counts: Vec<(Meant, Arc<Count>)> = meant.iter().map(|meant| (meant.clone(), count())).collect();
         for (n, (meant, count)) in counts.iter().cloned().enumerate() {
             let span = tracing::info_span!("feed", kind = meant.kind(), from = meant.from());
-            let (kitchen, stopped) = (kitchen.clone(), stopped.clone());
+            let (worker, stopped) = (worker.clone(), stopped.clone());
             let client = format!("petrel-feed-{device}-{n}");
             tasks.spawn(
                 async move {
                     match meant {
-                        Meant::Folder(folder) => folder::run(&folder, &kitchen, &count, stopped).await,
-                        Meant::Mqtt(mqtt) => mqtt::run(&mqtt, client, &kitchen, &count, stopped).await,
+                        Meant::Folder(folder) => folder::run(&folder, &worker, &count, stopped).await,
+                        Meant::Mqtt(mqtt) => mqtt::run(&mqtt, client, &worker, &count, stopped).await,
                     }
                 }
                 .instrument(span),

@@ -6,9 +6,10 @@
 use super::answer::{self, Unanswered};
 use super::input;
 use super::meant::Mqtt;
-use super::{Count, Kitchen, ended};
+use super::{Count, ended};
 use crate::http::{InferRequest, Written};
 use crate::mqtt::pause;
+use crate::worker::{Answered, Question, Worker};
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{Packet, SubscribeReasonCode};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions};
@@ -32,7 +33,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A message that waits.
 #[derive(Debug)]
-struct Question {
+struct Asked {
     topic: String,
     payload: Vec<u8>,
 }
@@ -41,13 +42,13 @@ struct Question {
 pub(super) async fn run(
     meant: &Mqtt,
     client_id: String,
-    kitchen: &Kitchen,
+    worker: &Arc<Worker>,
     count: &Count,
     mut stopped: watch::Receiver<bool>,
 ) {
     let (questions, inbox) = mpsc::channel(QUEUE);
     let (line, current) = watch::channel(None);
-    let answering = answer_all(meant, kitchen, count, inbox, current);
+    let answering = answer_all(meant, worker, count, inbox, current);
     let connecting = keep_connected(meant, &client_id, count, questions, line, stopped.clone());
     let late = async {
         ended(&mut stopped).await;
@@ -62,13 +63,13 @@ pub(super) async fn run(
 /// Answers one message after the other, until there are no more to come; then says goodbye.
 async fn answer_all(
     meant: &Mqtt,
-    kitchen: &Kitchen,
+    worker: &Arc<Worker>,
     count: &Count,
-    mut inbox: mpsc::Receiver<Question>,
+    mut inbox: mpsc::Receiver<Asked>,
     current: watch::Receiver<Option<AsyncClient>>,
 ) {
     while let Some(question) = inbox.recv().await {
-        let payload = match answer(meant, kitchen, question).await {
+        let payload = match answer(meant, worker, question).await {
             Ok(answer) => {
                 count.answered();
                 answer
@@ -95,31 +96,34 @@ async fn answer_all(
     }
 }
 
-async fn answer(meant: &Mqtt, kitchen: &Kitchen, question: Question) -> Result<Vec<u8>, (String, String)> {
-    let (model, question) = (meant.model.clone(), Arc::new(question));
-    let asked = question.clone();
-    let outcome = answer::ask(kitchen, move |kitchen| {
-        let Question { topic, payload } = &*asked;
-        let first = payload.iter().find(|byte| !byte.is_ascii_whitespace());
-        if first == Some(&b'{') {
-            return protocol_answer(kitchen, model.as_str(), topic, payload);
-        }
-        let (_, serving) = kitchen.worker.find(model.as_str())?;
-        let port = serving.main.inputs().first();
-        let input = input::of_message(payload, port).map_err(Unanswered::Never)?;
-        answer::message(topic, &model, kitchen.worker.infer(model.as_str(), None, &input)?)
-    });
+async fn answer(meant: &Mqtt, worker: &Arc<Worker>, asked: Asked) -> Result<Vec<u8>, (String, String)> {
+    let Asked { topic, payload } = asked;
     let told = |unanswered| match unanswered {
-        Unanswered::NotNow(why) | Unanswered::Never(why) => (question.topic.clone(), why),
+        Unanswered::NotNow(why) | Unanswered::Never(why) => (topic.clone(), why),
     };
-    outcome.await.map_err(told)
+    let (_, serving) = worker.find(meant.model.as_str()).map_err(|failure| told(failure.into()))?;
+    let read = move || {
+        let never = Unanswered::Never;
+        let first = payload.iter().find(|byte| !byte.is_ascii_whitespace());
+        let (request, input) = if first == Some(&b'{') {
+            let mut request = InferRequest::parse(&payload).map_err(never)?;
+            let input = request.input(&[]).map_err(never)?;
+            (Some(request), input)
+        } else {
+            (None, input::of_message(&payload, serving.main.inputs().first()).map_err(never)?)
+        };
+        Ok((request, Question::of(&input).map_err(never)?))
+    };
+    let (model, about) = (meant.model.clone(), topic.clone());
+    let write = move |request: Option<InferRequest>, answered| match request {
+        Some(request) => protocol_answer(request, model.as_str(), &about, answered),
+        None => answer::message(&about, &model, answered),
+    };
+    answer::ask(worker, &meant.model, read, write).await.map_err(told)
 }
 
-/// A request of the Open Inference Protocol: the response, with the topic of the request.
-fn protocol_answer(kitchen: &Kitchen, model: &str, topic: &str, payload: &[u8]) -> Result<Vec<u8>, Unanswered> {
-    let mut request = InferRequest::parse(payload).map_err(Unanswered::Never)?;
-    let input = request.input(&[]).map_err(Unanswered::Never)?;
-    let answered = kitchen.worker.infer(model, None, &input)?;
+/// The answer to a request of the Open Inference Protocol: the response, with the topic of the request.
+fn protocol_answer(request: InferRequest, model: &str, topic: &str, answered: Answered) -> Result<Vec<u8>, Unanswered> {
     let Written { body, json_length } = request.respond(model, answered).map_err(Unanswered::Never)?;
     if json_length.is_some() {
         return Err(Unanswered::Never("a message is JSON from end to end: ask for no output as bytes".into()));
@@ -135,7 +139,7 @@ async fn keep_connected(
     meant: &Mqtt,
     client_id: &str,
     count: &Count,
-    questions: mpsc::Sender<Question>,
+    questions: mpsc::Sender<Asked>,
     line: watch::Sender<Option<AsyncClient>>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -162,7 +166,7 @@ async fn connection(
     client: AsyncClient,
     polled: &mut EventLoop,
     count: &Count,
-    questions: &mut Option<mpsc::Sender<Question>>,
+    questions: &mut Option<mpsc::Sender<Asked>>,
     line: &watch::Sender<Option<AsyncClient>>,
     stopped: &mut watch::Receiver<bool>,
 ) -> Option<String> {
@@ -203,7 +207,7 @@ async fn connection(
                 if publish.payload.is_empty() {
                     continue;
                 }
-                let question = Question { topic, payload: publish.payload.to_vec() };
+                let question = Asked { topic, payload: publish.payload.to_vec() };
                 if let Some(questions) = &questions
                     && questions.try_send(question).is_err()
                 {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -79,7 +80,7 @@ impl Output {
         let line = format!("{}\n", json!({ "file": name, "model": model, "error": why }));
         let mut told = OsString::from(name);
         told.push(WHY);
-        fs::write(self.failed.dir.join(told), line)?;
+        self.failed.write(Path::new(&told), line.as_bytes())?;
         self.failed.count += 1;
         self.failed.take(&self.path.join(name), name)
     }
@@ -107,14 +108,38 @@ impl Output {
 }
 
 impl Kept {
+    /// Who may put files into a feed's folder must not lead the agent elsewhere: a folder of another owner, or a link, is
+    /// none of its own.
+    fn check(dir: &Path) -> io::Result<()> {
+        let found = fs::symlink_metadata(dir)?;
+        if found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() {
+            return Ok(());
+        }
+        Err(io::Error::new(ErrorKind::PermissionDenied, format!("{} is not the agent's own folder", dir.display())))
+    }
+
+    /// Writes a file anew, and through no link.
+    fn write(&self, name: &Path, content: &[u8]) -> io::Result<()> {
+        Self::check(&self.dir)?;
+        let path = self.dir.join(name);
+        match fs::remove_file(&path) {
+            Err(why) if why.kind() != ErrorKind::NotFound => return Err(why),
+            _ => OpenOptions::new().write(true).create_new(true).open(&path)?.write_all(content),
+        }
+    }
+
     fn open(dir: PathBuf, most: usize) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
+        match fs::create_dir(&dir) {
+            Err(why) if why.kind() != ErrorKind::AlreadyExists => return Err(why),
+            _ => Self::check(&dir)?,
+        }
         let count = fs::read_dir(&dir)?.count();
         Ok(Self { dir, most, count })
     }
 
     /// Moves a file here; one of the same name is replaced. The oldest go when there are too many.
     fn take(&mut self, file: &Path, name: &str) -> io::Result<()> {
+        Self::check(&self.dir)?;
         match fs::rename(file, self.dir.join(name)) {
             // Somebody took it away meanwhile.
             Err(why) if why.kind() == ErrorKind::NotFound => return Ok(()),
@@ -140,7 +165,8 @@ impl Kept {
             }
             // Never more names in memory than may stay.
             for (_, name) in gone.drain(..) {
-                fs::remove_file(self.dir.join(name))?;
+                // What somebody else put there, a folder say, stays.
+                let _ = fs::remove_file(self.dir.join(name));
             }
         }
         self.count = newest.len();
@@ -176,6 +202,24 @@ mod tests {
         assert!(text("out.jsonl").ends_with("4\n") && text("out.jsonl").lines().count() == 1);
         assert!(text("out.jsonl.1").lines().count() == 2 && text("out.jsonl.1").contains("3\n"));
         assert_eq!(names(&dir.path().join("in")), ["failed"]);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_folder_or_of_a_reason_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, kept) = (dir.path().join("in/failed"), dir.path().join("ledger"));
+        fs::write(&kept, "precious").unwrap();
+        let mut output = Output::open(&folder(dir.path(), Done::Remove)).unwrap();
+        fs::write(dir.path().join("in/a.csv"), "x").unwrap();
+        std::os::unix::fs::symlink(&kept, own.join("a.csv.why.json")).unwrap();
+        output.failed("a.csv", "digits", "no").unwrap();
+        fs::remove_dir_all(&own).unwrap();
+        std::os::unix::fs::symlink(dir.path(), &own).unwrap();
+        fs::write(dir.path().join("in/b.csv"), "x").unwrap();
+        assert_eq!(output.failed("b.csv", "digits", "no").unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert!(Output::open(&folder(dir.path(), Done::Remove)).is_err());
+        assert_eq!(fs::read_to_string(kept).unwrap(), "precious");
+        assert_eq!(names(dir.path()), ["in", "ledger"]);
     }
 
     #[test]

@@ -12,32 +12,39 @@ pub(crate) use oip::{InferRequest, Written};
 use crate::fetch::{Gap, Part};
 use crate::keeper::Counter;
 use crate::status::Status;
-use crate::worker::{Busy, Failure, Pool, Serving, Worker};
+use crate::worker::{Failure, Question, Serving, Worker};
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use oip::ModelMetadata;
-use protocol::CHUNK_BYTES;
+use protocol::{CHUNK_BYTES, StreamName};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use trust::Digest;
 
 /// The largest request.
 const MAX_BODY_BYTES: usize = 8 << 20;
+/// What has no more bytes is read, or written, in less time than it takes to hand it to somebody.
+const SMALL_BYTES: usize = 16 << 10;
+/// Larger requests in memory at a time; while it is parsed, each takes many times its own size.
+pub(crate) const MOST_LARGE: usize = 2;
+/// How long another waits for its turn.
+const LARGE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the local API answers from.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     /// What serves.
     pub(crate) worker: Arc<Worker>,
-    /// Where it works.
-    pub(crate) pool: Pool,
+    /// Large requests that are worked on at a time.
+    pub(crate) large: Arc<Semaphore>,
     /// Who takes bundles that somebody brings.
     pub(crate) counter: Counter,
     /// What the driver last said of the device.
@@ -145,9 +152,9 @@ async fn live() -> Json<serde_json::Value> {
 
 /// Ready when every stream that should answer does.
 async fn ready(State(api): State<Api>) -> Result<Json<serde_json::Value>, Denied> {
-    let serving = api.worker.serving();
+    let answers = |stream: &StreamName| api.worker.find(stream.as_str()).is_ok_and(|(_, serving)| serving.is_up());
     let status = api.status.borrow().clone();
-    let missing = status.streams.iter().find(|s| s.should_serve() && !serving.contains_key(&s.stream));
+    let missing = status.streams.iter().find(|s| s.should_serve() && !answers(&s.stream));
     match missing {
         Some(stream) => Err(denied(StatusCode::SERVICE_UNAVAILABLE, format!("`{}` is not loaded yet", stream.stream))),
         None => Ok(Json(json!({ "ready": true }))),
@@ -170,7 +177,10 @@ async fn release(
 }
 
 async fn model_ready(State(api): State<Api>, Path(model): Path<String>) -> Result<Json<serde_json::Value>, Denied> {
-    let (name, _): (_, Serving) = api.worker.find(&model)?;
+    let (name, serving): (_, Serving) = api.worker.find(&model)?;
+    if !serving.is_up() {
+        return Err(Failure::Away.into());
+    }
     Ok(Json(json!({ "name": name, "ready": true })))
 }
 
@@ -179,37 +189,36 @@ async fn release_ready(
     Path((model, release)): Path<(String, String)>,
 ) -> Result<Json<serde_json::Value>, Denied> {
     let (name, serving) = api.worker.find(&model)?;
-    serving.of(&name, &release)?;
+    if !serving.of(&name, &release)?.is_up() {
+        return Err(Failure::Away.into());
+    }
     Ok(Json(json!({ "name": name, "ready": true })))
 }
 
-async fn infer(
-    State(api): State<Api>,
-    Path(model): Path<String>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Denied> {
-    answer(api, model, None, &headers, body).await
+async fn infer(State(api): State<Api>, Path(model): Path<String>, request: Request) -> Result<Response, Denied> {
+    answer(api, model, None, request).await
 }
 
 async fn infer_release(
     State(api): State<Api>,
     Path((model, release)): Path<(String, String)>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    request: Request,
 ) -> Result<Response, Denied> {
-    answer(api, model, Some(release), &headers, body).await
+    answer(api, model, Some(release), request).await
 }
 
-/// Parsing, inference and writing all happen on the pool: a large request holds nobody else up.
-async fn answer(
-    api: Api,
-    model: String,
-    release: Option<String>,
-    headers: &HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Denied> {
-    let body = body.map_err(|rejection| match rejection.status() {
+/// What is small is read and written here; a large request is worked on elsewhere, and holds nobody else up. Few of them
+/// are in memory at a time, the others wait before they are read.
+async fn answer(api: Api, model: String, release: Option<String>, request: Request) -> Result<Response, Denied> {
+    api.worker.find(&model)?;
+    let headers = request.headers().clone();
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|said| said.to_str().ok()?.parse().ok());
+    let small = length.is_some_and(|length: usize| length <= SMALL_BYTES);
+    let _turn = match small {
+        true => None,
+        false => Some(timeout(LARGE_PATIENCE, api.large.acquire()).await.map_err(|_| Failure::Busy)?),
+    };
+    let body = Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
             let limit = MAX_BODY_BYTES >> 20;
             denied(
@@ -219,22 +228,19 @@ async fn answer(
         }
         code => denied(code, rejection.body_text()),
     })?;
-    api.worker.find(&model)?;
-    let json_length = json_length(headers, body.len())?;
-    let worker = api.worker.clone();
-    let work = move || -> Result<Written, Denied> {
-        let wrong = |why: String| denied(StatusCode::BAD_REQUEST, why);
+    let json_length = json_length(&headers, body.len())?;
+    let wrong = |why: String| denied(StatusCode::BAD_REQUEST, why);
+    let read = move || {
         let (json, bytes) = body.split_at(json_length);
-        let mut request = InferRequest::parse(json).map_err(wrong)?;
-        let input = request.input(bytes).map_err(wrong)?;
-        let answered = worker.infer(&model, release.as_deref(), &input)?;
-        request.respond(&model, answered).map_err(wrong)
+        let mut request = InferRequest::parse(json)?;
+        let question = Question::of(&request.input(bytes)?)?;
+        Ok((request, question))
     };
-    let outcome = api.pool.run(work).map_err(|Busy| {
-        denied(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait already; try again in a moment")
-    })?;
-    let failed = |_| denied(StatusCode::INTERNAL_SERVER_ERROR, "the agent failed on this request; please report it");
-    let Written { body, json_length } = outcome.await.map_err(failed)??;
+    let (request, question) = worked(small, read).await?.map_err(wrong)?;
+    let answered = api.worker.infer(&model, release.as_deref(), question).await?;
+    let elements: usize = answered.answer.outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
+    let written = worked(elements <= SMALL_BYTES / 8, move || request.respond(&model, answered)).await?;
+    let Written { body, json_length } = written.map_err(wrong)?;
     Ok(match json_length {
         None => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Some(length) => {
@@ -242,6 +248,14 @@ async fn answer(
             ([kind, (binary::JSON_LENGTH, HeaderValue::from(length))], body).into_response()
         }
     })
+}
+
+/// Does a small thing here, and a large one on a thread that may take its time.
+async fn worked<T: Send + 'static>(small: bool, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    if small {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await.map_err(|_| Failure::Broken)
 }
 
 /// How much of a body is JSON: all of it, unless a header says that bytes follow.
@@ -265,8 +279,8 @@ impl From<Failure> for Denied {
         let code = match failure {
             Failure::UnknownModel(_) | Failure::UnknownRelease { .. } => StatusCode::NOT_FOUND,
             Failure::Request(_) => StatusCode::BAD_REQUEST,
-            Failure::Model(_) => StatusCode::INTERNAL_SERVER_ERROR,
-            Failure::Away => StatusCode::SERVICE_UNAVAILABLE,
+            Failure::Model(_) | Failure::Broken => StatusCode::INTERNAL_SERVER_ERROR,
+            Failure::Away | Failure::Busy => StatusCode::SERVICE_UNAVAILABLE,
         };
         denied(code, failure.to_string())
     }

@@ -54,7 +54,8 @@ async fn served(main: Option<&Fixture>, fallback: Option<&Fixture>) -> Served {
     let (say_word, _) = mpsc::unbounded_channel();
     let flow = agent_core::Flow::new(8, None, "served");
     let keeper = crate::keeper::Keeper::start(Arc::new(crate::testing::trust()), kept, flow, say_word).unwrap();
-    let api = Api { worker, pool: Pool::start().unwrap(), counter: keeper.counter(false), status: statuses };
+    let api =
+        Api { worker, large: Arc::new(Semaphore::new(MOST_LARGE)), counter: keeper.counter(false), status: statuses };
     tokio::spawn(serve(listener, None, api, stopped));
     Served { _state: state, address, _stop: stop, _status: say_status }
 }

@@ -3,7 +3,7 @@
 //! Decides nothing. It knows no stream, no ledger and no network; whatever it does, the worst is that it ends, and the
 //! agent sees that.
 
-use super::wire::{self, NoAnswer, Order, Purpose, Reply, Word};
+use super::wire::{self, MAX_REQUEST_BYTES, NoAnswer, Order, Purpose, Reply, Word};
 use super::{let_answers_pass, sandbox};
 use crate::fault::{Fault, told};
 use engine::{Golden, GoldenError, Input, Limits, Pipeline, RunError, Tolerance};
@@ -28,7 +28,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
 fn live() -> io::Result<()> {
     let mut control = UnixStream::from(rustix::stdio::stdin().try_clone_to_owned()?);
     let lanes = wire::take_lanes(&control)?;
-    let order: Order = wire::hear(&mut control)?;
+    let order: Order = wire::hear(&mut control, MAX_REQUEST_BYTES)?;
     let entered = sandbox::enter(&order.dir, order.memory);
     let pipeline = Arc::new(OnceLock::new());
     for (n, lane) in lanes.into_iter().enumerate() {
@@ -77,7 +77,7 @@ fn probe(order: &Order, pipeline: &Pipeline, golden: Option<&str>, (abs, rel): (
 
 /// Answers what comes over one socket, until it closes.
 fn answer(mut lane: UnixStream, pipeline: &OnceLock<Pipeline>) {
-    while let Ok(input) = wire::hear::<Input>(&mut lane) {
+    while let Ok(input) = wire::hear::<Input>(&mut lane, MAX_REQUEST_BYTES) {
         let reply = match pipeline.get() {
             Some(pipeline) => infer(pipeline, &input),
             None => Err(NoAnswer::Model("it is not loaded".into())),

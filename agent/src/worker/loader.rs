@@ -1,21 +1,27 @@
-//! The loader: one thread that brings bundles from the disk into processes that answer, or tries them.
+//! The loader: a thread that brings bundles from the disk into processes that answer, and one that tries them.
 //!
 //! Decides nothing of what should serve. Before a bundle is loaded it is checked again, every byte:
 //! what lay on the disk since yesterday is not believed today.
 
 use super::process::{Launch, Misstart, Process, Program};
-use super::{Loaded, Pool, Serving, Worker, let_answers_pass};
+use super::{Loaded, Serving, Worker, lanes, let_answers_pass};
 use crate::fault::told;
 use crate::store::{self, Bundles};
 use agent_core::Event;
 use protocol::StreamName;
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedSender;
 use trust::{Code, Digest, FileRole, Manifest, Refusal, Verified};
+
+/// The pause before the system is asked again for what it did not allow; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// A bundle that answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +33,7 @@ pub(crate) struct Place {
 }
 
 /// Something for the loader to do; its outcome is an [`Event`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Task {
     /// Load it, compare it with its golden vectors, and drop it.
     Probe(Digest),
@@ -44,14 +50,27 @@ pub(crate) enum Task {
     Stop(StreamName),
 }
 
-/// The driver's side of the loader; its thread ends when this is dropped.
+impl Task {
+    /// What it is about, where that is a stream.
+    fn stream(&self) -> Option<&StreamName> {
+        match self {
+            Task::Serve { stream, .. } | Task::Stop(stream) => Some(stream),
+            Task::Probe(_) => None,
+        }
+    }
+}
+
+/// The driver's side of the loader; its threads end when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Loader {
     tasks: Sender<Task>,
+    /// A probe may take long, and nobody who shall answer waits for it.
+    probes: Sender<Task>,
 }
 
 impl Loader {
-    /// Starts the thread. A model may take `patience` to load, and to run its golden vectors.
+    /// Starts the threads, on the runtime of the caller. A model may take `patience` to load, and to run its golden
+    /// vectors.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -62,17 +81,20 @@ impl Loader {
         patience: Duration,
         events: UnboundedSender<Event>,
     ) -> io::Result<Self> {
-        let (tasks, inbox) = channel();
-        let bench = Bench { bundles, worker, program, patience, events };
-        let span = tracing::Span::current();
-        let work = move || span.in_scope(|| bench.work(&inbox));
-        thread::Builder::new().name("petrel-loader".into()).spawn(work)?;
-        Ok(Self { tasks })
+        let bench = Arc::new(Bench { bundles, worker, program, patience, runtime: Handle::current(), events });
+        let start = |name: &str| {
+            let (tasks, inbox) = channel();
+            let (bench, span) = (bench.clone(), tracing::Span::current());
+            let work = move || span.in_scope(|| bench.work(&inbox));
+            thread::Builder::new().name(name.into()).spawn(work).map(|_| tasks)
+        };
+        Ok(Self { tasks: start("petrel-loader")?, probes: start("petrel-prober")? })
     }
 
-    /// Has something done, after all that was asked before.
+    /// Has something done, after all of its kind that was asked before.
     pub(crate) fn ask(&self, task: Task) {
-        if self.tasks.send(task).is_err() {
+        let inbox = if matches!(task, Task::Probe(_)) { &self.probes } else { &self.tasks };
+        if inbox.send(task).is_err() {
             tracing::error!("the loader of models has stopped; restart the agent");
         }
     }
@@ -83,6 +105,7 @@ pub(super) struct Bench {
     pub(super) worker: Arc<Worker>,
     pub(super) program: Program,
     pub(super) patience: Duration,
+    pub(super) runtime: Handle,
     pub(super) events: UnboundedSender<Event>,
 }
 
@@ -111,16 +134,37 @@ impl From<Misstart> for Obstacle {
 
 impl Bench {
     fn work(&self, inbox: &Receiver<Task>) {
-        while let Ok(task) = inbox.recv() {
-            // The driver may be gone already; then nobody needs to know.
-            if let Some(event) = self.run(task) {
-                let _ = self.events.send(event);
+        // What the system did not allow is tried again, the first of it first.
+        let mut later: VecDeque<(Instant, Duration, Task)> = VecDeque::new();
+        loop {
+            let task = match later.front() {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some((due, ..)) => inbox.recv_timeout(due.saturating_duration_since(Instant::now())),
+            };
+            let (task, pause) = match task {
+                Ok(task) => (task, FIRST_PAUSE),
+                Err(RecvTimeoutError::Timeout) => match later.pop_front() {
+                    Some((_, pause, task)) => (task, pause),
+                    None => continue,
+                },
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            // What is asked of a stream takes the place of what was asked before.
+            later.retain(|(.., waits)| waits.stream() != task.stream());
+            match self.run(task.clone()) {
+                // The driver may be gone already; then nobody needs to know.
+                Ok(event) => drop(event.map(|event| self.events.send(event))),
+                Err(why) => {
+                    tracing::error!("a model cannot be loaded now, tried again in {} s: {why}", pause.as_secs());
+                    later.push_back((Instant::now() + pause, (pause * 2).min(LONGEST_PAUSE), task));
+                }
             }
         }
     }
 
-    pub(super) fn run(&self, task: Task) -> Option<Event> {
-        match task {
+    /// Does one thing; an error is the system's, and says nothing of the bundle.
+    pub(super) fn run(&self, task: Task) -> Result<Option<Event>, String> {
+        Ok(match task {
             Task::Probe(bundle) => Some(match self.probe(bundle) {
                 Ok(row_us) => Event::ProbePassed { bundle, row_us },
                 Err(Obstacle::Refused(refusal)) => Event::ProbeFailed { bundle, refusal },
@@ -129,12 +173,12 @@ impl Bench {
                     Event::Stumbled { bundle }
                 }
             }),
-            Task::Serve { stream, main, fallback } => Some(self.serve(stream, main, fallback)),
+            Task::Serve { stream, main, fallback } => Some(self.serve(stream, main, fallback)?),
             Task::Stop(stream) => {
                 self.worker.remove(&stream);
                 None
             }
-        }
+        })
     }
 
     /// Runs the golden vectors in a process that is thrown away; gives how long a row took.
@@ -155,39 +199,36 @@ impl Bench {
 
     /// What answered before goes on until the new release is ready, or for good when it never is. A
     /// release that is in memory already only changes its place.
-    fn serve(&self, stream: StreamName, place: Place, fallback: Option<Place>) -> Event {
+    fn serve(&self, stream: StreamName, place: Place, fallback: Option<Place>) -> Result<Event, String> {
         let bundle = place.bundle;
         let main = match self.bring(&stream, place) {
             Ok(main) => main,
-            Err(refusal) => return Event::ServeFailed { stream, bundle, refusal },
+            Err(Obstacle::Refused(refusal)) => return Ok(Event::ServeFailed { stream, bundle, refusal }),
+            Err(Obstacle::Unreadable(why)) => return Err(why),
         };
         let fallback = fallback.and_then(|fallback| match self.bring(&stream, fallback) {
             Ok(fallback) => Some(fallback),
-            Err(refusal) => {
-                tracing::warn!(%stream, release = main.release, "there is no fallback: {refusal}");
+            Err(Obstacle::Refused(Refusal { detail: why, .. }) | Obstacle::Unreadable(why)) => {
+                tracing::warn!(%stream, release = main.release, "there is no fallback: {why}");
                 None
             }
         });
         let (release, sandbox) = (main.release, main.process.sandbox);
         self.worker.put(&stream, Serving { main, fallback });
         tracing::info!(%stream, release, ?sandbox, "serves");
-        Event::Served { stream, bundle, sandbox }
+        Ok(Event::Served { stream, bundle, sandbox })
     }
 
-    fn bring(&self, stream: &StreamName, Place { bundle, row_us }: Place) -> Result<Arc<Loaded>, Refusal> {
+    fn bring(&self, stream: &StreamName, Place { bundle, row_us }: Place) -> Result<Arc<Loaded>, Obstacle> {
         let serving = self.worker.find(stream.as_str()).ok();
         let here = serving.iter().flat_map(|(_, s)| s.loaded()).find(|loaded| loaded.bundle == bundle);
         if let Some(loaded) = here {
             return Ok(loaded.clone());
         }
-        let unreadable = |obstacle| match obstacle {
-            Obstacle::Refused(refusal) => refusal,
-            Obstacle::Unreadable(why) => Refusal::new(Code::Missing, why),
-        };
-        let (manifest, launch) = self.open(bundle).map_err(unreadable)?;
+        let (manifest, launch) = self.open(bundle)?;
         if manifest.stream != stream.as_str() {
             let detail = format!("the bundle is of `{}`, not of `{stream}`", manifest.stream);
-            return Err(Refusal::new(Code::Mismatch, detail));
+            return Err(Refusal::new(Code::Mismatch, detail).into());
         }
         let (events, name, release) = (self.events.clone(), stream.clone(), manifest.release.get());
         let fell = move |why: String| {
@@ -195,7 +236,7 @@ impl Bench {
             // The driver may be gone already; then nobody needs to know.
             let _ = events.send(Event::ProcessFell { stream: name.clone(), bundle, why });
         };
-        let process = Process::start(launch, Pool::threads(), fell).map_err(|why| unreadable(why.into()))?;
+        let process = Process::start(launch, lanes(), self.runtime.clone(), fell)?;
         Ok(Arc::new(Loaded::new(bundle, release, process, row_us)))
     }
 

@@ -8,7 +8,6 @@ mod calls;
 mod counters;
 mod inside;
 mod loader;
-mod pool;
 mod process;
 mod sandbox;
 mod wire;
@@ -16,11 +15,10 @@ mod wire;
 pub(crate) use counters::Counts;
 pub(crate) use inside::run;
 pub(crate) use loader::{Loader, Place, Task};
-pub(crate) use pool::{Busy, Pool, let_answers_pass};
-pub(crate) use process::{Launch, Process, Program};
+pub(crate) use process::{Launch, Misstart, Process, Program, Question};
 
 use counters::Counters;
-use engine::{Answer, Input, Port};
+use engine::{Answer, Port};
 use process::Silence;
 use protocol::{Sandbox, StreamName};
 use std::collections::BTreeMap;
@@ -28,6 +26,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Instant;
 use tokio::sync::Notify;
 use trust::Digest;
+
+/// How nice a thread is whose work can wait.
+const PATIENT: i32 = 10;
+/// More that ask one model at a time only take memory.
+const MAX_LANES: usize = 4;
+
+/// The calling thread does what can wait: answers go first. (For Linux a thread is what has a priority.)
+pub(crate) fn let_answers_pass() {
+    // Where it is refused, answers wait a little longer.
+    let _ = rustix::process::setpriority_process(None, PATIENT);
+}
+
+/// How many may ask one model at a time: one for each processor, up to four.
+fn lanes() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES)
+}
 
 /// A release in memory.
 #[derive(Debug)]
@@ -97,6 +111,12 @@ pub(crate) enum Failure {
     /// The model's process fell, and another is on its way.
     #[error("the model is being started again; try again in a moment")]
     Away,
+    /// Too many wait for the model.
+    #[error("too many requests wait already; try again in a moment")]
+    Busy,
+    /// The agent itself.
+    #[error("the agent failed on this request; please report it")]
+    Broken,
 }
 
 /// What a release did since it was last asked.
@@ -136,14 +156,19 @@ impl Loaded {
         &self.process.outputs
     }
 
+    /// Whether there is a process to ask.
+    pub(crate) fn is_up(&self) -> bool {
+        self.process.id().is_some()
+    }
+
     /// Asks the model and counts. A request that does not fit is not the model's fault and not counted.
-    fn ask(&self, input: &Input) -> Result<Answer, Silence> {
+    async fn ask(&self, question: &Question) -> Result<Answer, Silence> {
         let began = Instant::now();
-        let outcome = self.process.ask(input, self.row_us);
+        let outcome = self.process.ask(question, self.row_us).await;
         match &outcome {
             Ok(_) => self.counters.answered(began.elapsed()),
             Err(Silence::Model(_) | Silence::Away) => self.counters.failed(),
-            Err(Silence::Request(_)) => {}
+            Err(Silence::Request(_) | Silence::Busy) => {}
         }
         outcome
     }
@@ -155,6 +180,7 @@ impl From<Silence> for Failure {
             Silence::Request(why) => Failure::Request(why),
             Silence::Model(why) => Failure::Model(why),
             Silence::Away => Failure::Away,
+            Silence::Busy => Failure::Busy,
         }
     }
 }
@@ -176,29 +202,25 @@ impl Worker {
     ///
     /// # Errors
     /// `Failure`.
-    pub(crate) fn infer(&self, model: &str, release: Option<&str>, input: &Input) -> Result<Answered, Failure> {
+    pub(crate) async fn infer(
+        self: &Arc<Self>,
+        model: &str,
+        release: Option<&str>,
+        question: Question,
+    ) -> Result<Answered, Failure> {
         let (name, serving) = self.find(model)?;
         let (first, second) = match release {
             None => (serving.main, serving.fallback),
             Some(release) => (serving.of(&name, release)?, None),
         };
-        let outcome = self.answer(first, second, input);
-        self.stirred.notify_one();
-        outcome
-    }
-
-    fn answer(&self, first: Arc<Loaded>, second: Option<Arc<Loaded>>, input: &Input) -> Result<Answered, Failure> {
-        match (first.ask(input), second) {
-            (Ok(answer), _) => Ok(Answered { by: first, answer }),
-            (Err(Silence::Model(_) | Silence::Away), Some(second)) => {
-                tracing::debug!(release = first.release, fallback = second.release, "the fallback is asked");
-                self.answer(second, None, input)
-            }
-            (Err(silence), _) => {
-                tracing::debug!(release = first.release, ?silence, "no answer");
-                Err(silence.into())
-            }
-        }
+        let worker = self.clone();
+        // On its own: whoever asked may go away, and what was begun must come to its end.
+        let answered = tokio::spawn(async move {
+            let outcome = answer(first, second, &question).await;
+            worker.stirred.notify_one();
+            outcome
+        });
+        answered.await.unwrap_or(Err(Failure::Broken))
     }
 
     /// Puts releases in their places; whoever had one keeps answering what it was asked already.
@@ -232,8 +254,11 @@ impl Worker {
             (!counts.is_zero()).then_some(Observation { stream, bundle, release, counts })
         };
         let mut retired = self.retired();
+        // Who has nobody left to answer has counted all that it ever will.
+        let last: Vec<bool> = retired.iter().map(|(_, loaded)| Arc::strong_count(loaded) == 1).collect();
         let mut observations: Vec<Observation> = retired.iter().filter_map(|(s, l)| observed(s, l)).collect();
-        retired.retain(|(_, loaded)| Arc::strong_count(loaded) > 1);
+        let mut last = last.into_iter();
+        retired.retain(|_| last.next() == Some(false));
         for (stream, serving) in self.read().iter() {
             observations.extend(serving.loaded().filter_map(|loaded| observed(stream, loaded)));
         }
@@ -265,10 +290,36 @@ impl Worker {
     }
 }
 
+/// The first answers, or the second what the first cannot. A request that fits the second alone is the first one's error:
+/// it came to do what the second does.
+async fn answer(first: Arc<Loaded>, second: Option<Arc<Loaded>>, question: &Question) -> Result<Answered, Failure> {
+    let silence = match first.ask(question).await {
+        Ok(answer) => return Ok(Answered { by: first, answer }),
+        Err(silence) => silence,
+    };
+    tracing::debug!(release = first.release, ?silence, fallback = second.is_some(), "no answer");
+    let Some(second) = second.filter(|_| silence != Silence::Busy) else { return Err(silence.into()) };
+    match (second.ask(question).await, silence) {
+        (Ok(answer), silence) => {
+            if let Silence::Request(_) = silence {
+                first.counters.failed();
+            }
+            Ok(Answered { by: second, answer })
+        }
+        (Err(_), silence @ Silence::Request(_)) => Err(silence.into()),
+        (Err(silence), _) => Err(silence.into()),
+    }
+}
+
 impl Serving {
     /// The releases in memory.
     pub(crate) fn loaded(&self) -> impl Iterator<Item = &Arc<Loaded>> {
         std::iter::once(&self.main).chain(&self.fallback)
+    }
+
+    /// Whether one of them can be asked.
+    pub(crate) fn is_up(&self) -> bool {
+        self.loaded().any(|loaded| loaded.is_up())
     }
 
     /// One of them by its number.

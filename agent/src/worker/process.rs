@@ -3,19 +3,24 @@
 //! Decides how long a process may take and how soon another takes its place. What its falls mean for the release is
 //! decided by the core; what it may do, by `sandbox`.
 
-use super::wire::{self, MAX_LANES, NoAnswer, Order, Purpose, Reply, Until, Word};
-use engine::{Input, Port};
+use super::wire::{self, MAX_LANES, MAX_WORD_BYTES, NoAnswer, Order, Purpose, Until, Word};
+use engine::{Answer, Input, Port};
 use protocol::Sandbox;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::timeout_at;
 
 /// Memory that a process may take besides what its bundle promises twice over: the promise was measured on another
 /// machine, with another allocator, and with as many rows at a time as its golden vectors have.
@@ -29,6 +34,8 @@ const CALM: Duration = Duration::from_secs(60);
 const SLACK: u32 = 20;
 const SHORTEST_PATIENCE: Duration = Duration::from_secs(2);
 const LONGEST_PATIENCE: Duration = Duration::from_secs(60);
+/// Requests to one model that may wait for their turn.
+const MOST_WAITING: usize = 64;
 /// What a process prints: lines in a life, and characters of a line, that the log takes.
 const MAX_LINES: usize = 20;
 const MAX_LINE: usize = 500;
@@ -106,6 +113,31 @@ pub(crate) enum Silence {
     Model(String),
     /// Its process fell, and another is on its way.
     Away,
+    /// Too many wait for it already.
+    Busy,
+}
+
+/// A request, as a process hears it.
+#[derive(Debug)]
+pub(crate) struct Question {
+    frame: Vec<u8>,
+    rows: usize,
+}
+
+impl Question {
+    /// Of an input for the model.
+    ///
+    /// # Errors
+    /// In words, when it is larger than any model takes.
+    pub(crate) fn of(input: &Input) -> Result<Self, String> {
+        let rows = match input {
+            Input::Tensors(named) => named.first().map_or(1, |(_, tensor)| tensor.row_count()),
+            Input::Table(table) => table.row_count(),
+            Input::Image(_) => 1,
+        };
+        let frame = wire::framed(input).map_err(|why| format!("the request is too large: {why}"))?;
+        Ok(Self { frame, rows })
+    }
 }
 
 /// A process that answers; it ends when this is dropped.
@@ -125,6 +157,9 @@ struct Shared {
     launch: Launch,
     state: Mutex<State>,
     changed: Condvar,
+    /// One for each socket.
+    turns: Semaphore,
+    waiting: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -134,7 +169,7 @@ struct State {
     number: u64,
     child: Option<Child>,
     /// Sockets that nobody uses now.
-    free: Vec<UnixStream>,
+    free: Vec<tokio::net::UnixStream>,
     /// Why it was ended, when the agent did.
     why: Option<String>,
 }
@@ -160,6 +195,8 @@ struct Started {
 impl Launch {
     fn start(&self, purpose: Purpose, lanes: usize) -> Result<Started, Misstart> {
         let (control, theirs) = UnixStream::pair()?;
+        let pairs = (0..lanes.min(MAX_LANES)).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>()?;
+        let (ours, far) = pairs.into_iter().unzip();
         let mut command = Command::new(&self.program.path);
         command.args(&self.program.arguments).arg0("petrel-agent").env_clear().current_dir("/");
         command.envs(self.program.environment.iter().map(|(name, value)| (name, value)));
@@ -167,11 +204,13 @@ impl Launch {
         let mut child = command.spawn()?;
         // It held the other end of the socket that the child has now.
         drop(command);
-        let said = converse(self, purpose, lanes, control);
+        let said = converse(self, purpose, far, &control);
         let stderr = child.stderr.take().map(BufReader::new);
         match (said, stderr) {
-            (Ok((control, lanes, word)), Some(stderr)) => Ok(Started { child, control, lanes, stderr, word }),
+            (Ok(word), Some(stderr)) => Ok(Started { child, control, lanes: ours, stderr, word }),
             (Err(why), stderr) => {
+                // With it go the descriptors that the process may have sent, its standard error among them.
+                drop(control);
                 let late = matches!(why.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
                 let _ = child.kill();
                 let status = child.wait()?;
@@ -222,48 +261,46 @@ impl Launch {
 }
 
 /// Tells a new process what it is for, and hears its word.
-fn converse(
-    launch: &Launch,
-    purpose: Purpose,
-    lanes: usize,
-    control: UnixStream,
-) -> io::Result<(UnixStream, Vec<UnixStream>, Word)> {
+fn converse(launch: &Launch, purpose: Purpose, lanes: Vec<UnixStream>, control: &UnixStream) -> io::Result<Word> {
     let until = Instant::now() + launch.patience;
-    let pairs = (0..lanes.min(MAX_LANES)).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>()?;
-    let (ours, theirs): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-    wire::give_lanes(&control, &theirs)?;
-    drop(theirs);
+    wire::give_lanes(control, &lanes)?;
+    drop(lanes);
     let (dir, rows_at_once, memory) = (launch.dir.clone(), launch.rows_at_once, launch.memory());
-    let mut socket = Until { socket: &control, until };
+    let mut socket = Until { socket: control, until };
     wire::say(&mut socket, &Order { dir, rows_at_once, memory, purpose })?;
-    let word = wire::hear(&mut socket)?;
-    Ok((control, ours, word))
+    wire::hear(&mut socket, MAX_WORD_BYTES)
 }
 
-/// The last that a process printed before it ended.
+/// The last that a process printed before it ended: what is there now, since whoever holds the other end could let
+/// wait for more.
 fn last_line(stderr: BufReader<ChildStderr>) -> String {
     let mut printed = Vec::new();
-    let _ = stderr.take(64 << 10).read_to_end(&mut printed);
+    if rustix::io::ioctl_fionbio(stderr.get_ref(), true).is_ok() {
+        let _ = stderr.take(64 << 10).read_to_end(&mut printed);
+    }
     let printed = String::from_utf8_lossy(&printed);
     printed.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().chars().take(MAX_LINE).collect()
 }
 
 impl Process {
-    /// Starts a process with as many sockets as may ask at a time. `fell` hears of each fall, in words.
+    /// Starts a process with as many sockets as may ask at a time, which is done on `runtime`. `fell` hears of each fall,
+    /// in words.
     ///
     /// # Errors
     /// [`Misstart`].
     pub(crate) fn start(
         launch: Launch,
         lanes: usize,
+        runtime: Handle,
         fell: impl Fn(String) + Send + 'static,
     ) -> Result<Self, Misstart> {
-        let shared = Arc::new(Shared { launch, state: Mutex::default(), changed: Condvar::new() });
+        let (turns, waiting) = (Semaphore::new(lanes.min(MAX_LANES)), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { launch, state: Mutex::default(), changed: Condvar::new(), turns, waiting });
         let (tell, told) = sync_channel(1);
         let minded = shared.clone();
         let span = tracing::Span::current();
         // The process ends with the thread that started it, so it is this one that starts them all.
-        let mind = move || span.in_scope(|| mind(&minded, lanes, &tell, &fell));
+        let mind = move || span.in_scope(|| mind(&minded, lanes, &runtime, &tell, &fell));
         thread::Builder::new().name("petrel-minder".into()).spawn(mind)?;
         let word = told.recv().map_err(|_| io::Error::other("the thread that minds a process has ended"))??;
         match word {
@@ -273,35 +310,38 @@ impl Process {
         }
     }
 
-    /// Asks the model. A process that gives no answer in its time, or a senseless one, is ended.
+    /// Asks the model. A process that gives no answer in its time, or a senseless one, is ended. Whoever begins to ask
+    /// must wait for the end.
     ///
     /// # Errors
     /// [`Silence`].
-    pub(crate) fn ask(&self, input: &Input, row_us: u64) -> Result<engine::Answer, Silence> {
-        let patience = patience(input, row_us);
-        let (lane, number) = self.shared.take(patience)?;
-        match wire::ask(&lane, input, patience) {
-            Ok(reply) => {
-                self.shared.put(lane, number);
-                told(reply)
-            }
-            // Nothing was sent.
-            Err(why) if why.kind() == ErrorKind::InvalidInput => {
-                self.shared.put(lane, number);
-                Err(Silence::Request(format!("the request is too large: {why}")))
-            }
-            Err(why) => {
-                let why = match why.kind() {
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-                        format!("its process gave no answer within {:.0?}", patience)
-                    }
-                    ErrorKind::InvalidData => format!("its process answered no sense: {why}"),
-                    _ => String::new(),
-                };
-                self.shared.fell(number, why.clone());
-                Err(Silence::Model(if why.is_empty() { "its process fell".into() } else { why }))
-            }
+    pub(crate) async fn ask(&self, question: &Question, row_us: u64) -> Result<Answer, Silence> {
+        let patience = patience(question.rows, row_us);
+        let until = tokio::time::Instant::now() + patience;
+        if self.shared.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING + self.shared.turns.available_permits() {
+            self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(Silence::Busy);
         }
+        let turn = timeout_at(until, self.shared.turns.acquire()).await;
+        self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        let Ok(Ok(_turn)) = turn else { return Err(Silence::Away) };
+        let Some((mut lane, number)) = self.shared.take() else { return Err(Silence::Away) };
+        let why = match timeout_at(until, wire::ask(&mut lane, &question.frame)).await {
+            Ok(Ok(reply)) => {
+                self.shared.put(lane, number);
+                return reply.map_err(|no| match no {
+                    NoAnswer::Request(why) => Silence::Request(why),
+                    NoAnswer::Model(why) => Silence::Model(why),
+                });
+            }
+            Ok(Err(why)) if why.kind() == ErrorKind::InvalidData => {
+                Some(format!("its process answered no sense: {why}"))
+            }
+            Ok(Err(_)) => None,
+            Err(_) => Some(format!("its process gave no answer within {patience:.0?}")),
+        };
+        self.shared.fell(number, why.clone());
+        Err(Silence::Model(why.unwrap_or_else(|| "its process fell".into())))
     }
 
     /// The process's number for the system, while there is one.
@@ -310,23 +350,11 @@ impl Process {
     }
 }
 
-fn told(reply: Reply) -> Result<engine::Answer, Silence> {
-    reply.map_err(|no| match no {
-        NoAnswer::Request(why) => Silence::Request(why),
-        NoAnswer::Model(why) => Silence::Model(why),
-    })
-}
-
 /// How long an answer may take, by what a row took when it was probed on this device; 0 for a bundle that never was.
-fn patience(input: &Input, row_us: u64) -> Duration {
+fn patience(rows: usize, row_us: u64) -> Duration {
     if row_us == 0 {
         return LONGEST_PATIENCE;
     }
-    let rows = match input {
-        Input::Tensors(named) => named.first().map_or(1, |(_, tensor)| tensor.row_count()),
-        Input::Table(table) => table.row_count(),
-        Input::Image(_) => 1,
-    };
     let rows = u32::try_from(rows.max(1)).unwrap_or(u32::MAX);
     let usual = Duration::from_micros(row_us).saturating_mul(rows);
     usual.saturating_mul(SLACK).clamp(SHORTEST_PATIENCE, LONGEST_PATIENCE)
@@ -351,42 +379,27 @@ impl Shared {
     }
 
     /// A socket for one request, and the number of its process.
-    fn take(&self, patience: Duration) -> Result<(UnixStream, u64), Silence> {
-        let until = Instant::now() + patience;
+    fn take(&self) -> Option<(tokio::net::UnixStream, u64)> {
         let mut state = self.state();
-        loop {
-            if state.life != Life::Up {
-                return Err(Silence::Away);
-            }
-            if let Some(lane) = state.free.pop() {
-                return Ok((lane, state.number));
-            }
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(Silence::Away);
-            }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
+        (state.life == Life::Up).then(|| state.free.pop().map(|lane| (lane, state.number)))?
     }
 
-    fn put(&self, lane: UnixStream, number: u64) {
+    fn put(&self, lane: tokio::net::UnixStream, number: u64) {
         let mut state = self.state();
         if state.number == number && state.life == Life::Up {
             state.free.push(lane);
-            drop(state);
-            self.changed.notify_one();
         }
     }
 
     /// The process of that number is of no use any more: it is ended, and its minder sees to the next.
-    fn fell(&self, number: u64, why: String) {
+    fn fell(&self, number: u64, why: Option<String>) {
         let mut state = self.state();
         if state.number != number || state.life != Life::Up {
             return;
         }
         state.life = Life::Down;
         state.free.clear();
-        state.why = Some(why).filter(|why| !why.is_empty());
+        state.why = why;
         if let Some(child) = &mut state.child {
             let _ = child.kill();
         }
@@ -395,7 +408,7 @@ impl Shared {
     }
 
     /// A new process takes its place, unless nobody needs it any more: then it is given back.
-    fn rise(&self, child: Child, lanes: Vec<UnixStream>) -> Result<(), Child> {
+    fn rise(&self, child: Child, lanes: Vec<tokio::net::UnixStream>) -> Result<(), Child> {
         let mut state = self.state();
         if state.life == Life::Over {
             return Err(child);
@@ -417,12 +430,10 @@ impl Shared {
         waited.0.life != Life::Over
     }
 
-    /// What ended the process, after its standard error has closed.
+    /// What ended the process, which has ended by now.
     fn bury(&self) -> Option<String> {
         let mut state = self.state();
-        let mut child = state.child.take()?;
-        let _ = child.kill();
-        let status = child.wait();
+        let status = state.child.take()?.wait();
         if state.life == Life::Over {
             return None;
         }
@@ -433,44 +444,66 @@ impl Shared {
         self.changed.notify_all();
         Some(why.unwrap_or_else(|| status.map_or_else(|why| why.to_string(), |status| self.launch.end(status))))
     }
+
+    /// Lets a process that is ready answer until it ends; gives why it did, or nothing when nobody needs it any more.
+    fn live(&self, started: Started, runtime: &Handle, risen: impl FnOnce(Word)) -> Option<String> {
+        let Started { child, control, lanes, stderr, word } = started;
+        let id = Pid::from_child(&child);
+        let printed = thread::Builder::new().name("petrel-listener".into()).spawn(move || log(stderr));
+        let lanes = {
+            let _on = runtime.enter();
+            let ours =
+                |lane: UnixStream| lane.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(lane));
+            lanes.into_iter().map(ours).collect::<io::Result<Vec<_>>>()
+        };
+        let ready = lanes.and_then(|lanes| printed.map(|_| lanes));
+        let (lanes, trouble) = ready.map_or_else(|why| (Vec::new(), Some(why)), |lanes| (lanes, None));
+        if let Err(mut child) = self.rise(child, lanes) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return None;
+        }
+        if let Some(why) = trouble {
+            let number = self.state().number;
+            self.fell(number, Some(format!("the system does not let it be asked: {why}")));
+        }
+        risen(word);
+        // Its end, and not that of its standard error, which it could give to somebody: it is left for `bury`.
+        let ended = || waitid(WaitId::Pid(id), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        while ended().is_err_and(|why| why == rustix::io::Errno::INTR) {}
+        drop(control);
+        self.bury()
+    }
 }
 
 /// A process's whole story: from its first start until nobody needs it.
-fn mind(shared: &Shared, lanes: usize, tell: &SyncSender<Result<Word, Misstart>>, fell: &dyn Fn(String)) {
+fn mind(
+    shared: &Shared,
+    lanes: usize,
+    runtime: &Handle,
+    tell: &SyncSender<Result<Word, Misstart>>,
+    fell: &dyn Fn(String),
+) {
     let mut falls: u32 = 0;
     let mut first = Some(tell);
     loop {
         let began = Instant::now();
-        match shared.launch.start(Purpose::Serve, lanes) {
-            Ok(Started { child, control, lanes, stderr, word }) => {
-                let ready = matches!(word, Word::Ready { .. });
-                if let Err(mut child) = shared.rise(child, lanes) {
-                    let _ = child.kill();
-                    let _ = child.wait();
-                    return;
-                }
-                if let Some(tell) = first.take() {
-                    // Whoever started it waits for this.
-                    let _ = tell.send(Ok(word));
-                    if !ready {
-                        shared.bury();
-                        return;
-                    }
-                } else {
-                    tracing::info!(falls, "the model's process was started again");
-                }
-                log(stderr);
-                drop(control);
-                let Some(why) = shared.bury() else { return };
+        let started = shared.launch.start(Purpose::Serve, lanes).and_then(Started::ready);
+        // Whoever started it waits for the first outcome, and takes it from there when there is nothing to mind.
+        match (started, first.take()) {
+            (Err(why), Some(tell)) => return drop(tell.send(Err(why))),
+            (Ok(started), told) => {
+                let risen = |word| match told {
+                    Some(tell) => drop(tell.send(Ok(word))),
+                    None => tracing::info!(falls, "the model's process was started again"),
+                };
+                let Some(why) = shared.live(started, runtime, risen) else { return };
                 fell(why);
             }
-            Err(why) => {
-                if let Some(tell) = first.take() {
-                    let _ = tell.send(Err(why));
-                    return;
-                }
+            (Err(why @ Misstart::System(_)), None) => {
                 tracing::error!("the model's process cannot be started again: {why}");
             }
+            (Err(why), None) => fell(why.to_string()),
         }
         falls = if began.elapsed() > CALM { 1 } else { falls.saturating_add(1) };
         let pause = FIRST_PAUSE.saturating_mul(1 << (falls - 1).min(16)).min(LONGEST_PAUSE);
@@ -480,10 +513,24 @@ fn mind(shared: &Shared, lanes: usize, tell: &SyncSender<Result<Word, Misstart>>
     }
 }
 
-/// Takes what a process prints into the log, until it closes its standard error, as it does at its end.
+impl Started {
+    /// A process that said that it answers.
+    fn ready(mut self) -> Result<Self, Misstart> {
+        let why = match &self.word {
+            Word::Ready { .. } => return Ok(self),
+            Word::Unfit(why) | Word::Disagreed(why) => why.clone(),
+            Word::Agreed { .. } => "its process did not do what it was told".into(),
+        };
+        let _ = self.child.kill();
+        self.child.wait()?;
+        Err(Misstart::Unfit(why))
+    }
+}
+
+/// Takes what a process prints into the log, until it closes its standard error, or has printed enough.
 fn log(mut stderr: BufReader<ChildStderr>) {
     let mut left = MAX_LINES;
-    loop {
+    while left > 0 {
         // As much as there is, and never more than the buffer holds: it may print without end, and no line.
         let printed = match stderr.fill_buf() {
             Ok(printed) if !printed.is_empty() => printed,

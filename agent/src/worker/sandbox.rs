@@ -23,6 +23,8 @@ const RIGHTS: ABI = ABI::V6;
 /// The first part, before there are threads: limits, and the one folder that may be read. Gives whether memory and
 /// files are shut in.
 pub(super) fn enter(dir: &Path, memory: u64) -> (bool, bool) {
+    // When memory is short, this process goes before the agent and before anybody else.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     // The agent may be killed while this process is busy with a model.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let memory = limit_memory(memory);
@@ -37,6 +39,7 @@ pub(super) fn enter(dir: &Path, memory: u64) -> (bool, bool) {
 
 /// The second part, when all threads are there: only the calls that a model needs. Gives whether they are shut in.
 pub(super) fn lock() -> bool {
+    let _ = setrlimit(Resource::Nproc, exactly(0));
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
     return super::calls::lock();
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
@@ -64,7 +67,7 @@ fn limit_memory(more: u64) -> bool {
 
 fn restrict_files(dir: &Path) -> bool {
     let restrict = || {
-        let rules = path_beneath_rules([dir], AccessFs::from_read(RIGHTS));
+        let rules = path_beneath_rules([dir], AccessFs::ReadFile | AccessFs::ReadDir);
         let ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
             .handle_access(AccessFs::from_all(RIGHTS))?
@@ -87,7 +90,7 @@ mod tests {
     const MEMORY: u64 = 32 << 20;
 
     /// What somebody in there tries, and whether it was possible.
-    fn attempts(dir: &Path) -> Vec<(&'static str, bool)> {
+    fn attempts(dir: &Path, agent: rustix::process::Pid) -> Vec<(&'static str, bool)> {
         let address: net::SocketAddr = "127.0.0.1:9".parse().unwrap();
         // Refused by nobody who listens is not refused by the system.
         let refused = |why: std::io::Error| why.kind() == ErrorKind::ConnectionRefused;
@@ -99,6 +102,7 @@ mod tests {
             ("reads what the kernel tells of others", fs::read("/proc/1/cmdline").is_ok()),
             ("leaves by a link", fs::read(dir.join("../other")).is_ok()),
             ("writes", fs::write(dir.join("new"), "x").is_ok()),
+            ("empties", fs::OpenOptions::new().write(true).truncate(true).open(dir.join("own")).is_ok()),
             ("removes", fs::remove_file(dir.join("own")).is_ok()),
             ("connects", net::TcpStream::connect(address).map_or_else(refused, |_| true)),
             ("listens", net::TcpListener::bind("127.0.0.1:0").is_ok()),
@@ -107,6 +111,7 @@ mod tests {
             ("makes a thread", thread::Builder::new().spawn(|| ()).is_ok()),
             ("takes much memory", Vec::<u8>::new().try_reserve_exact(64 << 20).is_ok()),
             ("lifts its limits", setrlimit(Resource::Nofile, exactly(MAX_FILES)).is_ok()),
+            ("signals the agent", rustix::process::kill_process(agent, Signal::CONT).is_ok()),
             ("ends another process", rustix::process::test_kill_process(rustix::process::Pid::INIT).is_ok()),
         ]
     }
@@ -116,9 +121,10 @@ mod tests {
     fn whoever_is_shut_in_can_compute_and_nothing_else() {
         if let Some(dir) = std::env::var_os(SHUT_IN) {
             let dir = Path::new(&dir);
+            let agent = rustix::process::getppid().unwrap();
             let entered = enter(dir, MEMORY);
             let sandbox = made(entered, lock());
-            println!("{}", serde_json::to_string(&(sandbox, attempts(dir))).unwrap());
+            println!("{}", serde_json::to_string(&(sandbox, attempts(dir, agent))).unwrap());
             return;
         }
         let folder = tempfile::tempdir().unwrap();

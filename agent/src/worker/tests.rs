@@ -8,8 +8,9 @@ use super::*;
 use crate::store::{Bundles, host};
 use crate::testing::{Fixture, models};
 use agent_core::Event;
-use engine::{Limits, Tensor, read_npy};
+use engine::{Input, Limits, Tensor, read_npy};
 use std::time::Duration;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use trust::Code;
 
@@ -18,6 +19,8 @@ struct Shelf {
     bench: Bench,
     bundles: Bundles,
     events: UnboundedReceiver<Event>,
+    /// Where sockets are heard, whoever waits.
+    runtime: Runtime,
 }
 
 /// The tests' own program is started as a model's process too, with this one test: the library under the tests reads its
@@ -37,17 +40,28 @@ impl Shelf {
         let worker = Arc::new(Worker::default());
         let (say, events) = unbounded_channel();
         let (program, patience) = (Program::of_tests(), Duration::from_secs(60));
-        let bench = Bench { bundles: bundles.clone(), worker, program, patience, events: say };
-        Self { _state: state, bench, bundles, events }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let handle = runtime.handle().clone();
+        let bench = Bench { bundles: bundles.clone(), worker, program, patience, runtime: handle, events: say };
+        Self { _state: state, bench, bundles, events, runtime }
     }
 
     fn serve(&self, main: &Fixture, fallback: Option<&Fixture>) -> Event {
         let place = |fixture: &Fixture| Place { bundle: fixture.digest, row_us: 1_000 };
-        self.bench.run(Task::Serve { stream: stream(), main: place(main), fallback: fallback.map(place) }).unwrap()
+        self.run(Task::Serve { stream: stream(), main: place(main), fallback: fallback.map(place) })
     }
 
-    fn worker(&self) -> &Worker {
+    /// Does something that has an outcome.
+    fn run(&self, task: Task) -> Event {
+        self.bench.run(task).unwrap().unwrap()
+    }
+
+    fn worker(&self) -> &Arc<Worker> {
         &self.bench.worker
+    }
+
+    fn infer(&self, model: &str, release: Option<&str>, input: &Input) -> Result<Answered, Failure> {
+        self.runtime.block_on(self.worker().infer(model, release, Question::of(input).unwrap()))
     }
 
     fn loaded(&self) -> Arc<Loaded> {
@@ -80,7 +94,7 @@ fn the_fallback_answers_what_the_release_cannot_and_each_is_counted() {
     assert!(matches!(served, Event::Served { .. }), "{served:?}");
     let mut by = BTreeMap::new();
     for n in 0..30 {
-        let answered = shelf.worker().infer("digits", None, &row(n)).unwrap();
+        let answered = shelf.infer("digits", None, &row(n)).unwrap();
         assert!(answered.answer.classes.is_some());
         *by.entry(answered.by.release).or_insert(0u64) += 1;
     }
@@ -95,7 +109,7 @@ fn without_a_fallback_there_is_no_answer() {
     let bad = Fixture::digits_bad(2);
     let shelf = Shelf::of(&[&bad]);
     shelf.serve(&bad, None);
-    let outcomes: Vec<bool> = (0..30).map(|n| shelf.worker().infer("digits", None, &row(n)).is_ok()).collect();
+    let outcomes: Vec<bool> = (0..30).map(|n| shelf.infer("digits", None, &row(n)).is_ok()).collect();
     let errors = outcomes.iter().filter(|ok| !**ok).count() as u64;
     assert!(errors > 0);
     assert_eq!(observed(shelf.worker()), BTreeMap::from([(2, (30 - errors, errors))]));
@@ -107,7 +121,7 @@ fn a_request_that_does_not_fit_is_nobodys_error() {
     let shelf = Shelf::of(&[&good, &bad]);
     shelf.serve(&bad, Some(&good));
     let wrong = Tensor::new(vec![1, 3], engine::Data::F32(vec![0.0; 3])).unwrap();
-    let failure = shelf.worker().infer("digits", None, &Input::Tensors(vec![("image".into(), wrong)])).unwrap_err();
+    let failure = shelf.infer("digits", None, &Input::Tensors(vec![("image".into(), wrong)])).unwrap_err();
     assert!(matches!(&failure, Failure::Request(why) if why.contains("must have the shape")), "{failure}");
     assert!(shelf.worker().observe().is_empty());
 }
@@ -117,10 +131,10 @@ fn a_release_can_be_asked_by_its_number_while_it_serves() {
     let (one, two) = (Fixture::digits(1), Fixture::digits(2));
     let shelf = Shelf::of(&[&one, &two]);
     shelf.serve(&two, Some(&one));
-    assert_eq!(shelf.worker().infer("digits", Some("1"), &row(0)).unwrap().by.release, 1);
-    assert!(matches!(shelf.worker().infer("digits", Some("3"), &row(0)), Err(Failure::UnknownRelease { .. })));
-    assert!(matches!(shelf.worker().infer("other", None, &row(0)), Err(Failure::UnknownModel(_))));
-    assert!(matches!(shelf.worker().infer("No Name", None, &row(0)), Err(Failure::UnknownModel(_))));
+    assert_eq!(shelf.infer("digits", Some("1"), &row(0)).unwrap().by.release, 1);
+    assert!(matches!(shelf.infer("digits", Some("3"), &row(0)), Err(Failure::UnknownRelease { .. })));
+    assert!(matches!(shelf.infer("other", None, &row(0)), Err(Failure::UnknownModel(_))));
+    assert!(matches!(shelf.infer("No Name", None, &row(0)), Err(Failure::UnknownModel(_))));
 }
 
 #[test]
@@ -144,7 +158,7 @@ fn what_answered_before_goes_on_when_the_next_is_damaged() {
     std::fs::write(shelf.bundles.complete(two.digest).join("labels.txt"), "x").unwrap();
     let Event::ServeFailed { refusal, .. } = shelf.serve(&two, Some(&one)) else { panic!("it served") };
     assert_eq!(refusal.code, Code::Size);
-    assert_eq!(shelf.worker().infer("digits", None, &row(0)).unwrap().by.release, 1);
+    assert_eq!(shelf.infer("digits", None, &row(0)).unwrap().by.release, 1);
 }
 
 #[test]
@@ -152,8 +166,8 @@ fn what_a_retired_release_did_last_is_still_told() {
     let one = Fixture::digits(1);
     let shelf = Shelf::of(&[&one]);
     shelf.serve(&one, None);
-    shelf.worker().infer("digits", None, &row(0)).unwrap();
-    shelf.bench.run(Task::Stop(stream()));
+    shelf.infer("digits", None, &row(0)).unwrap();
+    shelf.bench.run(Task::Stop(stream())).unwrap();
     assert!(shelf.worker().find("digits").is_err());
     assert_eq!(observed(shelf.worker()), BTreeMap::from([(1, (1, 0))]));
     assert!(shelf.worker().retired().is_empty());
@@ -164,21 +178,17 @@ fn the_probe_passes_golden_vectors_and_refuses_other_answers() {
     let (good, bad) = (Fixture::digits(1), Fixture::digits_bad(2));
     let shelf = Shelf::of(&[&good, &bad]);
     for fixture in [&good, &bad] {
-        let passed = shelf.bench.run(Task::Probe(fixture.digest)).unwrap();
+        let passed = shelf.run(Task::Probe(fixture.digest));
         assert!(matches!(passed, Event::ProbePassed { .. }), "{passed:?}");
     }
     shelf.serve(&good, None);
     let wrong = Fixture::digits_with_golden_of_others(3);
     wrong.install(&shelf.bundles);
-    let Event::ProbeFailed { refusal, .. } = shelf.bench.run(Task::Probe(wrong.digest)).unwrap() else {
-        panic!("it passed")
-    };
+    let Event::ProbeFailed { refusal, .. } = shelf.run(Task::Probe(wrong.digest)) else { panic!("it passed") };
     assert_eq!(refusal.code, Code::Golden);
-    assert_eq!(shelf.worker().infer("digits", None, &row(0)).unwrap().by.release, 1);
+    assert_eq!(shelf.infer("digits", None, &row(0)).unwrap().by.release, 1);
     let files = Fixture::of_files(&[("model.onnx", b"no model".to_vec())]);
     files.install(&shelf.bundles);
-    let Event::ProbeFailed { refusal, .. } = shelf.bench.run(Task::Probe(files.digest)).unwrap() else {
-        panic!("it passed")
-    };
+    let Event::ProbeFailed { refusal, .. } = shelf.run(Task::Probe(files.digest)) else { panic!("it passed") };
     assert_eq!(refusal.code, Code::Model);
 }

@@ -1,10 +1,10 @@
 //! What the agent and a model's process say to each other: frames of a length and postcard bytes, over sockets that
-//! only the two of them hold.
+//! only the two of them hold. The process waits for each; the agent waits for none, it has other things to do.
 //!
 //! Decides the form and its limits. The process runs what strangers made of numbers, so what it says is checked here like
 //! anything that arrives.
 
-use engine::{Answer, Input, Port};
+use engine::{Answer, Port};
 use protocol::Sandbox;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -18,9 +18,20 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// The largest frame: a request or an answer of sixteen million numbers.
-const MAX_FRAME_BYTES: u32 = 64 << 20;
+/// The largest frame that a process hears: a request of sixteen million numbers.
+pub(super) const MAX_REQUEST_BYTES: u32 = 64 << 20;
+/// The largest answer, as the largest body of the local API: what a process says may take many times as much memory here.
+const MAX_REPLY_BYTES: u32 = 8 << 20;
+/// The largest word: the names and shapes of what a model takes and gives.
+pub(super) const MAX_WORD_BYTES: u32 = 256 << 10;
+/// The most outputs of an answer.
+const MAX_OUTPUTS: usize = 256;
+/// Characters of what a process says in words.
+const MAX_SAID: usize = 300;
+/// As much of an answer is made room for at a time.
+const READ_BYTES: usize = 64 << 10;
 /// Sockets that a process is given at most.
 pub(super) const MAX_LANES: usize = 8;
 
@@ -127,54 +138,112 @@ impl Write for Until<'_> {
     }
 }
 
+/// A frame, to be written.
+///
+/// # Errors
+/// `InvalidInput` when it is too large.
+pub(super) fn framed<T: Serialize>(what: &T) -> io::Result<Vec<u8>> {
+    // The length goes in front, and both in one write.
+    let mut bytes = postcard::to_extend(what, vec![0; 4]).map_err(io::Error::other)?;
+    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length <= MAX_REQUEST_BYTES);
+    let length = length.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "it is larger than a frame may be"))?;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    Ok(bytes)
+}
+
 /// Writes a frame.
 ///
 /// # Errors
 /// What the system said; `InvalidInput` when it is too large.
 pub(super) fn say<T: Serialize>(socket: &mut impl Write, what: &T) -> io::Result<()> {
-    // The length goes in front, and both in one write.
-    let mut bytes = postcard::to_extend(what, vec![0; 4]).map_err(io::Error::other)?;
-    let length = u32::try_from(bytes.len() - 4).ok().filter(|length| *length <= MAX_FRAME_BYTES);
-    let length = length.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "it is larger than a frame may be"))?;
-    bytes[..4].copy_from_slice(&length.to_le_bytes());
-    socket.write_all(&bytes)
+    socket.write_all(&framed(what)?)
 }
 
-/// Reads a frame.
+/// Reads a frame of at most so many bytes.
 ///
 /// # Errors
 /// What the system said; `InvalidData` when it is too large or makes no sense.
-pub(super) fn hear<T: DeserializeOwned>(socket: &mut impl Read) -> io::Result<T> {
+pub(super) fn hear<T: DeserializeOwned>(socket: &mut impl Read, most: u32) -> io::Result<T> {
     let mut length = [0; 4];
     socket.read_exact(&mut length)?;
-    let length = u32::from_le_bytes(length);
-    if length > MAX_FRAME_BYTES {
-        return Err(io::Error::new(ErrorKind::InvalidData, format!("a frame of {length} bytes")));
-    }
+    let length = fitting(length, most)?;
     // As much is taken as arrives: a length alone costs no memory.
     let mut bytes = Vec::new();
-    socket.take(u64::from(length)).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 != u64::from(length) {
+    socket.take(length as u64).read_to_end(&mut bytes)?;
+    if bytes.len() != length {
         return Err(ErrorKind::UnexpectedEof.into());
     }
-    postcard::from_bytes(&bytes).map_err(|why| io::Error::new(ErrorKind::InvalidData, why))
+    read(&bytes)
 }
 
-/// Asks for an answer, which must be here in its time.
+fn fitting(length: [u8; 4], most: u32) -> io::Result<usize> {
+    let length = u32::from_le_bytes(length);
+    let too_long = || io::Error::new(ErrorKind::InvalidData, format!("a frame of {length} bytes"));
+    usize::try_from(length).ok().filter(|_| length <= most).ok_or_else(too_long)
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes).map_err(|why| io::Error::new(ErrorKind::InvalidData, why))
+}
+
+/// Writes a question and reads what is answered. Whoever stops waiting leaves the socket of no use.
 ///
 /// # Errors
-/// What the system said; `InvalidData` for an answer that contradicts itself.
-pub(super) fn ask(socket: &UnixStream, input: &Input, patience: Duration) -> io::Result<Reply> {
-    let mut socket = Until { socket, until: Instant::now() + patience };
-    say(&mut socket, input)?;
-    let reply: Reply = hear(&mut socket)?;
-    let whole = |answer: &Answer| answer.outputs.iter().all(|(_, tensor)| tensor.check().is_ok());
-    match &reply {
-        Ok(answer) if !whole(answer) => {
-            let why = "an output holds not as many elements as its shape says";
-            Err(io::Error::new(ErrorKind::InvalidData, why))
+/// What the system said; `InvalidData` for an answer that makes no sense.
+pub(super) async fn ask(socket: &mut tokio::net::UnixStream, question: &[u8]) -> io::Result<Reply> {
+    socket.write_all(question).await?;
+    let mut bytes = Vec::with_capacity(READ_BYTES);
+    let mut whole = 4;
+    while bytes.len() < whole {
+        bytes.reserve((whole - bytes.len()).min(READ_BYTES));
+        if socket.read_buf(&mut bytes).await? == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
         }
-        _ => Ok(reply),
+        if let Some(length) = bytes.first_chunk().filter(|_| whole == 4) {
+            whole += fitting(*length, MAX_REPLY_BYTES)?;
+        }
+    }
+    if bytes.len() > whole {
+        return Err(io::Error::new(ErrorKind::InvalidData, "more than one answer"));
+    }
+    let sensible = move || -> io::Result<Reply> {
+        match read::<Reply>(&bytes[4..])? {
+            Ok(answer) => check(&answer).map(|()| Ok(answer)),
+            Err(no) => Ok(Err(no.cut())),
+        }
+    };
+    // What takes long holds nobody else up.
+    match whole <= READ_BYTES {
+        true => sensible(),
+        false => tokio::task::spawn_blocking(sensible).await.map_err(io::Error::other)?,
+    }
+}
+
+/// An answer is whatever a process says: its parts must not contradict each other, and no part claims to be more than
+/// what came.
+fn check(answer: &Answer) -> io::Result<()> {
+    let wrong = |why| Err(io::Error::new(ErrorKind::InvalidData, why));
+    if answer.outputs.len() > MAX_OUTPUTS {
+        return wrong("more outputs than any model has");
+    }
+    for (_, tensor) in &answer.outputs {
+        if tensor.check().is_err() {
+            return wrong("an output holds not as many elements as its shape says");
+        }
+        if tensor.row_count() > tensor.data.len().max(1) {
+            return wrong("an output has rows without elements");
+        }
+    }
+    Ok(())
+}
+
+impl NoAnswer {
+    fn cut(self) -> Self {
+        let cut = |why: String| why.chars().filter(|c| !c.is_control()).take(MAX_SAID).collect();
+        match self {
+            NoAnswer::Request(why) => NoAnswer::Request(cut(why)),
+            NoAnswer::Model(why) => NoAnswer::Model(cut(why)),
+        }
     }
 }
 
@@ -212,43 +281,66 @@ pub(super) fn take_lanes(control: &UnixStream) -> io::Result<Vec<UnixStream>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::{Data, Tensor};
-
-    const PATIENCE: Duration = Duration::from_secs(60);
+    use engine::{Data, Input, Tensor};
 
     #[test]
-    fn sockets_and_answers_pass_from_one_side_to_the_other() {
+    fn sockets_and_requests_pass_from_one_side_to_the_other() {
         let (mut here, there) = UnixStream::pair().unwrap();
         let (mut near, far) = UnixStream::pair().unwrap();
         give_lanes(&here, &[far]).unwrap();
         let mut far = take_lanes(&there).unwrap().remove(0);
         let input = Input::Tensors(vec![("x".into(), Tensor::new(vec![2], Data::F32(vec![1.5, f32::NAN])).unwrap())]);
         say(&mut near, &input).unwrap();
-        let heard: Input = hear(&mut far).unwrap();
+        let heard: Input = hear(&mut far, MAX_REQUEST_BYTES).unwrap();
         assert_eq!(format!("{heard:?}"), format!("{input:?}"));
         drop(there);
-        assert_eq!(hear::<Word>(&mut here).unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(hear::<Word>(&mut here, MAX_WORD_BYTES).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
 
-    #[test]
-    fn what_a_process_says_wrongly_is_no_answer() {
-        let answered = |bytes: &[u8]| {
-            let (here, mut there) = UnixStream::pair().unwrap();
-            there.write_all(bytes).unwrap();
-            drop(there.shutdown(std::net::Shutdown::Write));
-            ask(&here, &Input::Image(Vec::new()), PATIENCE).unwrap_err().kind()
+    async fn answered(bytes: Vec<u8>) -> io::Result<Reply> {
+        let (mut here, mut there) = tokio::net::UnixStream::pair().unwrap();
+        let said = async move {
+            there.read_exact(&mut [0]).await.unwrap();
+            there.write_all(&bytes).await.unwrap();
+            there.shutdown().await.unwrap();
         };
-        let framed = |reply: &Reply| {
-            let bytes = postcard::to_stdvec(reply).unwrap();
-            [&u32::try_from(bytes.len()).unwrap().to_le_bytes()[..], &bytes].concat()
-        };
-        let wrong = Tensor { shape: vec![3], data: Data::F32(vec![1.0]) };
-        let reply = Answer { outputs: vec![("y".into(), wrong)], classes: None, top: None, anomalies: None };
-        assert_eq!(answered(&framed(&Ok(reply))), ErrorKind::InvalidData);
-        assert_eq!(answered(&[255; 4]), ErrorKind::InvalidData);
-        assert_eq!(answered(&[1, 0, 0, 0, 77]), ErrorKind::InvalidData);
-        // A promise of much that is not kept.
-        assert_eq!(answered(&[0, 0, 0, 3, 1]), ErrorKind::UnexpectedEof);
+        tokio::join!(ask(&mut here, b"?"), said).0
+    }
+
+    fn answer(outputs: Vec<(String, Tensor)>) -> Reply {
+        Ok(Answer { outputs, classes: None, top: None, anomalies: None })
+    }
+
+    #[tokio::test]
+    async fn what_a_process_says_wrongly_is_no_answer() {
+        let output = |shape: Vec<usize>, data| vec![("y".to_owned(), Tensor { shape, data })];
+        let one = Data::F32(vec![1.0]);
+        let wrong = [
+            framed(&answer(output(vec![3], one.clone()))).unwrap(),
+            // Rows without end that hold nothing.
+            framed(&answer(output(vec![1 << 40, 0], Data::F32(Vec::new())))).unwrap(),
+            framed(&answer(vec![output(vec![1], one.clone()).remove(0); MAX_OUTPUTS + 1])).unwrap(),
+            [framed(&answer(output(vec![1], one.clone()))).unwrap(), vec![7]].concat(),
+            vec![255; 4],
+            vec![1, 0, 0, 0, 77],
+        ];
+        for bytes in wrong {
+            assert_eq!(answered(bytes.clone()).await.unwrap_err().kind(), ErrorKind::InvalidData, "{bytes:?}");
+        }
+        // A promise of much that is not kept, and one that is larger than any answer.
+        assert_eq!(answered(vec![0, 0, 0x7f, 0, 1]).await.unwrap_err().kind(), ErrorKind::UnexpectedEof);
+        assert_eq!(answered(vec![0, 0, 0, 1]).await.unwrap_err().kind(), ErrorKind::InvalidData);
+        assert!(answered(framed(&answer(output(vec![1], one))).unwrap()).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_is_large_arrives_and_what_is_said_in_words_is_cut() {
+        let numbers: Vec<f32> = (0..100_000u32).map(|n| n as f32).collect();
+        let whole = answer(vec![("y".into(), Tensor::new(vec![100_000], Data::F32(numbers)).unwrap())]);
+        assert_eq!(format!("{:?}", answered(framed(&whole).unwrap()).await.unwrap()), format!("{whole:?}"));
+        let long: Reply = Err(NoAnswer::Model("x\u{7}".repeat(1_000)));
+        let Ok(Err(NoAnswer::Model(why))) = answered(framed(&long).unwrap()).await else { panic!("no answer") };
+        assert_eq!(why, "x".repeat(MAX_SAID));
     }
 
     #[test]
@@ -259,14 +351,14 @@ mod tests {
             let there = &there;
             scope.spawn(move || {
                 let mut socket = there;
-                let _: io::Result<Input> = hear(&mut socket);
-                // A frame of a megabyte that comes byte by byte, each long before the time is over.
-                let _ = socket.write_all(&[0, 0, 16, 0]);
+                // A frame of many bytes that come one by one, each long before the time is over.
+                let _ = socket.write_all(&[0, 0, 1, 0]);
                 there.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
                 let goes_on = |read: io::Result<usize>| read.is_err_and(|why| why.kind() == ErrorKind::WouldBlock);
                 while goes_on(socket.read(&mut [0])) && socket.write_all(&[7]).is_ok() {}
             });
-            let failed = ask(&here, &Input::Image(Vec::new()), patience).unwrap_err().kind();
+            let mut socket = Until { socket: &here, until: asked + patience };
+            let failed = hear::<Word>(&mut socket, MAX_WORD_BYTES).unwrap_err().kind();
             assert!(matches!(failed, ErrorKind::TimedOut | ErrorKind::WouldBlock), "{failed:?}");
             assert!(asked.elapsed() >= patience);
             drop(here);

@@ -24,7 +24,7 @@ fn fall(shelf: &mut Shelf) -> String {
 fn answers_again(shelf: &Shelf) -> u64 {
     let until = Instant::now() + PATIENCE;
     loop {
-        match shelf.worker().infer("digits", None, &row(0)) {
+        match shelf.infer("digits", None, &row(0)) {
             Ok(answered) => return answered.by.release,
             Err(Failure::Away) if Instant::now() < until => std::thread::yield_now(),
             Err(failure) => panic!("{failure}"),
@@ -57,13 +57,10 @@ fn a_process_that_hangs_is_ended_in_its_time_and_the_fallback_answers() {
     kill_process(process, Signal::STOP).unwrap();
     // All of its threads, which takes a moment.
     waitid(WaitId::Pid(process), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT).unwrap();
-    assert_eq!(shelf.worker().infer("digits", None, &row(0)).unwrap().by.release, 1);
+    assert_eq!(shelf.infer("digits", None, &row(0)).unwrap().by.release, 1);
     assert_eq!(fall(&mut shelf), "its process gave no answer within 2s");
     assert_eq!(observed(shelf.worker()), BTreeMap::from([(1, (1, 0)), (2, (0, 1))]));
-    assert!(
-        shelf.worker().infer("digits", Some("2"), &row(0)).is_ok_and(|a| a.by.release == 2)
-            || answers_again(&shelf) > 0
-    );
+    assert!(shelf.infer("digits", Some("2"), &row(0)).is_ok_and(|a| a.by.release == 2) || answers_again(&shelf) > 0);
 }
 
 #[test]
@@ -75,7 +72,7 @@ fn a_process_that_runs_out_of_its_memory_falls_alone() {
     prlimit(Some(pid(&shelf.loaded())), Resource::Data, limit).unwrap();
     let rows = heldout().rows(0..256).unwrap();
     let large = Tensor::stack((0..40).map(|_| rows.clone()).collect()).unwrap();
-    let failure = shelf.worker().infer("digits", None, &Input::Tensors(vec![("image".into(), large)])).unwrap_err();
+    let failure = shelf.infer("digits", None, &Input::Tensors(vec![("image".into(), large)])).unwrap_err();
     assert!(matches!(failure, Failure::Model(_)), "{failure}");
     fall(&mut shelf);
     assert_eq!(answers_again(&shelf), 1);
@@ -87,7 +84,7 @@ fn a_process_ends_with_the_last_who_needs_it() {
     let shelf = Shelf::of(&[&one]);
     shelf.serve(&one, None);
     let process = rustix::process::pidfd_open(pid(&shelf.loaded()), rustix::process::PidfdFlags::empty()).unwrap();
-    shelf.bench.run(Task::Stop(stream()));
+    shelf.bench.run(Task::Stop(stream())).unwrap();
     shelf.worker().observe();
     // The descriptor of a process that has ended can be read from.
     let mut polled = [rustix::event::PollFd::new(&process, rustix::event::PollFlags::IN)];
@@ -99,8 +96,7 @@ fn many_ask_at_once_and_each_hears_its_own_answer() {
     let one = Fixture::digits(1);
     let shelf = Shelf::of(&[&one]);
     shelf.serve(&one, None);
-    let worker = shelf.worker();
-    let class = |n: usize| worker.infer("digits", None, &row(n)).unwrap().answer.classes.unwrap().remove(0).index;
+    let class = |n: usize| shelf.infer("digits", None, &row(n)).unwrap().answer.classes.unwrap().remove(0).index;
     let alone: Vec<usize> = (0..12).map(class).collect();
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..12).map(|n| scope.spawn(move || (0..20).map(|_| class(n)).collect::<Vec<_>>())).collect();

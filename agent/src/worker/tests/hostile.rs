@@ -122,14 +122,14 @@ fn hostile_models_end_in_their_own_process_and_what_answered_before_goes_on() {
     for fixture in all.iter().map(|(_, fixture)| fixture).chain([&honest]) {
         fixture.install(&shelf.bundles);
     }
-    let passed = shelf.bench.run(Task::Probe(honest.digest)).unwrap();
+    let passed = shelf.run(Task::Probe(honest.digest));
     assert!(matches!(passed, Event::ProbePassed { .. }), "{passed:?}");
     let before = memory();
     for (what, fixture) in &all {
-        let event = shelf.bench.run(Task::Probe(fixture.digest)).unwrap();
+        let event = shelf.run(Task::Probe(fixture.digest));
         let Event::ProbeFailed { refusal, .. } = event else { panic!("{what}: {event:?}") };
         assert_eq!(refusal.code, Code::Model, "{what}: {refusal}");
-        assert_eq!(shelf.worker().infer("digits", None, &row(0)).unwrap().by.release, 1, "{what}");
+        assert_eq!(shelf.infer("digits", None, &row(0)).unwrap().by.release, 1, "{what}");
     }
     // The whole test program: other tests run in it too, and no model ever does.
     let grown = memory().saturating_sub(before);
