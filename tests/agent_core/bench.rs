@@ -231,6 +231,7 @@ impl Bench {
             "served" => Event::Served { stream, bundle: digest, sandbox: Sandbox::default() },
             "fell" => Event::ProcessFell { stream, bundle: digest, why: "its process fell".into() },
             "unloadable" => Event::ServeFailed { stream, bundle: digest, refusal: refusal(Code::Digest) },
+            "late" => Event::ServeFailed { stream, bundle: digest, refusal: refusal(Code::Model) },
             "answers" => Event::Observed { stream, bundle: digest, answers: number(2), errors: number(3) },
             "stumbled" => Event::Stumbled { bundle: digest },
             "delivered" => Event::VerdictDelivered { seq: number(1) },

@@ -147,6 +147,14 @@ fn a_confirmed_release_whose_process_falls_again_and_again_gives_its_place_to_th
 }
 
 #[test]
+fn a_confirmed_release_that_does_not_come_up_is_started_again_before_it_loses_its_place() {
+    let confirmed = [&trying_2()[..], &[("wait 60", "verdict 2: 2 confirmed, serve 2")]].concat();
+    let late = [("late 2", "serve 2"), ("late 2", "serve 2"), ("late 2", "discard 2, serve 1, fetch 2")];
+    then(&confirmed, &late);
+    then(&confirmed, &[("late 2", "serve 2"), ("served 2", ""), ("wait 600", ""), ("late 2", "serve 2")]);
+}
+
+#[test]
 fn a_declared_rollback_is_tried_like_any_release() {
     then(
         &trying_2(),
