@@ -7,7 +7,7 @@ use crate::tally::Tally;
 use std::fmt;
 
 /// The most rows of a summary: what the sums of moments hold without a check on each.
-pub const MAX_ROWS: u64 = 1 << 39;
+pub const MAX_ROWS: u64 = 1 << 36;
 
 /// Counts against a baseline.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use crate::feature::Feature;
 
 /// Steps of the moments in one standard deviation of the baseline.
 const STEPS: f64 = 256.0;
-/// The most steps that one value is away: 32,768 standard deviations. What is farther counts as so far.
-pub(crate) const MOST_STEPS: i64 = 1 << 23;
+/// The most steps that one value is away: 262,144 standard deviations. What is farther counts as so far.
+pub(crate) const MOST_STEPS: i64 = 1 << 26;
 
 /// One feature of a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +103,11 @@ impl Tally {
     /// Values that are no numbers: missing, or infinite.
     pub fn not_finite(&self) -> u64 {
         self.missing.saturating_add(self.plus_inf).saturating_add(self.minus_inf)
+    }
+
+    /// Values that no model can use: no numbers, or far outside of the baseline.
+    pub fn unusable(&self) -> u64 {
+        self.not_finite().saturating_add(self.far)
     }
 
     /// Every value that was seen.

@@ -63,6 +63,11 @@ impl Window {
     /// # Errors
     /// When the row has another width, or the window is full. Nothing was counted then.
     pub fn update(&mut self, row: &[f32]) -> Result<(), RowError> {
+        self.update_seen(row, |_, _| {})
+    }
+
+    /// Counts one row and says in which slot each feature's value was, where it was in one.
+    pub(crate) fn update_seen(&mut self, row: &[f32], mut saw: impl FnMut(usize, usize)) -> Result<(), RowError> {
         if row.len() != self.counters.len() {
             return Err(RowError::Width { found: row.len(), wanted: self.counters.len() });
         }
@@ -70,8 +75,10 @@ impl Window {
             return Err(RowError::Full);
         }
         self.rows += 1;
-        for (counter, value) in self.counters.iter_mut().zip(row) {
-            counter.add(*value);
+        for (feature, (counter, value)) in self.counters.iter_mut().zip(row).enumerate() {
+            if let Some(slot) = counter.add(*value) {
+                saw(feature, slot);
+            }
         }
         Ok(())
     }
@@ -155,7 +162,8 @@ impl Counter {
         }
     }
 
-    fn add(&mut self, value: f32) {
+    /// The slot in which the value is counted; none when it is no number.
+    fn add(&mut self, value: f32) -> Option<usize> {
         let seen = &mut self.seen;
         if !value.is_finite() {
             seen.missing += u32::from(value.is_nan());
@@ -163,7 +171,7 @@ impl Counter {
             seen.minus_inf += u32::from(value == f32::NEG_INFINITY);
             seen.run = 0;
             seen.last = f32::NAN;
-            return;
+            return None;
         }
         // Turns -0.0 into 0.0 and changes nothing else.
         let x = value + 0.0;
@@ -175,7 +183,7 @@ impl Counter {
             // What is no slot's number is another category.
             let slot = if x >= 0.0 && x.fract() == 0.0 { (x as usize).min(other) } else { other };
             seen.counts[slot] += 1;
-            return;
+            return Some(slot);
         }
         let bin: u32 = self.edges.iter().map(|edge| u32::from(*edge < x)).sum();
         seen.counts[bin as usize] += 1;
@@ -194,6 +202,7 @@ impl Counter {
             seen.at_max = if x > seen.max { 1 } else { seen.at_max + 1 };
             seen.max = x;
         }
+        Some(bin as usize)
     }
 
     fn take(&mut self) -> Tally {
