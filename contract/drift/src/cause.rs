@@ -80,6 +80,8 @@ const UNITS: [(&str, f64, f64); 30] = [
 const MEAN_WITHIN: f64 = 0.5;
 /// How near the deviation must be, as a ratio.
 const DEVIATION_WITHIN: f64 = 1.3;
+/// How far apart the distribution functions may be, at the edges.
+const SHAPE_WITHIN: f64 = 0.2;
 /// A mean that moved by fewer deviations, with about the old deviation, is no other unit.
 const SAME_UNIT: f64 = 3.0;
 /// A run of one value is noticed when chance makes one in fewer windows than this.
@@ -124,7 +126,36 @@ fn unit_change(feature: &Feature, tally: &Tally) -> Option<Cause> {
         off.max((deviation / spread).ln().abs() / DEVIATION_WITHIN.ln())
     };
     let best = UNITS.iter().min_by(|a, b| misfit(a).total_cmp(&misfit(b)))?;
-    (misfit(best) < 1.0).then_some(Cause::UnitChange { from_to: best.0 })
+    // Mean and deviation may be those of a few wild values: every value must be in the new unit.
+    let same = misfit(best) < 1.0 && apart(feature, tally, best.1, best.2) < SHAPE_WITHIN;
+    same.then_some(Cause::UnitChange { from_to: best.0 })
+}
+
+/// The largest difference, at the edges, of the window's distribution function and that of the baseline in another unit.
+fn apart(feature: &Feature, tally: &Tally, factor: f64, offset: f64) -> f64 {
+    let (mut below, finite) = (0, tally.finite() as f64);
+    let at = |(edge, count): (&f32, &u64)| {
+        below += count;
+        let before = share_below(feature, (f64::from(*edge) - offset) / factor);
+        let expected = if factor < 0.0 { 1.0 - before } else { before };
+        (below as f64 / finite - expected).abs()
+    };
+    feature.edges.iter().zip(&tally.counts).map(at).fold(0.0, f64::max)
+}
+
+/// The share of the baseline below a value, each bin spread evenly.
+fn share_below(feature: &Feature, value: f64) -> f64 {
+    let Some(spread) = feature.spread else { return 0.0 };
+    let (mut from, mut below) = (f64::from(spread.min), 0.0);
+    let ends = feature.edges.iter().chain([&spread.max]).map(|end| f64::from(*end));
+    for (to, count) in ends.zip(&feature.counts) {
+        if value < to {
+            let part = if to > from { ((value - from) / (to - from)).max(0.0) } else { 0.0 };
+            return (below + part * *count as f64) / feature.finite() as f64;
+        }
+        (from, below) = (to, below + *count as f64);
+    }
+    1.0
 }
 
 fn saturated(feature: &Feature, tally: &Tally) -> Option<Cause> {

@@ -172,9 +172,9 @@ fn found(feature: &Feature, tally: &Tally, dispersion: Option<&Dispersion>) -> F
     };
     let along = |direction: usize| known.map_or(1.0, |known| known.along(direction));
     let few = &z[..z.len().min(SMOOTH)];
-    let windows = known.map(Dispersion::windows);
-    let (p_smooth, smooth_effect) = varied(few, along, windows);
-    let (mut p_chi_squared, every_effect) = varied(&z, along, windows);
+    let learned = known.map(|known| learned_df(known, tally.finite()));
+    let (p_smooth, smooth_effect) = varied(few, along, learned);
+    let (mut p_chi_squared, every_effect) = varied(&z, along, learned);
     if known.is_none() {
         p_chi_squared = chi_squared(&before, &now).map_or(1.0, |test| test.p);
     }
@@ -201,8 +201,24 @@ fn found(feature: &Feature, tally: &Tally, dispersion: Option<&Dispersion>) -> F
     }
 }
 
+/// Degrees of freedom of what was learned.
+///
+/// Two things make the tail heavier than that of chi-squared. The dispersion is an estimate from so many windows. And
+/// rows that depend on each other are worth few that do not: a mean of squares of e independent normal rows has an
+/// excess kurtosis of 12 / e, which is that of t with 4 + e / 2 degrees. Independent rows in bins have no such tail.
+fn learned_df(known: &Dispersion, rows: u64) -> f64 {
+    let windows = f64::from(known.windows()) - 1.0;
+    let dispersion = known.along(0);
+    if dispersion <= 1.0 {
+        return windows;
+    }
+    let worth = rows as f64 / dispersion;
+    let dependent = 4.0 + worth / (2.0 * (1.0 - 1.0 / dispersion));
+    1.0 / (1.0 / windows + 1.0 / dependent)
+}
+
 /// The chance of components as large, and by how many deviations of chance they surely differ from nothing.
-fn varied(z: &[f64], along: impl Fn(usize) -> f64, windows: Option<u32>) -> (f64, f64) {
+fn varied(z: &[f64], along: impl Fn(usize) -> f64, learned: Option<f64>) -> (f64, f64) {
     if z.is_empty() {
         return (1.0, 0.0);
     }
@@ -211,7 +227,7 @@ fn varied(z: &[f64], along: impl Fn(usize) -> f64, windows: Option<u32>) -> (f64
     let expected: f64 = (0..z.len()).map(along).sum();
     let length = z.iter().map(|z| z * z).sum::<f64>().sqrt();
     // What was learned is itself an estimate: hence F and not chi-squared.
-    let (p, most) = match windows.map(|windows| f64::from(windows) - 1.0) {
+    let (p, most) = match learned {
         None => (chi2_sf(corrected, df), chi2_isf(EFFECT_CHANCE, df) / df),
         Some(d2) => (f_sf(corrected / df, df, d2), f_isf(EFFECT_CHANCE, df, d2)),
     };
