@@ -15,8 +15,11 @@ use std::time::Instant;
 
 /// Rows of a baseline, where nothing else is said: as many as are advised.
 const BASELINE_ROWS: usize = 5_000;
-/// Windows without drift in a cell.
+/// Windows in a cell.
 const WINDOWS: usize = 400;
+/// Windows without drift in a cell, and those against one baseline.
+const QUIET_WINDOWS: usize = 1_000;
+const QUIET_WINDOWS_EACH: usize = 125;
 /// Windows in which something is missing.
 const MISSING_WINDOWS: usize = 2_000;
 /// Rounds of a measurement of time; the best counts.
@@ -188,28 +191,30 @@ fn merge() -> Value {
 
 /// Windows without drift, of every size and number of features: how many page or warn.
 fn quiet() -> Value {
-    let mut cells = Vec::new();
+    let (mut cells, mut all_paged) = (Vec::new(), 0);
     for rows in [50, 100, 200, 500, 1_000, 3_600] {
         for width in [10, 30, 64] {
             let mut chance = Chance::new(1_000 + (rows * 100 + width) as u64);
             let (mut paged, mut warned) = (0, 0);
-            for part in 0..8 {
+            for _ in 0..QUIET_WINDOWS / QUIET_WINDOWS_EACH {
                 // A fresh baseline now and then: its own chance is part of what may go wrong.
                 let baseline = baseline(&mut chance, BASELINE_ROWS, width);
                 let mut open = Window::new(&baseline);
-                for _ in 0..WINDOWS / 8 {
+                for _ in 0..QUIET_WINDOWS_EACH {
                     let summary = window(&mut open, &mut chance, rows, width);
                     let judged = judge(&baseline, &summary, Known::Independent).expect("of this baseline");
                     paged += u32::from(judged.level == Level::Page);
                     warned += u32::from(judged.level >= Level::Warn);
                 }
-                let _ = part;
             }
-            cells.push(json!({ "rows": rows, "features": width, "windows": WINDOWS,
-                "paged": f64::from(paged) / WINDOWS as f64, "warned": f64::from(warned) / WINDOWS as f64 }));
+            all_paged += paged;
+            let share = |some: u32| f64::from(some) / QUIET_WINDOWS as f64;
+            cells.push(json!({ "rows": rows, "features": width, "windows": QUIET_WINDOWS, "paged": share(paged),
+                "warned": share(warned) }));
         }
     }
-    json!({ "cells": cells, "worst_paged": worst(&cells, "paged"), "worst_warned": worst(&cells, "warned") })
+    json!({ "worst_paged": worst(&cells, "paged"), "worst_warned": worst(&cells, "warned"),
+        "paged": f64::from(all_paged) / (cells.len() * QUIET_WINDOWS) as f64, "cells": cells })
 }
 
 fn worst(cells: &[Value], name: &str) -> f64 {
@@ -312,17 +317,14 @@ fn gradual() -> Value {
 /// Two of a hundred values missing, in windows of 200 rows.
 fn missing() -> Value {
     let mut cells = Vec::new();
-    for width in [10, 64] {
+    for (width, baseline_rows) in [(10, BASELINE_ROWS), (64, BASELINE_ROWS), (64, 2 * BASELINE_ROWS)] {
         let mut chance = Chance::new(5_000 + width as u64);
         let mut seen = 0;
-        let mut baseline_of = Vec::new();
+        let baseline = measured(baseline_rows, width, |row| {
+            row.iter_mut().for_each(|place| *place = chance.normal() as f32);
+        });
         for _ in 0..MISSING_WINDOWS {
-            if baseline_of.is_empty() {
-                baseline_of.push(measured(BASELINE_ROWS, width, |row| {
-                    row.iter_mut().for_each(|place| *place = chance.normal() as f32);
-                }));
-            }
-            let mut open = Window::new(&baseline_of[0]);
+            let mut open = Window::new(&baseline);
             let mut row = vec![0.0; width];
             for _ in 0..200 {
                 row.iter_mut().for_each(|place| *place = chance.normal() as f32);
@@ -331,39 +333,39 @@ fn missing() -> Value {
                 }
                 open.update(&row).expect("a good row");
             }
-            let judged = judge(&baseline_of[0], &open.close(), Known::Independent).expect("of this baseline");
+            let judged = judge(&baseline, &open.close(), Known::Independent).expect("of this baseline");
             seen += u32::from(judged.features[0].level > Level::Quiet);
         }
-        cells.push(
-            json!({ "features": width, "windows": MISSING_WINDOWS, "seen": f64::from(seen) / MISSING_WINDOWS as f64 }),
-        );
+        cells.push(json!({ "features": width, "baseline_rows": baseline_rows, "windows": MISSING_WINDOWS,
+            "seen": f64::from(seen) / MISSING_WINDOWS as f64 }));
     }
-    json!({ "cells": cells, "seen": cells[0]["seen"], "seen_of_64": cells[1]["seen"] })
+    json!({ "seen": cells[0]["seen"], "seen_of_64": cells[1]["seen"], "seen_of_64_with_more": cells[2]["seen"],
+        "cells": cells })
 }
 
 /// What is seen of real changes in windows of 200 and 1,000 rows: one of ten features changes.
 fn seen() -> Value {
     type Change = fn(f64, &mut Chance) -> f64;
-    let changes: [(&str, Change); 8] = [
-        ("moved by .3", |x, _| x + 0.3),
-        ("moved by .5", |x, _| x + 0.5),
-        ("moved by 1", |x, _| x + 1.0),
-        ("1.5 times as wide", |x, _| 1.5 * x),
-        ("Fahrenheit for Celsius", |x, _| (20.0 + 5.0 * x) * 1.8 + 32.0),
-        ("stuck", |_, _| 0.25),
-        ("saturated", |x, _| x.min(0.5)),
-        ("one in fifty far out", |x, chance| if chance.0.f64() < 0.02 { 1e4 } else { x }),
+    let changes: [(&str, &str, Change); 8] = [
+        ("has moved by .3 sigma", "population", |x, _| x + 0.3),
+        ("has moved by .5 sigma", "population", |x, _| x + 0.5),
+        ("has moved by 1 sigma", "population", |x, _| x + 1.0),
+        ("is 1.5 times as wide", "population", |x, _| 1.5 * x),
+        ("is in Fahrenheit for Celsius", "unit_change", |x, _| (20.0 + 5.0 * x) * 1.8 + 32.0),
+        ("is stuck", "stuck", |_, _| 0.25),
+        ("is saturated", "saturated", |x, _| x.min(0.5)),
+        ("is far out once in fifty", "out_of_range", |x, chance| if chance.0.f64() < 0.02 { 1e4 } else { x }),
     ];
     let mut cells = Vec::new();
-    for (name, change) in changes {
+    for (name, cause, change) in changes {
         // Only a feature in a unit can be in another.
-        let (centre, width) = if name.starts_with("Fahrenheit") { (20.0, 5.0) } else { (0.0, 1.0) };
+        let (centre, width) = if name.contains("Fahrenheit") { (20.0, 5.0) } else { (0.0, 1.0) };
         for rows in [200, 1_000] {
             let mut chance = Chance::new(6_000 + rows as u64);
             let baseline = measured(BASELINE_ROWS, 10, |row| {
                 row.iter_mut().for_each(|place| *place = (centre + width * chance.normal()) as f32);
             });
-            let (mut paged, mut warned, mut causes) = (0, 0, std::collections::BTreeMap::<String, u32>::new());
+            let (mut paged, mut warned, mut named) = (0, 0, 0);
             for _ in 0..WINDOWS {
                 let mut open = Window::new(&baseline);
                 let mut row = [0.0; 10];
@@ -377,15 +379,12 @@ fn seen() -> Value {
                 let finding = &judged.features[0];
                 paged += u32::from(finding.level == Level::Page);
                 warned += u32::from(finding.level > Level::Quiet);
-                if let Some(cause) = finding.cause {
-                    let cause = serde_json::to_value(cause).expect("plain data");
-                    *causes.entry(cause["cause"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
-                }
+                let said = finding.cause.map(|cause| serde_json::to_value(cause).expect("plain data"));
+                named += u32::from(said.is_some_and(|said| said["cause"] == cause));
             }
             let share = |some: u32| f64::from(some) / WINDOWS as f64;
-            cells.push(
-                json!({ "change": name, "rows": rows, "paged": share(paged), "seen": share(warned), "causes": causes }),
-            );
+            cells.push(json!({ "change": name, "rows": rows, "paged": share(paged), "seen": share(warned),
+                "cause": cause, "named": f64::from(named) / f64::from(warned.max(1)) }));
         }
     }
     json!(cells)

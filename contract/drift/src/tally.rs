@@ -193,7 +193,7 @@ impl Scale {
     pub(crate) fn steps(self, x: f32) -> i64 {
         const MAGIC: f64 = 6_755_399_441_055_744.0;
         let most = MOST_STEPS as f64;
-        let steps = ((f64::from(x) - self.centre) * self.inverse).clamp(-most, most);
+        let steps = ((f64::from(x) - self.centre) * self.inverse).max(-most).min(most);
         ((steps + MAGIC).to_bits() as i64) - (MAGIC.to_bits() as i64)
     }
 }

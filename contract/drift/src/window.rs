@@ -92,12 +92,15 @@ impl Window {
 }
 
 const SLOTS: usize = MAX_CATEGORIES + 1;
+/// Places for edges: five halvings.
+const EDGES: usize = 32;
+const _: () = assert!(VALUE_BINS <= EDGES && VALUE_BINS <= SLOTS);
 
 /// One feature, as the update wants it: everything at a fixed place.
 #[derive(Debug, Clone)]
 struct Counter {
     /// Behind the baseline's edges +inf, which no finite value is above.
-    edges: [f32; VALUE_BINS],
+    edges: [f32; EDGES],
     /// Least and greatest of the baseline, and the range from which on a value is far.
     range: [f32; 4],
     scale: Scale,
@@ -148,7 +151,7 @@ const NOTHING: Seen = Seen {
 
 impl Counter {
     fn new(feature: &Feature) -> Self {
-        let mut edges = [f32::INFINITY; VALUE_BINS];
+        let mut edges = [f32::INFINITY; EDGES];
         for (place, edge) in edges.iter_mut().zip(&feature.edges) {
             *place = *edge;
         }
@@ -185,15 +188,18 @@ impl Counter {
             seen.counts[slot] += 1;
             return Some(slot);
         }
-        let bin: u32 = self.edges.iter().map(|edge| u32::from(*edge < x)).sum();
-        seen.counts[bin as usize] += 1;
+        let bin = bin(&self.edges, x);
+        seen.counts[bin] += 1;
         let [min, max, far_below, far_above] = self.range;
-        seen.below += u32::from(x < min);
-        seen.above += u32::from(x > max);
-        seen.far += u32::from(x < far_below) + u32::from(x > far_above);
+        if x < min || x > max {
+            seen.below += u32::from(x < min);
+            seen.above += u32::from(x > max);
+            seen.far += u32::from(x < far_below) + u32::from(x > far_above);
+        }
         let steps = self.scale.steps(x);
         seen.sum += steps;
-        seen.squares += u128::from((steps * steps).unsigned_abs());
+        // A square is not negative: it is the same number without a sign.
+        seen.squares += u128::from((steps * steps) as u64);
         if x <= seen.min {
             seen.at_min = if x < seen.min { 1 } else { seen.at_min + 1 };
             seen.min = x;
@@ -202,7 +208,7 @@ impl Counter {
             seen.at_max = if x > seen.max { 1 } else { seen.at_max + 1 };
             seen.max = x;
         }
-        Some(bin as usize)
+        Some(bin)
     }
 
     fn take(&mut self) -> Tally {
@@ -226,6 +232,15 @@ impl Counter {
             longest_run: seen.longest_run.into(),
         }
     }
+}
+
+/// How many edges are below: halves of what is left, without a branch that a processor could guess wrongly.
+fn bin(edges: &[f32; EDGES], x: f32) -> usize {
+    let mut below = 0;
+    for step in [16, 8, 4, 2, 1] {
+        below += if edges[below + step - 1] < x { step } else { 0 };
+    }
+    below
 }
 
 /// Least and greatest of the baseline; beyond them by its whole width is far. Without a baseline nothing is.
