@@ -98,3 +98,42 @@ fn ln_choose(n: u64, k: u64) -> f64 {
     }
     ln_gamma(n as f64 + 1.0) - ln_gamma(k as f64 + 1.0) - ln_gamma((n - k) as f64 + 1.0)
 }
+
+#[cfg(test)]
+#[allow(clippy::excessive_precision, clippy::unreadable_literal, reason = "as scipy writes them")]
+mod tests {
+    use super::*;
+
+    /// scipy 1.17: fisher_exact of bad and all on either side.
+    const SCIPY: [((u64, u64), (u64, u64), f64); 14] = [
+        ((0, 5000), (4, 200), 2.1257017762553723e-06),
+        ((0, 5000), (0, 200), 1.0),
+        ((3, 3), (0, 3), 0.10000000000000002),
+        ((10, 100), (10, 100), 1.0),
+        ((500, 5000), (60, 400), 0.002728065890059108),
+        ((1, 2), (1, 2), 1.0),
+        ((0, 1), (1, 1), 1.0),
+        ((250000, 1000000), (52000, 200000), 6.693680643230396e-21),
+        ((7, 9), (1, 6), 0.040559440559440565),
+        ((2, 1000), (1, 50), 0.13628599912883743),
+        ((4999, 5000), (100, 200), 5.475642923753847e-153),
+        ((5, 10), (0, 7), 0.04411764705882353),
+        ((30, 60), (20, 40), 1.0),
+        ((0, 100000), (3, 3600), 4.192555461389897e-05),
+    ];
+
+    #[test]
+    fn chances_are_those_of_scipy() {
+        for (baseline, window, p) in SCIPY {
+            let ours = fisher_exact(baseline, window);
+            assert!((ours - p).abs() <= 1e-9 * p, "{baseline:?} {window:?}: {ours:e}, scipy {p:e}");
+            let turned = fisher_exact(window, baseline);
+            assert!((turned - p).abs() <= 1e-9 * p, "turned {baseline:?} {window:?}: {turned:e}");
+        }
+    }
+
+    #[test]
+    fn a_side_without_values_says_nothing() {
+        assert_eq!((fisher_exact((0, 0), (3, 9)), fisher_exact((0, 0), (0, 0))), (1.0, 1.0));
+    }
+}
