@@ -140,8 +140,9 @@ impl Baseline {
             if let Some(spread) = feature.spread {
                 hash.number(spread.min.to_bits().into());
                 hash.number(spread.max.to_bits().into());
-                hash.number(spread.mean.to_bits());
-                hash.number(spread.std.to_bits());
+                // As moments are counted with them.
+                hash.number((spread.mean as f32).to_bits().into());
+                hash.number((spread.std as f32).to_bits().into());
             }
             hash.number(feature.edges.len() as u64);
             feature.edges.iter().for_each(|edge| hash.number(edge.to_bits().into()));

@@ -16,6 +16,9 @@ pub const MAX_CATEGORIES: usize = 32;
 /// The longest category with a slot of its own, in bytes.
 const MAX_CATEGORY_BYTES: usize = 128;
 
+/// The most rows of a baseline: sums of two sides never overflow.
+const MAX_COUNT: u64 = 1 << 48;
+
 /// One column of training rows.
 #[derive(Debug, Clone, Copy)]
 pub enum Column<'a> {
@@ -152,6 +155,9 @@ impl Feature {
         let parts = [self.finite(), self.missing, self.plus_inf, self.minus_inf];
         if parts.iter().fold(0u64, |sum, part| sum.saturating_add(*part)) != self.count {
             return Err("its counts do not add up");
+        }
+        if self.count > MAX_COUNT {
+            return Err("nobody has so many rows");
         }
         if self.is_categorical() {
             return self.validate_categories();

@@ -183,7 +183,9 @@ pub(crate) struct Scale {
 
 impl Scale {
     pub(crate) fn of(feature: &Feature) -> Self {
-        let (centre, std) = feature.spread.map_or((0.0, 0.0), |spread| (spread.mean, spread.std));
+        // Rounded, because not every reader of JSON gives the last bit of a number back.
+        let rounded = |x: f64| f64::from(x as f32);
+        let (centre, std) = feature.spread.map_or((0.0, 0.0), |spread| (rounded(spread.mean), rounded(spread.std)));
         // A baseline of one value has no deviation: its size is as good as any.
         let unit = if std > 1e-30 { std } else { centre.abs().max(1.0) };
         Self { centre, inverse: STEPS / unit }
