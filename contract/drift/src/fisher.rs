@@ -104,8 +104,11 @@ fn ln_choose(n: u64, k: u64) -> f64 {
 mod tests {
     use super::*;
 
-    /// scipy 1.17: fisher_exact of bad and all on either side.
-    const SCIPY: [((u64, u64), (u64, u64), f64); 14] = [
+    /// Bad and all.
+    type Side = (u64, u64);
+
+    /// scipy 1.17: fisher_exact.
+    const SCIPY: [(Side, Side, f64); 14] = [
         ((0, 5000), (4, 200), 2.1257017762553723e-06),
         ((0, 5000), (0, 200), 1.0),
         ((3, 3), (0, 3), 0.10000000000000002),

@@ -7,6 +7,7 @@
 mod baseline;
 mod basis;
 mod bits;
+mod canary;
 mod cause;
 mod compare;
 mod detector;
@@ -25,6 +26,7 @@ mod tally;
 mod window;
 
 pub use baseline::{BASELINE_VERSION, Baseline, BaselineError, MAX_FEATURES};
+pub use canary::{ADVISED_CANARIES, CANARY_ALPHA, Devices, grew, grew_from_before};
 pub use cause::Cause;
 pub use compare::{CompareError, Comparison, Figures, Pair, Side, compare};
 pub use detector::{Detector, THRESHOLD};

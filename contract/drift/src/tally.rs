@@ -164,8 +164,7 @@ impl Tally {
         if u128::from(self.sum.unsigned_abs()) > most || self.squares > most * MOST_STEPS as u128 {
             return Some("its moments are greater than its values allow");
         }
-        let Some(extremes) = self.extremes else { return None };
-        let Extremes { min, at_min, max, at_max } = extremes;
+        let Extremes { min, at_min, max, at_max } = self.extremes?;
         let counted = (1..=finite).contains(&at_min) && (1..=finite).contains(&at_max);
         let negative_zero = |x: f32| x == 0.0 && x.is_sign_negative();
         let sound = min.is_finite() && max.is_finite() && min <= max && !negative_zero(min) && !negative_zero(max);

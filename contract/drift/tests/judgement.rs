@@ -53,7 +53,8 @@ fn nothing_has_changed() {
 #[test]
 fn each_change_has_its_name() {
     type Change = fn(usize, f32) -> f32;
-    let changes: [(&str, Change, fn(Cause) -> bool); 12] = [
+    type Named = fn(Cause) -> bool;
+    let changes: [(&str, Change, Named); 12] = [
         ("warmer", |_, x| x + 5.0, |cause| cause == Cause::Population),
         ("wider", |_, x| 20.0 + 2.0 * (x - 20.0), |cause| cause == Cause::Population),
         ("two kinds", |at, x| if at % 2 == 0 { x + 9.0 } else { x - 9.0 }, |cause| cause == Cause::Population),
