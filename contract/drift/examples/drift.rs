@@ -133,7 +133,8 @@ fn update() -> Value {
         })
         .collect();
     let values = (rows.len() * 64) as f64;
-    let nanoseconds = |mut take: Box<dyn FnMut(&[f32])>| {
+    type Take = Box<dyn FnMut(&[f32])>;
+    let nanoseconds = |mut take: Take| {
         let mut round = || {
             let began = Instant::now();
             rows.iter().for_each(|row| take(black_box(row)));
