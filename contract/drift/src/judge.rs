@@ -113,18 +113,44 @@ pub enum Known<'a> {
 /// # Errors
 /// When it was counted against another baseline, or the dispersions are of another number of features.
 pub fn judge(baseline: &Baseline, window: &Summary, known: Known<'_>) -> Result<Judgement, SummaryError> {
+    let before = baseline.features.iter().map(Before::of_baseline).collect();
+    judged(baseline, before, window, known)
+}
+
+/// Judges a window against another summary of the same bins: canaries against control, this week against last. The
+/// baseline says what a feature is, and in which unit.
+///
+/// # Errors
+/// As [`judge`].
+pub fn judge_against(
+    baseline: &Baseline,
+    control: &Summary,
+    window: &Summary,
+    known: Known<'_>,
+) -> Result<Judgement, SummaryError> {
+    control.fits(baseline)?;
+    let before = baseline.features.iter().zip(&control.features).map(|(feature, tally)| Before::of(feature, tally));
+    judged(baseline, before.collect(), window, known)
+}
+
+fn judged(
+    baseline: &Baseline,
+    before: Vec<Before<'_>>,
+    window: &Summary,
+    known: Known<'_>,
+) -> Result<Judgement, SummaryError> {
     window.fits(baseline)?;
     let dispersion = |at: usize| match known {
         Known::Independent => Ok(None),
-        Known::Learned(all) if all.len() == baseline.features.len() => Ok(Some(&all[at])),
+        Known::Learned(all) if all.len() == before.len() => Ok(Some(&all[at])),
         Known::Learned(_) => Err(SummaryError::OtherBaseline),
     };
-    let mut features = Vec::with_capacity(baseline.features.len());
-    for (at, (feature, tally)) in baseline.features.iter().zip(&window.features).enumerate() {
-        features.push(found(feature, tally, dispersion(at)?));
+    let mut features = Vec::with_capacity(before.len());
+    for (at, (before, tally)) in before.iter().zip(&window.features).enumerate() {
+        features.push(found(before, tally, dispersion(at)?));
     }
     let mut doubts = Vec::new();
-    let larger = baseline.features.iter().any(|feature| feature.count < window.rows);
+    let larger = before.iter().any(|before| before.unusable.1 < window.rows);
     let learning = matches!(known, Known::Learned(all) if !all.iter().any(Dispersion::is_known));
     if window.rows < LEAST_ROWS {
         doubts.push(Doubt::FewRows);
@@ -136,6 +162,28 @@ pub fn judge(baseline: &Baseline, window: &Summary, known: Known<'_>) -> Result<
     }
     let level = features.iter().map(|finding| finding.level).max().unwrap_or(Level::Quiet);
     Ok(Judgement { level, rows: window.rows, doubts, features })
+}
+
+/// What a feature of a window is held against.
+struct Before<'a> {
+    feature: &'a Feature,
+    counts: &'a [u64],
+    /// All slots, the holes too.
+    slots: Vec<u64>,
+    /// Values that cannot be used, of all.
+    unusable: (u64, u64),
+}
+
+impl<'a> Before<'a> {
+    fn of_baseline(feature: &'a Feature) -> Self {
+        let unusable = (feature.not_finite(), feature.count);
+        Self { feature, counts: &feature.counts, slots: every_slot_of(feature), unusable }
+    }
+
+    fn of(feature: &'a Feature, tally: &'a Tally) -> Self {
+        let unusable = (tally.unusable(), tally.count());
+        Self { feature, counts: &tally.counts, slots: every_slot(tally), unusable }
+    }
 }
 
 /// Gives levels and causes to what was found.
@@ -161,11 +209,12 @@ impl Finding {
     }
 }
 
-fn found(feature: &Feature, tally: &Tally, dispersion: Option<&Dispersion>) -> Finding {
+fn found(against: &Before<'_>, tally: &Tally, dispersion: Option<&Dispersion>) -> Finding {
     let known = dispersion.filter(|dispersion| dispersion.is_known());
-    let groups = groups(&feature.counts, tally.finite());
-    let (before, now) = (grouped(&feature.counts, &groups), grouped(&tally.counts, &groups));
-    let z = if tally.finite() == 0 || feature.finite() == 0 {
+    let groups = groups(against.counts, tally.finite());
+    let (before, now) = (grouped(against.counts, &groups), grouped(&tally.counts, &groups));
+    let all_before = against.counts.iter().sum::<u64>();
+    let z = if tally.finite() == 0 || all_before == 0 {
         Vec::new()
     } else {
         components(&polynomials(&before, before.len()), &before, &now)
@@ -178,14 +227,14 @@ fn found(feature: &Feature, tally: &Tally, dispersion: Option<&Dispersion>) -> F
     if known.is_none() {
         p_chi_squared = chi_squared(&before, &now).map_or(1.0, |test| test.p);
     }
-    let (n, m) = (feature.finite() as f64, tally.finite() as f64);
+    let (n, m) = (all_before as f64, tally.finite() as f64);
     let scale = if z.is_empty() { 0.0 } else { (1.0 / n + 1.0 / m).sqrt() };
-    let (p_unusable, share_effect) = unusable(feature, tally, known);
+    let (p_unusable, share_effect) = unusable(against.unusable, tally, known);
     let least = p_smooth.min(p_chi_squared).min(p_unusable);
-    let (slots_before, slots_now) = (every_slot_of(feature), every_slot(tally));
+    let slots = every_slot(tally);
     let greatest = (0..SMOOTH).map(along).fold(1.0, f64::max);
     Finding {
-        name: feature.name.clone(),
+        name: against.feature.name.clone(),
         level: Level::Quiet,
         cause: None,
         p: (TESTS * least).min(1.0),
@@ -196,8 +245,8 @@ fn found(feature: &Feature, tally: &Tally, dispersion: Option<&Dispersion>) -> F
         dispersion: greatest,
         advisory: greatest > MOST_DISPERSION,
         gradual: false,
-        psi: psi(&slots_before, &slots_now),
-        jensen_shannon: jensen_shannon(&slots_before, &slots_now),
+        psi: psi(&against.slots, &slots),
+        jensen_shannon: jensen_shannon(&against.slots, &slots),
     }
 }
 
@@ -234,8 +283,8 @@ fn varied(z: &[f64], along: impl Fn(usize) -> f64, learned: Option<f64>) -> (f64
     (p, length - (expected * most).sqrt())
 }
 
-fn unusable(feature: &Feature, tally: &Tally, known: Option<&Dispersion>) -> (f64, f64) {
-    let (before, now) = ((feature.not_finite(), feature.count), (tally.unusable(), tally.count()));
+fn unusable(before: (u64, u64), tally: &Tally, known: Option<&Dispersion>) -> (f64, f64) {
+    let now = (tally.unusable(), tally.count());
     if before.1 == 0 || now.1 == 0 {
         return (1.0, 0.0);
     }

@@ -37,7 +37,9 @@ pub use encode::{DecodeError, MAX_SUMMARY_BYTES, SUMMARY_VERSION};
 pub use feature::{Column, Feature, MAX_CATEGORIES, Spread, VALUE_BINS};
 pub use fisher::fisher_exact;
 pub use homogeneity::{Test, chi_squared, merged_chi_squared, smooth};
-pub use judge::{Doubt, Finding, Judgement, Known, LEAST_EFFECT, LEAST_ROWS, Level, PAGE_RATE, WARN_RATE, judge};
+pub use judge::{
+    Doubt, Finding, Judgement, Known, LEAST_EFFECT, LEAST_ROWS, Level, PAGE_RATE, WARN_RATE, judge, judge_against,
+};
 pub use monitor::{Closed, Memory, Monitor};
 pub use summary::{MAX_ROWS, Summary, SummaryError};
 pub use tally::{Extremes, Tally};

@@ -121,6 +121,29 @@ fn one_value_that_becomes_another_is_out_of_range() {
 }
 
 #[test]
+fn canaries_are_held_against_control() {
+    let (baseline, mut stream) = (baseline(), Stream(fastrand::Rng::with_seed(8)));
+    let mut summer = |rows: usize, first: f32| {
+        let mut window = Window::new(&baseline);
+        for _ in 0..rows {
+            let mut row = stream.row().map(|x| x + 5.0);
+            row[0] += first;
+            window.update(&row).unwrap();
+        }
+        window.close()
+    };
+    let (control, same, worse) = (summer(4_000, 0.0), summer(500, 0.0), summer(500, 5.0));
+    let against = |window| judge_against(&baseline, &control, window, Known::Independent).unwrap();
+    // It is summer for all of them: only the baseline is of the winter.
+    assert_eq!(judge(&baseline, &same, Known::Independent).unwrap().level, Level::Page);
+    assert_eq!(against(&same).level, Level::Quiet);
+    assert_eq!((against(&worse).level, alarmed(&against(&worse))), (Level::Page, vec!["a"]));
+    let stranger = Summary::empty(&Baseline::measure([("x", &[1.0][..])]).unwrap());
+    let refused = judge_against(&baseline, &stranger, &same, Known::Independent);
+    assert_eq!(refused, Err(SummaryError::OtherBaseline));
+}
+
+#[test]
 fn categories_drift_too() {
     let colours = |reds: usize| -> Vec<Option<&str>> {
         (0..1_000).map(|at| Some(if at < reds { "red" } else { "blue" })).collect()
