@@ -15,30 +15,31 @@ pub(crate) struct Rows {
     columns: Vec<(String, Values)>,
 }
 
-/// A column as its file has it.
-enum Values {
-    Numbers(Vec<f32>),
-    Texts(Vec<String>),
+/// A column: what the file has, and the numbers if every cell is one.
+struct Values {
+    texts: Option<Vec<String>>,
+    numbers: Option<Vec<f32>>,
 }
 
 impl Values {
     fn of(cells: Cells) -> Self {
-        let texts = match cells {
-            Cells::Numbers(values) => return Self::Numbers(values.into_iter().map(|x| x as f32).collect()),
-            Cells::Text(texts) => texts,
-        };
-        let numbers = texts.iter().map(|text| number(text)).collect::<Option<Vec<f32>>>();
-        numbers.map_or(Self::Texts(texts), Self::Numbers)
+        match cells {
+            Cells::Numbers(values) => Self::array(values.into_iter().map(|x| x as f32).collect()),
+            Cells::Text(texts) => {
+                let numbers = texts.iter().map(|text| number(text)).collect();
+                Self { texts: Some(texts), numbers }
+            }
+        }
     }
 
-    /// As categories; an empty cell is a missing one. Of numbers there are none.
-    fn texts(&self) -> Vec<Option<&str>> {
-        match self {
-            Values::Texts(texts) => {
-                texts.iter().map(|text| Some(text.as_str()).filter(|text| !text.is_empty())).collect()
-            }
-            Values::Numbers(values) => vec![None; values.len()],
-        }
+    fn array(numbers: Vec<f32>) -> Self {
+        Self { texts: None, numbers: Some(numbers) }
+    }
+
+    /// As categories, where the file has texts; an empty cell is a missing one.
+    fn categories(&self) -> Option<Vec<Option<&str>>> {
+        let texts = self.texts.as_ref()?;
+        Some(texts.iter().map(|text| Some(text.as_str()).filter(|text| !text.is_empty())).collect())
     }
 }
 
@@ -57,7 +58,7 @@ impl Rows {
             Input::Table(table) => {
                 table.columns.into_iter().map(|column| (column.name, Values::of(column.cells))).collect()
             }
-            array => columns(&array).into_iter().map(|(name, values)| (name, Values::Numbers(values))).collect(),
+            array => columns(&array).into_iter().map(|(name, values)| (name, Values::array(values))).collect(),
         };
         Ok(Self { path: path.to_owned(), columns })
     }
@@ -73,25 +74,24 @@ impl Rows {
         }
         let compared: Vec<&(String, Values)> =
             self.columns.iter().filter(|(name, _)| !ignored.contains(name)).collect();
-        let texts = compared.iter().map(|(name, before)| {
+        let mut columns = Vec::with_capacity(compared.len());
+        for (name, before) in &compared {
             let now = window.column(name).ok_or_else(|| window.lacks(name))?;
-            Ok((before.texts(), now.texts()))
-        });
-        let texts = texts.collect::<Result<Vec<_>, Fault>>()?;
-        let mut pairs = Vec::with_capacity(compared.len());
-        for ((name, before), (texts_before, texts_now)) in compared.iter().zip(&texts) {
-            let now = window.column(name).ok_or_else(|| window.lacks(name))?;
-            let (baseline, window) = match (before, now) {
-                (Values::Numbers(before), Values::Numbers(now)) => (Column::Numbers(before), Column::Numbers(now)),
-                (Values::Numbers(_), Values::Texts(_)) => return Err(window.is_words(name).into()),
-                (Values::Texts(_), Values::Numbers(now)) if now.iter().any(|x| !x.is_nan()) => {
-                    return Err(window.is_numbers(name).into());
-                }
-                (Values::Texts(_), _) => (Column::Categories(texts_before), Column::Categories(texts_now)),
+            columns.push((name.as_str(), before, now, before.categories(), now.categories()));
+        }
+        let mut pairs = Vec::with_capacity(columns.len());
+        for (name, before, now, texts_before, texts_now) in &columns {
+            // What the baseline is, the window must be.
+            let (baseline, window) = match (&before.numbers, &now.numbers, texts_before, texts_now) {
+                (Some(before), Some(now), ..) => (Column::Numbers(before), Column::Numbers(now)),
+                (Some(_), None, ..) => return Err(window.is_other(name, "words", "numbers").into()),
+                (None, _, Some(before), Some(now)) => (Column::Categories(before), Column::Categories(now)),
+                (None, ..) => return Err(window.is_other(name, "numbers", "words").into()),
             };
             pairs.push(Pair { name, baseline, window });
         }
-        Ok(drift::compare(&pairs)?)
+        let found = drift::compare(&pairs);
+        Ok(found.map_err(|error| Fault::new("the two tables cannot be compared").because(error))?)
     }
 
     fn lacks(&self, name: &str) -> Fault {
@@ -100,15 +100,9 @@ impl Rows {
             .remedy("give both files the same columns, or leave it out with --ignore")
     }
 
-    fn is_numbers(&self, name: &str) -> Fault {
-        Fault::new(format!("column {name:?} of {} holds numbers", self.path.display()))
-            .because("it holds words in the baseline")
-            .remedy("mend it, or leave it out with --ignore")
-    }
-
-    fn is_words(&self, name: &str) -> Fault {
-        Fault::new(format!("column {name:?} of {} holds words", self.path.display()))
-            .because("it holds numbers in the baseline")
+    fn is_other(&self, name: &str, here: &str, baseline: &str) -> Fault {
+        Fault::new(format!("column {name:?} of {} holds {here}", self.path.display()))
+            .because(format!("it holds {baseline} in the baseline"))
             .remedy("mend it, or leave it out with --ignore")
     }
 
@@ -136,7 +130,7 @@ mod tests {
     fn compared(before: &str, now: &str, ignored: &[&str]) -> Result<Comparison, String> {
         let ignored: Vec<String> = ignored.iter().map(|name| (*name).to_owned()).collect();
         let found = rows("before.csv", before).compare(&rows("now.csv", now), &ignored);
-        found.map_err(|error| told(error.as_ref()))
+        found.map_err(|error| told(&*error))
     }
 
     #[test]
@@ -153,7 +147,6 @@ mod tests {
         for (before, now, ignored, part) in [
             ("a,b\n1,2\n", "a\n1\n", &[][..], "now.csv has no column \"b\""),
             ("a\n1\n", "a\nx\n", &[], "holds words"),
-            ("a\nx\n", "a\n1\n", &[], "holds numbers"),
             ("a\n1\n", "a\n1\n", &["z"], "there is no column \"z\""),
             ("a\n1\n", "a\n1\n", &["a"], "no baseline"),
         ] {
@@ -161,5 +154,11 @@ mod tests {
             assert!(error.contains(part), "{part} is not in {error}");
         }
         assert!(compared("a,b\n1,2\n", "a\n1\n", &["b"]).is_ok());
+    }
+
+    #[test]
+    fn a_category_may_look_like_a_number() {
+        let found = compared("a\n1\n1\nx\n", "a\n1\n1.0\n", &[]).unwrap();
+        assert_eq!((found.features[0].categorical, found.features[0].window.counts.as_slice()), (true, &[1, 0, 1][..]));
     }
 }

@@ -5,7 +5,6 @@
 use super::Out;
 use super::table::table;
 use crate::bundle;
-use crate::fault::Fault;
 use comfy_table::Table;
 use drift::{Cause, Comparison, Doubt, Figures, Finding, Level};
 use serde_json::{Value, json};
@@ -53,8 +52,7 @@ impl Args {
     pub(crate) fn run(self, out: &Out) -> anyhow::Result<()> {
         let Command::Compare(args) = self.command;
         let (before, now) = (bundle::Rows::read(&args.baseline)?, bundle::Rows::read(&args.window)?);
-        let unlike = || Fault::new("the two tables cannot be compared");
-        let found = before.compare(&now, &args.ignore).map_err(|error| unlike().because(error))?;
+        let found = before.compare(&now, &args.ignore)?;
         out.result(&machine(&found)?, people(&found))
     }
 }
@@ -166,7 +164,7 @@ mod tests {
         }
         let machine = machine(&found).unwrap();
         assert_eq!(machine["level"], "page");
-        assert_eq!(machine["features"][0]["finding"]["cause"]["cause"], "missing");
+        assert_eq!(machine["features"][0]["finding"]["cause"]["kind"], "missing");
         assert!(machine["features"][1]["smooth"]["p"].is_f64() && machine["features"][0]["smooth"].is_null());
     }
 

@@ -381,7 +381,7 @@ fn seen() -> Value {
                 paged += u32::from(finding.level == Level::Page);
                 warned += u32::from(finding.level > Level::Quiet);
                 let said = finding.cause.map(|cause| serde_json::to_value(cause).expect("plain data"));
-                named += u32::from(said.is_some_and(|said| said["cause"] == cause));
+                named += u32::from(said.is_some_and(|said| said["kind"] == cause));
             }
             let share = |some: u32| f64::from(some) / WINDOWS as f64;
             cells.push(json!({ "change": name, "rows": rows, "paged": share(paged), "seen": share(warned),

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 /// Why a feature differs from its baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(tag = "cause", rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Cause {
     /// Values are not there, or are no numbers.
     Missing {
