@@ -93,9 +93,10 @@ const SATURATED_SHARE: f64 = 0.1;
 
 /// The likeliest cause of an alarm; `by_unusable` when it was raised because values could not be used.
 pub(crate) fn cause(feature: &Feature, tally: &Tally, by_unusable: bool) -> Cause {
-    let all = tally.count() as f64;
-    if by_unusable && tally.not_finite() >= tally.far {
-        return Cause::Missing { share: tally.not_finite() as f64 / all };
+    let share = tally.not_finite() as f64 / tally.count().max(1) as f64;
+    let more = share > feature.not_finite() as f64 / feature.count.max(1) as f64;
+    if by_unusable && more && tally.not_finite() >= tally.far {
+        return Cause::Missing { share };
     }
     stuck(feature, tally)
         .or_else(|| unit_change(feature, tally))
@@ -108,6 +109,9 @@ fn stuck(feature: &Feature, tally: &Tally) -> Option<Cause> {
     let (run, finite) = (tally.longest_run, tally.finite() as f64);
     // A value is in the window as often as the fullest bin at most, as far as the baseline tells.
     let most = feature.counts.iter().max().map_or(1.0, |most| *most as f64 / feature.finite().max(1) as f64);
+    if most == 0.0 {
+        return None;
+    }
     let by_chance = finite.ln() + (run as f64 - 1.0) * most.ln();
     let numbers = !feature.is_categorical();
     (numbers && run as f64 * 2.0 >= finite && by_chance < RUN_BY_CHANCE.ln()).then_some(Cause::Stuck { rows: run })
@@ -176,8 +180,8 @@ fn out_of_range(tally: &Tally) -> Option<Cause> {
         .then(|| Cause::OutOfRange { share: (tally.below + tally.above) as f64 / tally.finite() as f64 })
 }
 
-/// The lower bound of Cohen's h, how much larger a share has become, in standard deviations of a share.
-pub(crate) fn share_grew(baseline: (u64, u64), window: (u64, u64), dispersion: f64, chance: f64) -> f64 {
+/// The lower bound of Cohen's h, by how much a share differs, in standard deviations of a share.
+pub(crate) fn share_differs(baseline: (u64, u64), window: (u64, u64), dispersion: f64, chance: f64) -> f64 {
     let angle = |(some, all): (u64, u64)| 2.0 * (some as f64 / all as f64).sqrt().asin();
     let error = (dispersion * (1.0 / baseline.1 as f64 + 1.0 / window.1 as f64)).sqrt();
     (angle(window) - angle(baseline)).abs() + normal_quantile(chance) * error

@@ -6,7 +6,7 @@
 
 use crate::baseline::Baseline;
 use crate::basis::{components, grouped, groups, polynomials};
-use crate::cause::{Cause, cause, share_grew};
+use crate::cause::{Cause, cause, share_differs};
 use crate::discovery::discovered;
 use crate::dispersion::{Dispersion, MOST_DISPERSION};
 use crate::distances::{jensen_shannon, psi};
@@ -296,7 +296,7 @@ fn unusable(before: (u64, u64), tally: &Tally, known: Option<&Dispersion>) -> (f
         }
         _ => exact,
     };
-    (p, share_grew(before, now, dispersion, EFFECT_CHANCE))
+    (p, share_differs(before, now, dispersion, EFFECT_CHANCE))
 }
 
 /// The squared difference of two shares in deviations of chance.

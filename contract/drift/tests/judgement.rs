@@ -121,6 +121,15 @@ fn one_value_that_becomes_another_is_out_of_range() {
 }
 
 #[test]
+fn values_where_there_were_none_are_no_fault_of_the_sensor() {
+    let baseline = Baseline::measure([("spare", &[f32::NAN; 1_000][..])]).unwrap();
+    let mut window = Window::new(&baseline);
+    (0..100).for_each(|_| window.update(&[7.0]).unwrap());
+    let judgement = judge(&baseline, &window.close(), Known::Independent).unwrap();
+    assert_eq!((judgement.level, judgement.features[0].cause), (Level::Page, Some(Cause::Population)));
+}
+
+#[test]
 fn canaries_are_held_against_control() {
     let (baseline, mut stream) = (baseline(), Stream(fastrand::Rng::with_seed(8)));
     let mut summer = |rows: usize, first: f32| {
