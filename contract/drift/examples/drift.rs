@@ -56,9 +56,9 @@ impl Chance {
         (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
     }
 
-    /// A value of a feature of one of six kinds.
+    /// A value of a feature of one of eight kinds.
     fn value(&mut self, kind: usize) -> f32 {
-        let value = match kind % 6 {
+        let value = match kind % 8 {
             0 => self.normal(),
             1 => 20.0 + 5.0 * self.normal(),
             2 => self.normal().exp(),
@@ -66,7 +66,11 @@ impl Chance {
             // Few whole numbers, the small ones much more often.
             4 => (-self.0.f64().max(1e-9).ln() * 1.5).floor(),
             // Mostly nothing, as rain.
-            _ => (self.normal() - 0.5).max(0.0),
+            5 => (self.normal() - 0.5).max(0.0),
+            // Seldom yes.
+            6 => f64::from(u8::from(self.0.f64() < 0.002)),
+            // Tails without an end (Cauchy).
+            _ => (std::f64::consts::PI * (self.0.f64() - 0.5)).tan(),
         };
         value as f32
     }
@@ -75,7 +79,7 @@ impl Chance {
         for (kind, place) in row.iter_mut().enumerate() {
             *place = self.value(kind);
             // One of eight features is missing now and then.
-            if kind % 8 == 7 && self.0.f64() < 0.01 {
+            if kind % 8 == 3 && self.0.f64() < 0.01 {
                 *place = f32::NAN;
             }
         }

@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// What the page says of it.
 pub(super) const ABOUT: &str = "Simulated streams with fixed seeds ([drift.md](drift.md) has the methods). Without drift: windows of 50, 100, 200, 500, 1,000 and 3,600 rows \
-of 10, 30 and 64 features of six kinds (normal, log-normal, even, whole numbers, mostly zero; one in eight with 1 % missing), 1,000 windows in each of the 18 cells, a fresh \
+of 10, 30 and 64 features of eight kinds (normal twice, log-normal, even, whole numbers, mostly zero, seldom yes, Cauchy; one in eight with 1 % missing), 1,000 windows in each of the 18 cells, a fresh \
 baseline of 5,000 rows for every 125; the figure is that of the worst cell. Dependent rows: AR(1) with .9 of the last value, windows of 200 and 1,000 rows of 10 and 64 \
 features, 400 windows of four devices each after the hundred that are learned from; the worst cell. Gradual drift: the mean of 400 runs, a normal feature and a fresh baseline each; \
 between false alarms: 20 million rows watched against 40 baselines. On aarch64 an update of a usual value is 93 instructions, counted in the assembly (goal: at most 100). The figures beside ours are of the same kinds of windows, measured once with whylogs 1.6.4, \
