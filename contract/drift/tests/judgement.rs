@@ -46,7 +46,10 @@ fn nothing_has_changed() {
     for rows in [50, 200, 1_000, 5_000] {
         let judgement = judged(rows, |_, x| x);
         assert_eq!((judgement.level, alarmed(&judgement), judgement.doubts.len()), (Level::Quiet, vec![], 0), "{rows}");
-        assert!(judgement.features.iter().all(|finding| finding.cause.is_none()));
+        for finding in &judgement.features {
+            let least = finding.p_smooth.min(finding.p_chi_squared).min(finding.p_unusable);
+            assert_eq!((finding.p, finding.cause), ((3.0 * least).min(1.0), None), "{finding:?}");
+        }
     }
 }
 
@@ -127,6 +130,20 @@ fn values_where_there_were_none_are_no_fault_of_the_sensor() {
     (0..100).for_each(|_| window.update(&[7.0]).unwrap());
     let judgement = judge(&baseline, &window.close(), Known::Independent).unwrap();
     assert_eq!((judgement.level, judgement.features[0].cause), (Level::Page, Some(Cause::Population)));
+}
+
+#[test]
+fn a_few_wild_values_are_no_other_unit() {
+    let mut stream = Stream(fastrand::Rng::with_seed(9));
+    let values: Vec<f32> = (0..5_000).map(|_| stream.normal()).collect();
+    let baseline = Baseline::measure([("x", &values[..])]).unwrap();
+    let mut window = Window::new(&baseline);
+    for at in 0..500 {
+        // Mean and deviation are nearly those of a feature in thousandths.
+        window.update(&[if at % 50 == 0 { 8_000.0 } else { stream.normal() }]).unwrap();
+    }
+    let judgement = judge(&baseline, &window.close(), Known::Independent).unwrap();
+    assert_eq!(judgement.features[0].cause, Some(Cause::OutOfRange { share: 0.02 }));
 }
 
 #[test]
