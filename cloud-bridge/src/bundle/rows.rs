@@ -3,10 +3,10 @@
 //! Decides what a cell is: a number, infinite ones too, or missing; or, where a column of the baseline holds a word,
 //! a category. The arithmetic is decided by `drift`.
 
-use super::baseline::{columns, read_rows};
+use super::baseline::columns;
 use crate::fault::Fault;
 use drift::{Column, Comparison, Pair};
-use engine::{Cells, Input};
+use engine::{Cells, Input, Limits};
 use std::path::{Path, PathBuf};
 
 /// The columns of one file.
@@ -54,10 +54,13 @@ impl Rows {
     /// # Errors
     /// When it cannot be read.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
-        let columns = match read_rows(path)? {
+        let unusable = || Fault::new(format!("{} cannot be compared", path.display()));
+        let read = engine::read_input(path, &Limits::default());
+        let columns = match read.map_err(|error| unusable().because(error))? {
             Input::Table(table) => {
                 table.columns.into_iter().map(|column| (column.name, Values::of(column.cells))).collect()
             }
+            Input::Image(_) => return Err(unusable().because("it is one image: give rows (.csv or .npy)").into()),
             array => columns(&array).into_iter().map(|(name, values)| (name, Values::array(values))).collect(),
         };
         Ok(Self { path: path.to_owned(), columns })

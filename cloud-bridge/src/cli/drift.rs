@@ -26,8 +26,9 @@ Examples:
   petrel drift compare --baseline train.csv --window last-week.csv
   petrel drift compare --baseline train.npy --window week.npy --json
 
-PSI and JS are shown and never alarmed on. The levels are those of a device that takes its rows for independent of
-each other; docs/drift.md says how every figure is made, so that it can be made again with scipy.")]
+Distances (PSI, JS, KS, Wasserstein) are shown and never alarmed on. The levels are those of
+a device that takes its rows for independent. docs/drift.md says how every figure is made,
+so that it can be made again with scipy.")]
     Compare(Compare),
 }
 
@@ -130,7 +131,11 @@ fn cause(cause: &Cause) -> String {
 }
 
 fn chance(p: f64) -> String {
-    if p >= 0.001 { format!("{p:.3}") } else { format!("{p:.0e}") }
+    match p {
+        0.001.. => format!("{p:.3}"),
+        1e-99.. => format!("{p:.0e}"),
+        _ => "<1e-99".to_owned(),
+    }
 }
 
 fn short(value: Option<f64>) -> String {
@@ -171,6 +176,7 @@ mod tests {
     #[test]
     fn numbers_are_short() {
         assert_eq!([0.0, 0.25, 1e-7, 3e8].map(|x| short(Some(x))), ["0.000", "0.250", "1.00e-7", "3.00e8"]);
-        assert_eq!((chance(0.0312), chance(2.3e-9), short(None)), ("0.031".into(), "2e-9".into(), "-".into()));
+        assert_eq!([0.0312, 2.3e-9, 0.0].map(chance), ["0.031", "2e-9", "<1e-99"]);
+        assert_eq!(short(None), "-");
     }
 }
