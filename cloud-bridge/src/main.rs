@@ -16,8 +16,8 @@ mod service;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    Out, audit, breakglass, bridge, broker as broker_config, devices, inspect, keys, login, pack, publish, push,
-    revoke, rollout, root, sign, status, streams, verify,
+    Out, audit, breakglass, bridge, broker as broker_config, devices, drift as drift_figures, inspect, keys, login,
+    pack, publish, push, revoke, rollout, root, sign, status, streams, verify,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
@@ -49,6 +49,7 @@ enum Command {
     Bridge(bridge::Args),
     Broker(broker_config::Args),
     Devices(devices::Args),
+    Drift(drift_figures::Args),
     Rollout(rollout::Args),
     Audit(audit::Args),
     Streams(streams::Args),
@@ -73,6 +74,7 @@ impl Command {
             Command::Bridge(args) => args.run(out),
             Command::Broker(args) => args.run(out),
             Command::Devices(args) => args.run(out),
+            Command::Drift(args) => args.run(out),
             Command::Rollout(args) => args.run(out),
             Command::Audit(args) => args.run(out),
             Command::Streams(args) => args.run(out),

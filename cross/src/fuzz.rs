@@ -10,7 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Where documents to begin with lie.
-const SEEDS: [&str; 3] = ["contract/trust/tests/golden", "contract/protocol/tests/golden", "tests/fuzz/seeds"];
+const SEEDS: [&str; 4] = [
+    "contract/trust/tests/golden",
+    "contract/protocol/tests/golden",
+    "contract/drift/tests/golden",
+    "tests/fuzz/seeds",
+];
 
 /// `cargo xtask fuzz [--seconds N] [TARGET …]`
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {

@@ -8,10 +8,11 @@ use std::process::{Command, Stdio};
 
 type Oracle = fn() -> anyhow::Result<()>;
 
-const ORACLES: [(&str, Oracle); 7] = [
+const ORACLES: [(&str, Oracle); 8] = [
     ("reference", reference),
     ("onnx", onnx),
     ("sklearn", sklearn),
+    ("drift", drift),
     ("tuf", tuf),
     ("oms", oms),
     ("mosquitto", mosquitto),
@@ -72,6 +73,13 @@ fn sklearn() -> anyhow::Result<()> {
     let python = python("oracles/python", "tests/oracles/requirements.txt")?;
     let folder = binaries(Profile::Dev)?;
     build::run(Command::new(python).arg(script).arg("--json").arg("--bin").arg(folder))
+}
+
+/// Generated tables, compared by the real `petrel` and by scipy.
+fn drift() -> anyhow::Result<()> {
+    let script = workspace().join("tests/oracles/drift.py");
+    let python = python("oracles/python", "tests/oracles/requirements.txt")?;
+    build::run(Command::new(python).arg(script).arg("--bin").arg(binaries(Profile::Dev)?))
 }
 
 /// An example program of the trust crate.

@@ -12,6 +12,8 @@ extern crate petrel_protocol as protocol;
 mod agent_fuzzed;
 #[path = "../../agent/src/config.rs"]
 mod config;
+#[path = "../../contract/drift/tests/fuzzed/mod.rs"]
+mod drift_fuzzed;
 #[path = "../../agent/src/fault.rs"]
 mod fault;
 #[path = "../../agent/src/log.rs"]
@@ -31,6 +33,7 @@ mod trust_fuzzed;
 /// When there is no such target, or when a door breaks.
 pub fn call(name: &str, data: &[u8]) {
     let every = trust_fuzzed::TARGETS.iter().chain(&protocol_fuzzed::TARGETS).chain(&agent_fuzzed::TARGETS);
+    let every = every.chain(&drift_fuzzed::TARGETS);
     let (_, _, target) = every.into_iter().find(|(known, ..)| *known == name).expect("a target of this name");
     target(data);
 }

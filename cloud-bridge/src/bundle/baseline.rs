@@ -69,7 +69,8 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Baseline> {
     Ok(baseline)
 }
 
-fn columns(rows: &Input) -> Vec<(String, Vec<f32>)> {
+/// Columns of numbers: a table's by name, an array's as `f0`, `f1`, …
+pub(super) fn columns(rows: &Input) -> Vec<(String, Vec<f32>)> {
     match rows {
         Input::Table(table) => {
             let numbers = |column: &Column| {

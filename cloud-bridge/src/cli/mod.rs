@@ -9,6 +9,7 @@ pub(crate) mod broker;
 pub(crate) mod client;
 pub(crate) mod devices;
 pub(crate) mod draft;
+pub(crate) mod drift;
 pub(crate) mod explain;
 pub(crate) mod inspect;
 mod judgement;

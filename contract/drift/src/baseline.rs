@@ -2,13 +2,16 @@
 //!
 //! Decides what a baseline may hold. What one feature looks like is decided in `feature`.
 
-use crate::feature::Feature;
+use crate::feature::{Column, Feature};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
 
-/// The version of the form.
-pub const BASELINE_VERSION: u32 = 1;
+/// The newest version of the form: it has categories. A baseline without them is written as version 1, which
+/// agents that know no categories read.
+pub const BASELINE_VERSION: u32 = 2;
+/// The version without categories.
+const NUMBERS_ONLY: u32 = 1;
 /// The most features of a baseline.
 pub const MAX_FEATURES: usize = 4096;
 /// The longest name of a feature, in bytes.
@@ -18,7 +21,7 @@ const MAX_NAME_BYTES: usize = 256;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Baseline {
-    /// Version of the form: [`BASELINE_VERSION`].
+    /// Version of the form: 1 without categories, [`BASELINE_VERSION`] with them.
     pub version: u32,
     /// The features, in the order of the columns.
     pub features: Vec<Feature>,
@@ -55,7 +58,7 @@ impl fmt::Display for BaselineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BaselineError::Version { found } => {
-                write!(f, "the baseline has version {found}, this build knows {BASELINE_VERSION}")
+                write!(f, "the baseline has version {found}, this build knows up to {BASELINE_VERSION}")
             }
             BaselineError::FeatureCount { found } => {
                 write!(f, "a baseline has 1 to {MAX_FEATURES} features, not {found}")
@@ -71,11 +74,21 @@ impl fmt::Display for BaselineError {
 impl std::error::Error for BaselineError {}
 
 impl Baseline {
-    /// Measures columns of values; NaN stands for a missing one.
+    /// Measures columns of numbers; NaN stands for a missing one.
     ///
     /// # Errors
     /// `FeatureCount` and `Name`.
     pub fn measure<'a>(columns: impl IntoIterator<Item = (&'a str, &'a [f32])>) -> Result<Self, BaselineError> {
+        Self::measure_columns(columns.into_iter().map(|(name, values)| (name, Column::Numbers(values))))
+    }
+
+    /// Measures columns of numbers and of categories.
+    ///
+    /// # Errors
+    /// `FeatureCount` and `Name`.
+    pub fn measure_columns<'a>(
+        columns: impl IntoIterator<Item = (&'a str, Column<'a>)>,
+    ) -> Result<Self, BaselineError> {
         let mut features = Vec::new();
         for (name, values) in columns {
             if features.len() == MAX_FEATURES {
@@ -83,7 +96,8 @@ impl Baseline {
             }
             features.push(Feature::measure(name, values));
         }
-        let baseline = Self { version: BASELINE_VERSION, features };
+        let version = if features.iter().any(Feature::is_categorical) { BASELINE_VERSION } else { NUMBERS_ONLY };
+        let baseline = Self { version, features };
         baseline.validate()?;
         Ok(baseline)
     }
@@ -93,7 +107,7 @@ impl Baseline {
     /// # Errors
     /// The first contradiction.
     pub fn validate(&self) -> Result<(), BaselineError> {
-        if self.version != BASELINE_VERSION {
+        if !(NUMBERS_ONLY..=BASELINE_VERSION).contains(&self.version) {
             return Err(BaselineError::Version { found: self.version });
         }
         if self.features.is_empty() || self.features.len() > MAX_FEATURES {
@@ -107,8 +121,56 @@ impl Baseline {
             }
             let fault = |reason| BaselineError::Feature { name: name.to_owned(), reason };
             feature.validate().map_err(fault)?;
+            if self.version == NUMBERS_ONLY && feature.is_categorical() {
+                return Err(fault("version 1 has no categories"));
+            }
         }
         Ok(())
+    }
+
+    /// A number that summaries carry, so that counts in other bins are not taken for counts in these. It guards
+    /// against mistakes; against malice a summary is signed.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+        for feature in &self.features {
+            hash.text(&feature.name);
+            for number in [feature.count, feature.missing, feature.plus_inf, feature.minus_inf] {
+                hash.number(number);
+            }
+            if let Some(spread) = feature.spread {
+                hash.number(spread.min.to_bits().into());
+                hash.number(spread.max.to_bits().into());
+                // As moments are counted with them.
+                hash.number((spread.mean as f32).to_bits().into());
+                hash.number((spread.std as f32).to_bits().into());
+            }
+            hash.number(feature.edges.len() as u64);
+            feature.edges.iter().for_each(|edge| hash.number(edge.to_bits().into()));
+            feature.counts.iter().for_each(|count| hash.number(*count));
+            hash.number(feature.categories.len() as u64);
+            feature.categories.iter().for_each(|value| hash.text(value));
+        }
+        hash.0
+    }
+}
+
+/// FNV-1a of 64 bits.
+struct Fnv(u64);
+
+impl Fnv {
+    fn bytes(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+
+    fn number(&mut self, number: u64) {
+        self.bytes(&number.to_le_bytes());
+    }
+
+    fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.bytes(text.as_bytes());
     }
 }
 
@@ -146,10 +208,30 @@ mod tests {
     }
 
     #[test]
+    fn a_baseline_without_categories_is_what_older_agents_read() {
+        assert_eq!(measured().version, 1);
+        let mut mixed =
+            Baseline::measure_columns([("a", Column::Numbers(&[1.0])), ("b", Column::Categories(&[Some("x"), None]))])
+                .unwrap();
+        assert_eq!((mixed.version, mixed.validate()), (2, Ok(())));
+        mixed.version = 1;
+        assert!(matches!(mixed.validate(), Err(BaselineError::Feature { .. })));
+    }
+
+    #[test]
+    fn other_bins_have_another_fingerprint() {
+        let one = measured();
+        let mut other = one.clone();
+        assert_eq!(one.fingerprint(), other.fingerprint());
+        other.features[0].edges[0] = 0.5;
+        assert_ne!(one.fingerprint(), other.fingerprint());
+    }
+
+    #[test]
     fn contradictions_are_found() {
         type Spoil = fn(&mut Baseline);
         let spoils: [(&str, Spoil); 8] = [
-            ("version", |b| b.version = 2),
+            ("version", |b| b.version = 3),
             ("bins", |b| b.features[0].counts.push(0)),
             ("order of edges", |b| b.features[0].edges.reverse()),
             ("edge twice", |b| b.features[0].edges[1] = b.features[0].edges[0]),

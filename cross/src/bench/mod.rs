@@ -5,6 +5,7 @@
 
 mod delivery;
 mod device;
+mod drift;
 mod engine;
 mod the_loop;
 mod trust;
@@ -77,12 +78,13 @@ struct Bench {
     run: fn(&Path) -> anyhow::Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     Bench { name: "loop", about: the_loop::ABOUT, example: None, run: the_loop::run },
     Bench { name: "engine", about: engine::ABOUT, example: Some(engine::EXAMPLE), run: engine::run },
     Bench { name: "trust", about: trust::ABOUT, example: Some(trust::EXAMPLE), run: trust::run },
     Bench { name: "delivery", about: delivery::ABOUT, example: None, run: delivery::run },
     Bench { name: "device", about: device::ABOUT, example: None, run: device::run },
+    Bench { name: "drift", about: drift::ABOUT, example: Some(drift::EXAMPLE), run: drift::run },
 ];
 
 /// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`; `--write` makes the sections of docs/benchmarks.md anew.
