@@ -9,6 +9,7 @@ mod bad_input;
 mod client;
 mod conformance;
 mod content;
+mod disks;
 mod enrolling;
 mod faults;
 mod feeds;

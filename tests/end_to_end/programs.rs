@@ -183,7 +183,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// As a power cut ends it.
+    /// As a power cut ends it; it may have ended already.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -3,7 +3,8 @@
 //! Decides what each figure should be. How it is made is decided by the program that measures, `tests/src/measure`.
 
 use super::Row;
-use crate::build::{output, python};
+use super::said::{numbers, test};
+use crate::build::{output, python as python_of};
 use anyhow::Context;
 use serde_json::Value;
 use std::path::Path;
@@ -13,29 +14,34 @@ use std::process::Command;
 pub(super) const ABOUT: &str = "The agent with Debian's Mosquitto on loopback; the digits model (50 KB), one row a request, one connection \
 that stays open. Idle: proportional set size, connected by TLS, no model. Start: from the start of the program to the first answer, the bundle on its disk, every byte \
 checked again; the best of five. The API: the middle of 2,000 requests, the best of five rounds in turns with `/v2/health/live`, which is a handler that does nothing; \
-the engine's own time is that of `petrel-agent infer --profile`. The other server is FastAPI and uvicorn over ONNX Runtime (PyPI), one process; two clients, the \
-same JSON, in turns. Memory of the agent is its process and that of its model. The swap: a client that asks without a pause while a release comes, is \
+the engine's own time is that of `petrel-agent infer --profile`. The other servers are of PyPI: FastAPI and uvicorn over ONNX Runtime, one process, and MLServer as it comes, with the few lines for ONNX Runtime that it asks for; two clients, the \
+same JSON, in turns. Memory is that of all processes of each, where what they share counts twice. Hostile models: seven files and three processes that end, sleep or leak. The swap: four clients that ask without a pause while a release comes, is \
 verified, probed, tried and confirmed.";
 
 const MB: f64 = 1e6;
 const FIGURES: [&str; 5] = ["idle", "start", "api", "server", "swap"];
 
 pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
-    let python = python("oracles/python", "tests/oracles/requirements.txt")?;
-    let said = output(
-        Command::new(folder.join("measure")).arg(folder).arg("device").args(FIGURES).env("MEASURE_PYTHON", python),
-    )?;
+    let python = python_of("oracles/python", "tests/oracles/requirements.txt")?;
+    let mlserver = python_of("oracles/mlserver", "tests/oracles/mlserver/requirements.txt")?;
+    let mut measure = Command::new(folder.join("measure"));
+    measure.arg(folder).arg("device").args(FIGURES).env("MEASURE_PYTHON", python).env("MEASURE_MLSERVER", mlserver);
+    let said = output(&mut measure)?;
     let seen: Value = serde_json::from_str(&said).context("the program that measures did not say what it saw")?;
     let number = |name: &str| seen.pointer(name).and_then(Value::as_f64).with_context(|| format!("no {name} was seen"));
     let (empty, engine) = (number("/api/empty/p50_us")?, number("/api/engine_us")?);
     let added = |kind: &str| anyhow::Ok(number(&format!("/api/{kind}/p50_us"))? - engine);
     let beside = format!("an empty handler {empty:.0} us, the engine {engine:.0} us");
-    let (ours, theirs) = (number("/server/agent/per_second")?, number("/server/server/per_second")?);
-    let (own, other) = (number("/server/agent/rss")?, number("/server/server/rss")?);
     let (before, longest) = (number("/swap/before/p99_us")?, number("/swap/during/longest_us")?);
-    let swap = format!("p99 before {before:.0} us; {} requests, none failed", number("/swap/during/requests")?);
-    let rates = format!("{ours:.0} over {theirs:.0} answers a second");
-    Ok(vec![
+    let calm = number("/swap/before/longest_us")? / before;
+    let swap = format!(
+        "p99 before {before:.0} us, and the longest wait {calm:.1} of that; {} requests, none failed",
+        number("/swap/during/requests")?
+    );
+    let hostile = test(&["--workspace", "--bin", "petrel-agent", "worker::tests::hostile"], &[])?;
+    let hostile = numbers(&hostile, "hostile models:")?;
+    let [ended, grown] = hostile[..] else { anyhow::bail!("the hostile models told {hostile:?}") };
+    let mut rows = vec![
         Row::new("idle, connected by TLS, no model: PSS", number("/idle/pss")? / MB, "MB").at_most(12.0),
         Row::new("cold start to the first answer", number("/start/seconds")?, "s").at_most(0.5),
         Row::new("the API adds to the engine, bytes, over an empty handler", added("bytes")? / empty, "x")
@@ -43,13 +49,26 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
             .beside(&beside),
         Row::new("the API adds to the engine, bytes", added("bytes")?, "us").at_most(150.0).beside(&beside),
         Row::new("the API adds to the engine, JSON", added("json")?, "us").beside(&beside),
-        Row::new("answers a second over FastAPI and ONNX Runtime", ours / theirs, "x").at_least(10.0).beside(&rates),
-        Row::new("memory (RSS) over FastAPI and ONNX Runtime", own / other, "x").at_most(0.1).beside(&format!(
+        Row::new("longest wait during a swap over the p99 before", longest / before, "x").at_most(2.0).beside(&swap),
+        Row::new("p99 during the swap over the p99 before", number("/swap/during/p99_us")? / before, "x").beside(&swap),
+        Row::new("what hostile models cost the agent's own memory", grown / 1_024.0, "MiB")
+            .at_most(2.0)
+            .beside(&format!("{ended} models, each ended; the one before answered")),
+    ];
+    for (name, title) in [("mlserver", "MLServer"), ("fastapi", "FastAPI and ONNX Runtime")] {
+        let of = |what: &str| number(&format!("/server/{name}/{what}"));
+        let (ours, theirs) = (of("agent/per_second")?, of("server/per_second")?);
+        let (own, other) = (of("agent/rss")?, of("server/rss")?);
+        rows.push(
+            Row::new(&format!("answers a second over {title}"), ours / theirs, "x")
+                .at_least(10.0)
+                .beside(&format!("{ours:.0} over {theirs:.0} answers a second")),
+        );
+        rows.push(Row::new(&format!("memory (RSS) over {title}"), own / other, "x").at_most(0.1).beside(&format!(
             "{:.1} over {:.1} MB",
             own / MB,
             other / MB
-        )),
-        Row::new("longest wait during a swap over the p99 before", longest / before, "x").at_most(2.0).beside(&swap),
-        Row::new("p99 during the swap over the p99 before", number("/swap/during/p99_us")? / before, "x").beside(&swap),
-    ])
+        )));
+    }
+    Ok(rows)
 }

@@ -3,10 +3,12 @@
 //! A bench gives rows; here they become a table, a line of JSON for machines, and a page of the docs
 //! that nobody edits by hand.
 
+mod crash;
 mod delivery;
 mod device;
 mod drift;
 mod engine;
+mod said;
 mod the_loop;
 mod trust;
 
@@ -73,18 +75,28 @@ struct Outcome {
 struct Bench {
     name: &'static str,
     about: &'static str,
-    /// The package and the example that it runs beside the binaries.
-    example: Option<(&'static str, &'static str)>,
+    needs: Needs,
     run: fn(&Path) -> anyhow::Result<Vec<Row>>,
 }
 
-const BENCHES: [Bench; 6] = [
-    Bench { name: "loop", about: the_loop::ABOUT, example: None, run: the_loop::run },
-    Bench { name: "engine", about: engine::ABOUT, example: Some(engine::EXAMPLE), run: engine::run },
-    Bench { name: "trust", about: trust::ABOUT, example: Some(trust::EXAMPLE), run: trust::run },
-    Bench { name: "delivery", about: delivery::ABOUT, example: None, run: delivery::run },
-    Bench { name: "device", about: device::ABOUT, example: None, run: device::run },
-    Bench { name: "drift", about: drift::ABOUT, example: Some(drift::EXAMPLE), run: drift::run },
+/// What has to be built first, for release.
+#[derive(Clone, Copy)]
+enum Needs {
+    /// What it runs builds itself.
+    Nothing,
+    Programs,
+    /// A package's example.
+    Example((&'static str, &'static str)),
+}
+
+const BENCHES: [Bench; 7] = [
+    Bench { name: "loop", about: the_loop::ABOUT, needs: Needs::Programs, run: the_loop::run },
+    Bench { name: "engine", about: engine::ABOUT, needs: Needs::Example(engine::EXAMPLE), run: engine::run },
+    Bench { name: "trust", about: trust::ABOUT, needs: Needs::Example(trust::EXAMPLE), run: trust::run },
+    Bench { name: "delivery", about: delivery::ABOUT, needs: Needs::Programs, run: delivery::run },
+    Bench { name: "device", about: device::ABOUT, needs: Needs::Programs, run: device::run },
+    Bench { name: "drift", about: drift::ABOUT, needs: Needs::Example(drift::EXAMPLE), run: drift::run },
+    Bench { name: "crash", about: crash::ABOUT, needs: Needs::Nothing, run: crash::run },
 ];
 
 /// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`; `--write` makes the sections of docs/benchmarks.md anew.
@@ -104,11 +116,13 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     }
     let binaries = folder(Profile::Release);
     if !has("--no-build") {
-        if chosen.iter().any(|bench| bench.example.is_none()) {
+        if chosen.iter().any(|bench| matches!(bench.needs, Needs::Programs)) {
             build::binaries(Profile::Release)?;
         }
-        for (package, name) in chosen.iter().filter_map(|bench| bench.example) {
-            build::example(package, name)?;
+        for bench in &chosen {
+            if let Needs::Example((package, name)) = bench.needs {
+                build::example(package, name)?;
+            }
         }
     }
     let page = workspace().join("docs/benchmarks.md");

@@ -4,7 +4,8 @@
 //! last words are read here; nothing is counted twice.
 
 use super::Row;
-use crate::build::{self, cargo, output};
+use super::said::{numbers, test};
+use crate::build::{self, output};
 use crate::coverage::{self, Coverage};
 use anyhow::{Context, ensure};
 use serde_json::Value;
@@ -37,24 +38,9 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// What a test said. Its other output is none.
-fn test(package: &str, of: &[&str], environment: (&str, &str)) -> anyhow::Result<String> {
-    eprintln!("{package} {}", of.join(" "));
-    let mut command = cargo();
-    command.args(["test", "--quiet", "--package", package]).args(of).args(["--", "--nocapture"]);
-    output(command.env(environment.0, environment.1))
-}
-
-/// The numbers of the line that holds `mark`, in their order.
-fn numbers(said: &str, mark: &str) -> anyhow::Result<Vec<f64>> {
-    let line = said.lines().find(|line| line.contains(mark)).with_context(|| format!("nobody said `{mark}`"))?;
-    let digits = line.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty());
-    digits.map(|word| word.parse().context("a number")).collect()
-}
-
 fn tampered() -> anyhow::Result<Vec<Row>> {
     let count = TAMPERED.to_string();
-    let said = test("petrel-trust", &["--test", "tampered", "--release"], ("PETREL_TAMPERED", &count))?;
+    let said = test(&["--package", "petrel-trust", "--test", "tampered", "--release"], &[("PETREL_TAMPERED", &count)])?;
     let [bits, documents, 0.0] = numbers(&said, "bits flipped in")?[..] else {
         anyhow::bail!("a flipped bit was believed")
     };
@@ -72,7 +58,7 @@ fn tampered() -> anyhow::Result<Vec<Row>> {
 }
 
 fn catalogue() -> anyhow::Result<Vec<Row>> {
-    let said = test("petrel-trust", &["--test", "refusals"], ("PETREL_FUZZED", "1"))?;
+    let said = test(&["--package", "petrel-trust", "--test", "refusals"], &[("PETREL_FUZZED", "1")])?;
     let told = numbers(&said, "refusal catalogue:")?;
     let [rows, _, here, cases, elsewhere] = told[..] else { anyhow::bail!("the catalogue told {told:?}") };
     let owned = said.lines().filter(|line| line.trim_start().starts_with("owned by"));
@@ -117,7 +103,7 @@ fn oracles() -> anyhow::Result<Vec<Row>> {
 }
 
 fn audit() -> anyhow::Result<Row> {
-    let said = test("bridge-core", &["--lib", "audit"], ("PETREL_FUZZED", "1"))?;
+    let said = test(&["--package", "bridge-core", "--lib", "audit"], &[("PETREL_FUZZED", "1")])?;
     let told = numbers(&said, "each named, 0 missed")?;
     ensure!(told.len() == 6 && told[5] == 0.0, "the audit log told {told:?}");
     let [edited, removed, moved, repeated, cut] = [0, 1, 2, 3, 4].map(|at| told[at]);

@@ -181,6 +181,7 @@ pub(super) fn rest(state: &Path) -> Option<Value> {
     let at_rest = ledger["outbox"] == json!([])
         && names("incoming").is_empty()
         && !aged
+        && identity.len() == 2
         && !beside.iter().chain(&identity).any(|name| name.ends_with(".new"));
     at_rest.then(|| {
         json!({

@@ -56,7 +56,7 @@ pub(super) struct Traced {
 pub(super) fn strace() -> Option<&'static str> {
     let installed = ["/usr/bin/strace", "/usr/local/bin/strace"];
     let found = installed.into_iter().find(|path| Path::new(path).exists());
-    assert!(found.is_some() || std::env::var_os("PETREL_FAULTS").is_none(), "strace is not installed");
+    assert!(found.is_some() || std::env::var_os("PETREL_TESTS_NEED_STRACE").is_none(), "strace is not installed");
     found
 }
 
