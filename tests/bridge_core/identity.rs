@@ -65,6 +65,18 @@ fn the_old_key_counts_until_the_new_one_is_used() {
 }
 
 #[test]
+fn a_device_that_renews_before_its_first_word_keeps_the_key_that_it_shows() {
+    check(&[
+        ("enrol a", "a 1: nothing"),
+        ("renew a x", ""),
+        // It lost its power as soon as it was connected, and was away for long.
+        ("renew a y x", "withdrawn [a1]"),
+        ("hello a 1 x", "a 1: nothing"),
+        ("hello a 2 y", "withdrawn [a1 x2], a 1: nothing"),
+    ]);
+}
+
+#[test]
 fn a_device_whose_certificate_expired_comes_back_when_a_person_says_so() {
     check(&[
         ("enrol a", "a 1: nothing"),

@@ -146,7 +146,11 @@ impl Bench {
                 profile: profile(),
                 invitation: self.invitation(words.get(3)),
             },
-            "renew" => Event::KeyRenewed { device: device(words[1]), credential: self.credential(words[2]) },
+            // `renew DEVICE KEY [SHOWN]`
+            "renew" => {
+                let shown = words.get(3).unwrap_or(&words[1]).as_bytes().to_vec();
+                Event::KeyRenewed { device: device(words[1]), shown, credential: self.credential(words[2]) }
+            }
             "return" => Event::DeviceReturned { device: device(words[1]), credential: self.credential(words[2]) },
             "use" => Event::KeyUsed { device: device(words[1]), key: words[2].as_bytes().to_vec() },
             "revoke" => Event::DeviceRevoked { device: device(words[1]) },

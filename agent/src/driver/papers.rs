@@ -30,6 +30,8 @@ pub(super) struct Papers {
     pub(super) refused: u32,
     expired: bool,
     asked: Option<Instant>,
+    /// Land has not answered yet.
+    asking: bool,
     answers: mpsc::UnboundedReceiver<Result<Identity, Fault>>,
     answer: mpsc::UnboundedSender<Result<Identity, Fault>>,
     look: Interval,
@@ -40,7 +42,7 @@ impl Papers {
         let (answer, answers) = mpsc::unbounded_channel();
         let look = interval(LOOK_EVERY);
         let (whole, shown, refused, expired, asked) = (Vec::new(), 0, 0, false, None);
-        Self { slots, ca, floor, whole, shown, refused, expired, asked, answers, answer, look }
+        Self { slots, ca, floor, whole, shown, refused, expired, asked, asking: false, answers, answer, look }
     }
 
     /// It is not earlier than this.
@@ -84,7 +86,9 @@ impl Papers {
     pub(super) fn taken(&mut self) {
         (self.refused, self.expired) = (0, false);
         let Some(identity) = self.identity().cloned() else { return };
-        if self.whole.len() > 1 {
+        // Also when there is only a key: what could not be removed is not used again. But one that land is asked about
+        // now is needed.
+        if !self.asking {
             match self.slots.keep_only(identity.slot) {
                 Ok(()) => (self.whole, self.shown) = (vec![identity], 0),
                 Err(why) => tracing::warn!("the other certificate stays on the disk: {why}"),
@@ -103,7 +107,10 @@ impl Papers {
     /// Waits until something is due: a look at the clock, or land's answer.
     pub(super) async fn due(&mut self) -> Option<Result<Identity, Fault>> {
         tokio::select! {
-            Some(answer) = self.answers.recv() => Some(answer),
+            Some(answer) = self.answers.recv() => {
+                self.asking = false;
+                Some(answer)
+            }
             _ = self.look.tick() => None,
         }
     }
@@ -118,7 +125,7 @@ impl Papers {
             return;
         }
         tracing::info!(?need, "a newer certificate is asked for");
-        self.asked = Some(Instant::now());
+        (self.asked, self.asking) = (Some(Instant::now()), true);
         let (slots, ca, floor, answer) = (self.slots.clone(), self.ca.clone(), self.floor.clone(), self.answer.clone());
         tokio::task::spawn_blocking(move || {
             // Nobody waits for it any more when the agent ends; the key lies in its slot for the next start.

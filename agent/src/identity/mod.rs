@@ -195,8 +195,9 @@ impl Slots {
         for slot in Slot::BOTH.into_iter().filter(|slot| *slot != used) {
             for path in [self.certificate(slot), self.key(slot)] {
                 match fs::remove_file(path) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                    _ => store::host().sync_dir(&self.folder)?,
+                    Ok(()) => store::host().sync_dir(&self.folder)?,
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
                 }
             }
         }

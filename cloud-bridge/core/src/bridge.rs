@@ -148,7 +148,10 @@ impl Bridge {
             Event::DeviceEnrolled { device, credential, profile, invitation } => {
                 self.enrol(now, device, credential, profile, invitation)
             }
-            Event::KeyRenewed { device, credential } => self.renew(now, &device, credential),
+            Event::KeyRenewed { device, shown, credential } => {
+                // It uses that key, also when no message that it signed has come: it must not take its own place away.
+                self.promote(now, &device, &shown).and_then(|_| self.renew(now, &device, credential))
+            }
             Event::DeviceReturned { device, credential } => self.take_back(now, &device, credential),
             Event::KeyUsed { device, key } => self.promote(now, &device, &key),
             Event::MessageDisbelieved { why } => self.disbelieve(why),

@@ -80,6 +80,8 @@ pub enum Event {
     KeyRenewed {
         /// Who.
         device: DeviceId,
+        /// The key of the certificate that it showed.
+        shown: Vec<u8>,
         /// The key and the certificate that it is to be given.
         credential: Credential,
     },

@@ -81,8 +81,9 @@ async fn renewed(doors: &Doors, tls: &TlsInfo, body: &[u8], who: &mut Option<Dev
     let known = known.ok_or_else(|| Problem::forbidden("certificate_unknown", "this certificate counts no more"))?;
     *who = Some(known.id.clone());
     let request = RenewRequest::read(body).map_err(malformed)?;
+    let shown = known.credentials().find(|c| c.certificate == certificate).map(|c| c.key.clone()).unwrap_or_default();
     let (device, issued) = reissue(doors, known, &request.csr)?;
-    let event = Event::KeyRenewed { device: device.clone(), credential: issued.credential.clone() };
+    let event = Event::KeyRenewed { device: device.clone(), shown, credential: issued.credential.clone() };
     doors.driver.request(event, by_itself(&device, "device.renew")).await??;
     answer(doors, device, issued).await
 }
