@@ -6,10 +6,11 @@
 use crate::fault::Fault;
 use crate::feed;
 use crate::log::Format;
+use crate::settings::{self, Origin, Settings};
 use crate::store::MAX_SPOOL_BYTES;
 use agent_core::Metered;
 use protocol::{DeviceId, FleetId};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,6 @@ use std::time::Duration;
 /// Where the configuration is looked for when nobody says where.
 pub(crate) const DEFAULT_PATH: &str = "/etc/petrel/agent.toml";
 
-const MAX_CONFIG_BYTES: u64 = 64 * 1024;
 const TELEMETRY_S: RangeInclusive<u64> = 1..=86_400;
 const WINDOW: RangeInclusive<usize> = 1..=256;
 /// Bytes a second: slower than the least is no rate at which a bundle ever arrives.
@@ -75,7 +75,7 @@ pub(crate) struct Config {
 }
 
 /// Where a bundle may come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Source {
     /// Chunks at the broker.
@@ -85,7 +85,7 @@ pub(crate) enum Source {
 }
 
 /// `[metered]`
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct RawMetered {
     most: u64,
@@ -94,7 +94,7 @@ struct RawMetered {
 }
 
 /// What becomes of a bundle that costs more.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Over {
     /// It waits for another way.
@@ -124,7 +124,7 @@ pub(crate) struct Address {
     pub(crate) port: u16,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
     fleet: String,
@@ -132,12 +132,14 @@ struct Raw {
     #[serde(default = "generic")]
     board: String,
     broker: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     bridge: Option<String>,
     ca: PathBuf,
     root: PathBuf,
     state: PathBuf,
     #[serde(default = "listen")]
     listen: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     socket: Option<PathBuf>,
     #[serde(default = "telemetry_s")]
     telemetry_s: u64,
@@ -145,10 +147,13 @@ struct Raw {
     spool_bytes: u64,
     #[serde(default = "window")]
     window: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
     fetch_rate: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     models_mb: Option<u64>,
     #[serde(default = "load_s")]
     load_s: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
     metered: Option<RawMetered>,
     #[serde(default = "sources")]
     sources: Vec<Source>,
@@ -193,23 +198,27 @@ fn log_filter() -> String {
 }
 
 impl Config {
-    /// Reads and validates the file; relative paths in it are relative to its folder.
+    /// Reads and validates the file, and what the environment says of it; relative paths are relative to its folder.
     ///
     /// # Errors
     /// A [`Fault`] that names the file, the key and the remedy.
     pub(crate) fn read(path: &Path) -> Result<Self, Fault> {
-        let unreadable = |why: std::io::Error| {
-            Fault::new(format!("cannot read the configuration {}", path.display()))
-                .because(why)
-                .remedy("give another file with --config, or write this one")
-        };
-        let size = std::fs::metadata(path).map_err(unreadable)?.len();
-        if size > MAX_CONFIG_BYTES {
-            let what = format!("{} has {size} bytes: at most {MAX_CONFIG_BYTES} are allowed", path.display());
-            return Err(Fault::new(what).remedy("give a configuration file with --config"));
+        Self::read_with(path, &[])
+    }
+
+    /// The same, with `KEY=VALUE`s above it all.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub(crate) fn read_with(path: &Path, set: &[String]) -> Result<Self, Fault> {
+        let text = settings::text(path)?;
+        let settings = Settings::gather(path, &text, std::env::vars_os(), set)?;
+        // A fault in one file is shown in its place.
+        if settings.is_one_file() {
+            return Self::parse(path, &text);
         }
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        Self::parse(path, &text)
+        let raw = Raw::deserialize(settings.table.clone()).map_err(|why| wrong_file(path, &why))?;
+        Self::of(path, raw)
     }
 
     /// The same of a text that will be, or was, in the file.
@@ -217,11 +226,23 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub(crate) fn parse(path: &Path, text: &str) -> Result<Self, Fault> {
-        let raw: Raw = toml::from_str(text).map_err(|why| {
-            Fault::new(format!("the configuration {} is wrong", path.display()))
-                .because(why.to_string().trim_end().to_owned())
-                .remedy("correct the key that is named; `petrel-agent run --help` shows a whole file")
-        })?;
+        Self::of(path, toml::from_str(text).map_err(|why| wrong_file(path, &why))?)
+    }
+
+    /// Each key that has a value, the value, and where it was said.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub(crate) fn explain(path: &Path, set: &[String]) -> Result<Vec<(String, toml::Value, Origin)>, Fault> {
+        Self::read_with(path, set)?;
+        let settings = Settings::gather(path, &settings::text(path)?, std::env::vars_os(), set)?;
+        let whole = Raw::deserialize(settings.table.clone()).map_err(|why| wrong_file(path, &why))?;
+        let whole = toml::Table::try_from(whole)
+            .map_err(|why| Fault::new("the configuration cannot be written").because(why).remedy("please report it"))?;
+        Ok(whole.into_iter().map(|(key, value)| (key.clone(), value, settings.origin(&key))).collect())
+    }
+
+    fn of(path: &Path, raw: Raw) -> Result<Self, Fault> {
         let wrong = |key: &str, why: String, remedy: &str| {
             Fault::new(format!("{}: `{key}` is wrong", path.display())).because(why).remedy(remedy)
         };
@@ -296,6 +317,12 @@ impl Config {
                 .map_err(|(why, remedy)| wrong("feed", why, remedy))?,
         })
     }
+}
+
+fn wrong_file(path: &Path, why: &toml::de::Error) -> Fault {
+    Fault::new(format!("the configuration {} is wrong", path.display()))
+        .because(why.to_string().trim_end().to_owned())
+        .remedy("correct the key that is named; `petrel-agent run --help` shows a whole file")
 }
 
 impl Address {

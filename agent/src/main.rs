@@ -19,6 +19,7 @@ mod log;
 mod mqtt;
 mod profile;
 mod self_test;
+mod settings;
 mod source;
 mod status;
 mod store;
@@ -30,10 +31,12 @@ mod watchdog;
 mod worker;
 
 use clap::{Parser, Subcommand};
+use comfy_table::{Table, presets};
 use config::Config;
 use fault::Fault;
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 const FIRST_STEPS: &str = "\
@@ -104,17 +107,43 @@ enum Command {
         /// What is logged, in place of the key `log_filter`: a level, or targets as info,petrel_agent=debug
         #[arg(long, value_name = "FILTER", value_parser = filter)]
         log: Option<String>,
+        /// A value above that of the file and of the environment
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+    /// The configuration as it counts: a profile, the file, the environment and flags, the later over the earlier
+    #[command(
+        after_help = "Every key may be said in the environment as PETREL_AGENT_<KEY>, and with --set.\nExamples:\n  petrel-agent config --explain\n  petrel-agent config --explain --set window=8 --config /etc/petrel/agent.toml"
+    )]
+    Config {
+        /// The configuration
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+        config: PathBuf,
+        /// A value above all others
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Say where each value comes from
+        #[arg(long)]
+        explain: bool,
+        /// Print JSON, for machines
+        #[arg(long)]
+        json: bool,
     },
     Enrol(identity::EnrolArgs),
     Infer(infer::Args),
     Install(source::InstallArgs),
     SelfTest(self_test::SelfTestArgs),
     /// What the agent on this device is doing
-    #[command(after_help = "Example:\n  petrel-agent status --config /etc/petrel/agent.toml")]
+    #[command(
+        after_help = "Examples:\n  petrel-agent status\n  petrel-agent status --watch --config /etc/petrel/agent.toml"
+    )]
     Status {
         /// The configuration of the running agent
         #[arg(long, value_name = "FILE", default_value = config::DEFAULT_PATH)]
         config: PathBuf,
+        /// Go on and tell what changes, until it is interrupted; with --json a line each time
+        #[arg(long)]
+        watch: bool,
         /// Print JSON, for machines
         #[arg(long)]
         json: bool,
@@ -133,7 +162,7 @@ impl Command {
             Command::Infer(args) => args.is_json(),
             Command::Install(args) => args.json,
             Command::SelfTest(args) => args.json,
-            Command::Status { json, .. } => *json,
+            Command::Status { json, .. } | Command::Config { json, .. } => *json,
         }
     }
 
@@ -141,8 +170,9 @@ impl Command {
     fn run(self) -> anyhow::Result<String> {
         match self {
             Command::Worker => worker::run().map(|()| String::new()),
-            Command::Run { config, log_format, log } => {
-                let config = Config::read(&config)?;
+            Command::Config { config, set, explain, json } => explained(&config, &set, explain, json),
+            Command::Run { config, log_format, log, set } => {
+                let config = Config::read_with(&config, &set)?;
                 log::start(log_format.unwrap_or(config.log), log.as_deref().unwrap_or(&config.log_filter));
                 driver::run(config)?;
                 Ok(String::new())
@@ -151,12 +181,39 @@ impl Command {
             Command::Infer(args) => infer::run(&args),
             Command::Install(args) => source::install(&args),
             Command::SelfTest(args) => args.run(),
-            Command::Status { config, json } => {
+            Command::Status { config, watch: true, json } => {
+                status::watch(&config, json, print).map(|()| String::new())
+            }
+            Command::Status { config, watch: false, json } => {
                 let status = status::ask(&config)?;
                 Ok(if json { serde_json::to_string_pretty(&status)? } else { status.to_string() })
             }
         }
     }
+}
+
+/// Each key and its value, as TOML has them; where each was said, when it was asked for.
+fn explained(path: &Path, set: &[String], explain: bool, json: bool) -> anyhow::Result<String> {
+    let values = Config::explain(path, set)?;
+    if json {
+        let value = |(key, value, origin): (String, toml::Value, settings::Origin)| {
+            (key, serde_json::json!({ "value": value, "from": origin.to_string() }))
+        };
+        let all: BTreeMap<String, serde_json::Value> = values.into_iter().map(value).collect();
+        return Ok(serde_json::to_string_pretty(&all)?);
+    }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    if explain {
+        table.set_header(["KEY", "VALUE", "FROM"]);
+    }
+    for (key, value, origin) in values {
+        table.add_row(match explain {
+            true => vec![key, value.to_string(), origin.to_string()],
+            false => vec![key, format!("= {value}")],
+        });
+    }
+    Ok(table.to_string())
 }
 
 fn main() -> ExitCode {
@@ -165,7 +222,7 @@ fn main() -> ExitCode {
     let command = Cli::parse().command;
     let json = command.is_json();
     match command.run().and_then(|text| print(&text)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&error, json);
             ExitCode::FAILURE
@@ -173,14 +230,14 @@ fn main() -> ExitCode {
     }
 }
 
-/// Results go to standard output; whoever stopped reading has enough.
-fn print(text: &str) -> anyhow::Result<()> {
+/// Results go to standard output; whoever stopped reading has enough. Gives whether somebody reads.
+fn print(text: &str) -> anyhow::Result<bool> {
     if text.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     match writeln!(io::stdout().lock(), "{}", text.trim_end()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        done => Ok(done?),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        done => Ok(done.map(|()| true)?),
     }
 }
 

@@ -12,6 +12,7 @@ use protocol::{ClockState, Generation, RefusalReport, Sandbox, SpoolState, Strea
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -21,6 +22,7 @@ pub(crate) const ADDRESS_FILE: &str = "http.addr";
 const NOT_RUNNING: &str = "start it with `petrel-agent run`, or look at its log";
 const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_STATUS_BYTES: u64 = 1 << 20;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The device at a glance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +68,12 @@ pub(crate) struct Status {
     /// What folders and local brokers bring; an agent before this one says nothing of it.
     #[serde(default)]
     pub(crate) feeds: Vec<FeedStatus>,
+    /// What keeps it from deciding anything; models answer all the same.
+    #[serde(default)]
+    pub(crate) trouble: Option<String>,
+    /// Free on the disk of the state folder, MiB, when it was last measured.
+    #[serde(default)]
+    pub(crate) disk_free_mb: u64,
 }
 
 /// A stream at a glance; releases by their number.
@@ -164,6 +172,36 @@ pub(crate) fn ask(config: &Path) -> Result<Status, Fault> {
     response.body_mut().with_config().limit(MAX_STATUS_BYTES).read_json().map_err(silent)
 }
 
+/// Tells what the running agent does, again whenever it changed, until nobody reads any more. An agent that cannot be
+/// asked now is told of too: it may be on its way.
+///
+/// # Errors
+/// When nothing can be printed.
+pub(crate) fn watch(config: &Path, json: bool, print: fn(&str) -> anyhow::Result<bool>) -> anyhow::Result<()> {
+    // What is wrong with the file stays wrong.
+    Config::read(config)?;
+    let clears = !json && std::io::stdout().is_terminal();
+    let mut last = None;
+    loop {
+        let seen = ask(config);
+        // Time passes always.
+        let news = seen.as_ref().map(|status| Status { uptime_s: 0, ..status.clone() }).map_err(ToString::to_string);
+        let told = match &seen {
+            Ok(status) if json => serde_json::to_string(status)?,
+            Err(why) if json => serde_json::json!({ "error": { "message": why.to_string() } }).to_string(),
+            // From the top of an empty screen.
+            Ok(status) if clears => format!("\x1b[H\x1b[2J{status}"),
+            Ok(status) => format!("{status}\n"),
+            Err(why) => format!("{why}; tried again every second"),
+        };
+        if (clears || last.as_ref() != Some(&news)) && !print(&told)? {
+            return Ok(());
+        }
+        last = Some(news);
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
 /// Where the local API of the running agent is.
 ///
 /// # Errors
@@ -211,7 +249,16 @@ impl fmt::Display for Status {
             "{generation}, root {}, {} verdicts unsent, API http://{}",
             self.root_version, self.outbox, self.listen
         )?;
-        writeln!(f, "{}", telemetry(&self.spool))?;
+        writeln!(
+            f,
+            "{}; {} MiB of the disk are free, the time is {}",
+            telemetry(&self.spool),
+            self.disk_free_mb,
+            clock(self.clock)
+        )?;
+        if let Some(trouble) = &self.trouble {
+            writeln!(f, "ONLY MODELS ANSWER, nothing else is done: {trouble}")?;
+        }
         if !self.streams.is_empty() {
             let mut table = Table::new();
             table.load_style(presets::NOTHING);
@@ -260,6 +307,15 @@ pub(crate) fn missing(sandbox: Sandbox) -> Option<String> {
     let parts = [(files, "files (Landlock)"), (calls, "calls (seccomp)"), (memory, "memory")];
     let missing: Vec<&str> = parts.into_iter().filter(|(there, _)| !there).map(|(_, what)| what).collect();
     (!missing.is_empty()).then(|| missing.join(", "))
+}
+
+fn clock(state: ClockState) -> &'static str {
+    match state {
+        ClockState::Fresh => "fresh",
+        ClockState::Stale => "stale",
+        ClockState::Expired => "past the end of the root",
+        ClockState::Unset => "not known",
+    }
 }
 
 /// What waits of it, and what was lost.

@@ -24,6 +24,8 @@ pub(crate) struct Gauge {
     rows: BTreeMap<(StreamName, u64), Counts>,
     /// Seconds from the start to the last measurement.
     until_s: u64,
+    /// As it was measured last.
+    disk_free_mb: u64,
 }
 
 /// Who speaks, and when.
@@ -69,6 +71,10 @@ pub(crate) fn board_memory_mb() -> u64 {
     system.total_memory() / MIB
 }
 
+fn free_mb(dir: &Path) -> u64 {
+    crate::store::host().free(dir).unwrap_or(0) / MIB
+}
+
 impl Gauge {
     /// Measures the board, and the disk under `state`.
     pub(crate) fn new(state: &Path) -> Self {
@@ -82,7 +88,13 @@ impl Gauge {
             process: sysinfo::get_current_pid().ok(),
             rows: BTreeMap::new(),
             until_s: 0,
+            disk_free_mb: free_mb(state),
         }
+    }
+
+    /// What was free on the disk under the state when it was measured last.
+    pub(crate) fn disk_free_mb(&self) -> u64 {
+        self.disk_free_mb
     }
 
     /// Adds what was observed.
@@ -102,6 +114,7 @@ impl Gauge {
         let processes: Vec<Pid> = self.process.into_iter().chain(models).collect();
         self.refresh(&processes);
         let since = std::mem::replace(&mut self.until_s, speaker.uptime_s);
+        self.disk_free_mb = free_mb(&self.state);
         let system = self.system.as_ref();
         let own = processes.iter().filter_map(|pid| system?.process(*pid)).map(sysinfo::Process::memory).sum::<u64>();
         let sensors = self.components.iter().flat_map(|c| c.iter()).filter_map(sysinfo::Component::temperature);
@@ -120,7 +133,7 @@ impl Gauge {
             memory_used_mb: system.map_or(0, System::used_memory) / MIB,
             memory_total_mb: system.map_or(0, System::total_memory) / MIB,
             agent_memory_mb: own / MIB,
-            disk_free_mb: crate::store::host().free(&self.state).unwrap_or(0) / MIB,
+            disk_free_mb: self.disk_free_mb,
             temperature_c: hottest,
             streams: self.take_rows(serving),
             arriving,

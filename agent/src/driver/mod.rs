@@ -26,7 +26,7 @@ use crate::status::{Status, StreamStatus};
 use crate::store::{self, SpoolFile, Store};
 use crate::telemetry::Gauge;
 use crate::watchdog::Watch;
-use crate::worker::{Loader, Worker};
+use crate::worker::{Loader, Place, Task, Worker};
 use agent_core::{Agent, Event, Millis, Now, Spool};
 use protocol::{BridgeTopic, DeviceTopic, Generation, Profile, StreamName, Topics};
 use std::collections::BTreeMap;
@@ -59,6 +59,8 @@ pub(crate) struct Driver {
     /// Absent after the disk refused the ledger, until it takes it again.
     core: Option<Agent>,
     retry: Option<(Instant, Duration)>,
+    /// Why the core is absent.
+    trouble: Option<String>,
     link: Option<Link>,
     keeper: Keeper,
     words: mpsc::UnboundedReceiver<Word>,
@@ -168,6 +170,7 @@ impl Driver {
         let (fleet, device) = (self.config.fleet.clone(), self.config.device.clone());
         self.awake = Instant::now();
         let limits = crate::telemetry::limits(&self.config);
+        let confirmed = ledger.clone();
         let (core, step) = Agent::restore(fleet, device, self.profile.clone(), limits, seed, trust, ledger);
         let saved = step.commit(|memory| store.save(memory));
         self.store = Some(store);
@@ -177,12 +180,27 @@ impl Driver {
                 self.keeper.ask(Errand::Believe(Arc::new(core.trust().clone())));
                 self.papers.learn(core.trust().clock().low(0));
                 self.core = Some(core);
-                self.retry = None;
+                (self.retry, self.trouble) = (None, None);
                 tracing::info!(boot, root, "the agent is awake");
                 effects.into_iter().for_each(|effect| self.carry_out(effect));
                 self.read_papers();
             }
-            Err(error) => self.lose_core(&error),
+            Err(error) => {
+                self.serve_confirmed(&confirmed);
+                self.lose_core(&error);
+            }
+        }
+    }
+
+    /// What was confirmed answers also when nothing can be remembered: no crash of it is counted on the disk. What is on
+    /// trial waits.
+    fn serve_confirmed(&mut self, ledger: &agent_core::Ledger) {
+        let serving = self.worker.serving();
+        let unserved = ledger.streams.iter().filter(|(name, stream)| !stream.silenced && !serving.contains_key(*name));
+        for (name, active) in unserved.filter_map(|(name, stream)| Some((name, stream.active?))) {
+            let row_us = ledger.costs.get(&active.bundle).map_or(0, |cost| cost.row_us);
+            let main = Place { bundle: active.bundle, row_us };
+            self.loader.ask(Task::Serve { stream: name.clone(), main, fallback: None });
         }
     }
 
@@ -194,11 +212,12 @@ impl Driver {
     /// Nothing is decided or said until the ledger can be saved again; models go on answering.
     fn lose_core(&mut self, error: &std::io::Error) {
         let pause = self.retry.map_or(FIRST_RETRY, |(_, pause)| (pause * 2).min(LONGEST_RETRY));
+        let trouble = format!("the ledger cannot be kept in {}: {error}", self.config.state.display());
         tracing::error!(
-            "the ledger cannot be kept in {}: {error}; models go on answering, nothing else is done; tried again in {} s",
-            self.config.state.display(),
+            "{trouble}; models go on answering, nothing else is done; tried again in {} s",
             pause.as_secs()
         );
+        self.trouble = Some(trouble);
         self.core = None;
         self.retry = Some((Instant::now() + pause, pause));
         self.connected = None;
@@ -429,6 +448,8 @@ impl Driver {
         let last = self.status.borrow().clone();
         let mut status = Status { connected: self.connected == Some(true), ..(*last).clone() };
         status.uptime_s = self.started.elapsed().as_secs();
+        status.trouble.clone_from(&self.trouble);
+        status.disk_free_mb = self.gauge.disk_free_mb();
         status.key_id = self.papers.signer().map_or(String::new(), |s| s.public().id().to_string());
         status.certificate_until = self.papers.identity().map(|identity| identity.until);
         status.feeds = self.feeds.status();

@@ -69,9 +69,10 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     let fresh = address_file.with_extension("new");
     let disk = bundles.disk().clone();
     // Nothing that must outlive a power cut: it says where this very process listens.
-    disk.write(&fresh, format!("{listen}\n").as_bytes())
-        .and_then(|()| disk.rename(&fresh, &address_file))
-        .map_err(|why| unusable(&config.state, why))?;
+    let told = disk.write(&fresh, format!("{listen}\n").as_bytes()).and_then(|()| disk.rename(&fresh, &address_file));
+    if let Err(why) = told {
+        tracing::error!("the disk takes nothing, `petrel-agent status` may not find the local API at {listen}: {why}");
+    }
     tracing::info!(%listen, "the local API listens");
 
     let kept = keep(&config, &root, &bundles)?;
@@ -167,6 +168,7 @@ fn assemble(
         store: None,
         core: None,
         retry: None,
+        trouble: None,
         link: None,
         keeper,
         words,
@@ -208,6 +210,8 @@ fn first_status(config: &Config, listen: SocketAddr) -> Status {
         streams: Vec::new(),
         refusals: Vec::new(),
         feeds: Vec::new(),
+        trouble: None,
+        disk_free_mb: 0,
     }
 }
 

@@ -5,7 +5,7 @@
 use crate::config::Broker;
 use protocol::StreamName;
 use rumqttc::v5::mqttbytes::{matches, valid_filter, valid_topic};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 
 /// More than a small board has use for; each takes memory.
@@ -18,7 +18,7 @@ const MOST_KEPT: usize = 100_000;
 const MAX_TOPIC_BYTES: usize = 512;
 
 /// A feed as the file says it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Raw {
     /// Files that appear in a folder.
@@ -61,7 +61,7 @@ fn out_bytes() -> u64 {
 }
 
 /// What becomes of a file that was answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Done {
     /// It goes to the subfolder `done`.

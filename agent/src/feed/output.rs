@@ -123,7 +123,7 @@ impl Kept {
         Self::check(&self.dir)?;
         let path = self.dir.join(name);
         match fs::remove_file(&path) {
-            Err(why) if why.kind() != ErrorKind::NotFound => return Err(why),
+            Err(why) if why.kind() != ErrorKind::NotFound => Err(why),
             _ => OpenOptions::new().write(true).create_new(true).open(&path)?.write_all(content),
         }
     }

@@ -46,6 +46,9 @@ pub(super) fn page(status: &Status) -> String {
     family("petrel_uptime_seconds", "gauge", "Since the agent started.", &one(status.uptime_s));
     family("petrel_boots_total", "counter", "How often it was started.", &one(status.boot));
     family("petrel_connected", "gauge", "Whether there is a connection to the broker.", &one(status.connected.into()));
+    let decides = status.trouble.is_none();
+    family("petrel_decides", "gauge", "Whether nothing keeps it from deciding.", &one(decides.into()));
+    family("petrel_disk_free_mebibytes", "gauge", "Free on the disk of its state.", &one(status.disk_free_mb));
     family("petrel_verdicts_unsent", "gauge", "Verdicts that land does not have yet.", &one(status.outbox as u64));
     family("petrel_spool_waiting", "gauge", "Telemetry messages that wait for land.", &one(spool.waiting));
     family("petrel_spool_bytes", "gauge", "Bytes of them.", &one(spool.bytes));

@@ -42,8 +42,11 @@ impl Lock {
                 .remedy("make it writable for the agent, or choose another with the key `state`")
         };
         prepare(&*host(), state).map_err(unusable)?;
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(state.join("lock"));
-        let file = file.map_err(unusable)?;
+        let path = state.join("lock");
+        let made = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        // Nothing stays open to be written: the disk under a running agent can be made read-only, and it starts on such a
+        // one too.
+        let file = File::open(&path).map_err(|why| unusable(made.err().unwrap_or(why)))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => {

@@ -28,7 +28,7 @@ use tokio::sync::Notify;
 use trust::Digest;
 
 /// How nice a thread is whose work can wait.
-const PATIENT: i32 = 10;
+const PATIENT: i32 = 19;
 /// More that ask one model at a time only take memory.
 const MAX_LANES: usize = 4;
 

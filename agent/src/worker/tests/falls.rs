@@ -7,13 +7,13 @@ use std::time::Instant;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn pid(loaded: &Loaded) -> Pid {
+pub(super) fn pid(loaded: &Loaded) -> Pid {
     let id = loaded.process.id().expect("a process");
     Pid::from_raw(i32::try_from(id).unwrap()).unwrap()
 }
 
 /// The next fall that the core hears of, in words.
-fn fall(shelf: &mut Shelf) -> String {
+pub(super) fn fall(shelf: &mut Shelf) -> String {
     match shelf.events.blocking_recv() {
         Some(Event::ProcessFell { stream, why, .. }) if stream == super::stream() => why,
         other => panic!("{other:?}"),
