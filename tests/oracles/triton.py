@@ -7,10 +7,12 @@ the client knows of the protocol, by JSON and by bytes, and compares the answers
 """
 
 import sys
+import urllib.request
 from pathlib import Path
 
 import numpy
 import tritonclient.http as triton
+from prometheus_client.parser import text_string_to_metric_families
 from tritonclient.utils import InferenceServerException
 
 address, models = sys.argv[1], Path(sys.argv[2])
@@ -73,4 +75,15 @@ for shape, word in (([1, 1, 8, 7], "shape"), ([2], "shape")):
         raise SystemExit(f"a request of shape {shape} was answered")
     except InferenceServerException as refused:
         assert word in str(refused), refused
+# What Prometheus would read there.
+families = {}
+with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as page:
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4"), page.headers["content-type"]
+    for family in text_string_to_metric_families(page.read().decode()):
+        assert family.name not in families and family.documentation and family.type in ("counter", "gauge"), family
+        families[family.name] = family
+answered = [s.value for s in families["petrel_answers"].samples if s.labels == {"stream": "digits"}]
+assert len(answered) == 1 and answered[0] > 0, answered
+assert families["petrel_decides"].samples[0].value == 1
+
 print(f"tritonclient: {answers} rows by JSON and by bytes, every class and label as Python gave them")

@@ -22,9 +22,9 @@ type Figure = fn(&Path) -> anyhow::Result<Value>;
 const GROUPS: [(&str, &[(&str, Figure)]); 2] = [("delivery", delivery::FIGURES), ("device", device::FIGURES)];
 
 /// The Python that other people's servers run with.
-fn python() -> anyhow::Result<PathBuf> {
-    let named = std::env::var_os("MEASURE_PYTHON").map(PathBuf::from);
-    named.context("name a Python with tests/oracles/requirements.txt in MEASURE_PYTHON, as `cargo xtask bench` does")
+fn python(variable: &str) -> anyhow::Result<PathBuf> {
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    named.with_context(|| format!("name a Python in {variable}, with what `cargo xtask bench` installs"))
 }
 
 fn main() -> ExitCode {

@@ -124,11 +124,3 @@ fn percentiles(mut seconds: Vec<f64>) -> (f64, f64) {
     let at = |share: usize| seconds[(seconds.len() * share / 100).min(seconds.len() - 1)];
     (at(50), at(99))
 }
-
-/// The processes of the agent's models.
-fn models(fleet: &Fleet) -> anyhow::Result<Vec<u32>> {
-    let (_, body) = connect(fleet)?.ask(&Request::get("/status"))?;
-    let status: Value = serde_json::from_slice(&body)?;
-    let streams = status["streams"].as_array().context("the status tells no streams")?;
-    Ok(streams.iter().filter_map(|s| s["process"].as_u64()).filter_map(|pid| u32::try_from(pid).ok()).collect())
-}

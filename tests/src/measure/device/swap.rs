@@ -3,41 +3,56 @@
 use super::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-const BEFORE: usize = 3_000;
+/// Each asks again as soon as it is answered, so that every processor is busy before the release comes.
+const CLIENTS: usize = 4;
+const BEFORE: Duration = Duration::from_secs(4);
 
 /// Requests before and during the change, with the longest wait; one that fails is no figure but an error.
 pub(crate) fn measure(programs: &Path) -> anyhow::Result<Value> {
     let (fleet, bundle) = prepared(programs)?;
     let _agent = serving(&fleet, &bundle)?;
     let next = digits(&fleet, "1.1.0")?;
-    let (mut client, request) = (connect(&fleet)?, in_bytes()?);
-    let before = (0..BEFORE).map(|_| client.time(&request)).collect::<anyhow::Result<Vec<f64>>>()?;
-    let over = AtomicBool::new(false);
-    let during = thread::scope(|scope| {
-        let asking = scope.spawn(|| {
-            let mut times = Vec::new();
-            while !over.load(Ordering::Relaxed) {
-                times.push(client.time(&request)?);
-            }
-            anyhow::Ok(times)
-        });
-        let swapped = fleet.roll_out(&next, &[DEVICE.to_owned()]).and_then(|rollout| fleet.completed(rollout));
-        over.store(true, Ordering::Relaxed);
-        let times = asking.join().unwrap_or_else(|_| anyhow::bail!("the client panicked"))?;
-        swapped.map(|()| times)
+    let before = loaded(&fleet, || {
+        thread::sleep(BEFORE);
+        Ok(())
     })?;
+    let during = loaded(&fleet, || {
+        let rollout = fleet.roll_out(&next, &[DEVICE.to_owned()])?;
+        fleet.completed(rollout)
+    })?;
+    let mut client = connect(&fleet)?;
     let began = Instant::now();
     let (code, body) = client.ask(&in_json()?)?;
     let answer: Value = serde_json::from_slice(&body)?;
     anyhow::ensure!(code == 200 && answer["model_version"] == "1001000", "the new release does not answer: {answer}");
     let last = began.elapsed().as_secs_f64();
-    let longest = during.iter().copied().fold(last, f64::max);
-    let (requests, (half, most)) = (during.len(), percentiles(before));
-    let (_, during_most) = percentiles(during);
+    let most = |times: &[f64], last: f64| times.iter().copied().fold(last, f64::max) * 1e6;
+    let (longest_before, longest, requests) = (most(&before, 0.0), most(&during, last), during.len());
+    let ((half, p99), (_, during_p99)) = (percentiles(before), percentiles(during));
     Ok(json!({
-        "before": { "p50_us": half * 1e6, "p99_us": most * 1e6 },
-        "during": { "requests": requests, "p99_us": during_most * 1e6, "longest_us": longest * 1e6 }
+        "before": { "p50_us": half * 1e6, "p99_us": p99 * 1e6, "longest_us": longest_before },
+        "during": { "requests": requests, "p99_us": during_p99 * 1e6, "longest_us": longest }
     }))
+}
+
+/// What requests took, in seconds, while something was done.
+fn loaded(fleet: &Fleet, work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<Vec<f64>> {
+    let (over, request) = (AtomicBool::new(false), in_bytes()?);
+    let ask = || {
+        let (mut client, mut times) = (connect(fleet)?, Vec::new());
+        while !over.load(Ordering::Relaxed) {
+            times.push(client.time(&request)?);
+        }
+        anyhow::Ok(times)
+    };
+    thread::scope(|scope| {
+        let asking: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(ask)).collect();
+        let worked = work();
+        over.store(true, Ordering::Relaxed);
+        let ended = asking.into_iter().map(|c| c.join().unwrap_or_else(|_| anyhow::bail!("a client panicked")));
+        let times = ended.collect::<anyhow::Result<Vec<_>>>()?;
+        worked.map(|()| times.concat())
+    })
 }

@@ -11,7 +11,7 @@ pub(crate) fn agrees(programs: &Path) -> anyhow::Result<Value> {
     let script = tests.join("oracles/triton.py");
     let said = fleet.desk.done(&format!(
         "{} {} {address} {}",
-        python()?.display(),
+        python("MEASURE_PYTHON")?.display(),
         script.display(),
         tests.join("models").display()
     ))?;
