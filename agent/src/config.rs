@@ -7,7 +7,6 @@ use crate::fault::Fault;
 use crate::feed;
 use crate::log::Format;
 use crate::settings::{self, Origin, Settings};
-use crate::store::MAX_SPOOL_BYTES;
 use agent_core::Metered;
 use protocol::{DeviceId, FleetId};
 use serde::{Deserialize, Serialize};
@@ -25,6 +24,8 @@ const WINDOW: RangeInclusive<usize> = 1..=256;
 const FETCH_RATE: RangeInclusive<u64> = 1_024..=1 << 40;
 const LOAD_S: RangeInclusive<u64> = 1..=3_600;
 const MODELS_MB: RangeInclusive<u64> = 1..=1 << 20;
+/// The most that the file of the spool may hold.
+pub(crate) const MAX_SPOOL_BYTES: u64 = 64 << 20;
 const SPOOL_BYTES: RangeInclusive<u64> = 64 << 10..=MAX_SPOOL_BYTES;
 
 /// A validated configuration.

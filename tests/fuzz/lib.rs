@@ -16,12 +16,16 @@ mod config;
 mod drift_fuzzed;
 #[path = "../../agent/src/fault.rs"]
 mod fault;
+#[path = "../../agent/src/feed/meant.rs"]
+mod feed;
 #[path = "../../agent/src/log.rs"]
 mod log;
 #[path = "../../contract/protocol/tests/fuzzed/mod.rs"]
 mod protocol_fuzzed;
 #[path = "../../contract/protocol/tests/samples/mod.rs"]
 mod samples;
+#[path = "../../agent/src/settings.rs"]
+mod settings;
 #[path = "../../contract/trust/tests/signer/mod.rs"]
 mod signer;
 #[path = "../../contract/trust/tests/fuzzed/mod.rs"]

@@ -37,6 +37,8 @@ use trust::{MAX_ROOT_BYTES, Time, Trust};
 const FIRST_TELEMETRY: Duration = Duration::from_secs(5);
 /// Threads for what may take its time: the disk, large requests.
 const MOST_THREADS: usize = 16;
+/// The pause before the address file is tried again.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Runs the agent until it is told to stop.
@@ -69,9 +71,25 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     let fresh = address_file.with_extension("new");
     let disk = bundles.disk().clone();
     // Nothing that must outlive a power cut: it says where this very process listens.
-    let told = disk.write(&fresh, format!("{listen}\n").as_bytes()).and_then(|()| disk.rename(&fresh, &address_file));
-    if let Err(why) = told {
-        tracing::error!("the disk takes nothing, `petrel-agent status` may not find the local API at {listen}: {why}");
+    let (told, file) = (disk.clone(), address_file.clone());
+    let tell = move || {
+        told.write(&fresh, format!("{listen}\n").as_bytes()).and_then(|()| told.rename(&fresh, &file)).inspect_err(
+            |why| {
+                tracing::error!(
+                    "the disk takes nothing, `petrel-agent status` does not find the local API at {listen}: {why}"
+                );
+            },
+        )
+    };
+    if tell().is_err() {
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(TELL_AGAIN).await;
+                if tell().is_ok() {
+                    return;
+                }
+            }
+        });
     }
     tracing::info!(%listen, "the local API listens");
 

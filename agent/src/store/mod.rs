@@ -14,7 +14,7 @@ mod verify;
 pub(crate) use bundles::Bundles;
 pub(crate) use disk::{Disk, DiskFile, Door, How, host};
 pub(crate) use ledger::Lock;
-pub(crate) use spool::{MAX_SPOOL_BYTES, SpoolFile};
+pub(crate) use spool::SpoolFile;
 pub(crate) use verify::{ENVELOPE, Fault, Known, bundle, known, statement};
 
 use agent_core::{Ledger, Memory};

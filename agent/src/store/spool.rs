@@ -6,6 +6,7 @@
 //! The file is one line `petrel-spool <format> <sum>`, where the sum is the SHA-256 of the rest, then CBOR.
 
 use super::disk::{Door, How};
+use crate::config::MAX_SPOOL_BYTES;
 use agent_core::Spooled;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -14,8 +15,6 @@ use trust::Digest;
 const NAME: &str = "spool";
 /// Where the last file lies that could not be read: somebody may want to look at it.
 const ASIDE: &str = "spool.damaged";
-/// The most that a spool may be given.
-pub(crate) const MAX_SPOOL_BYTES: u64 = 64 << 20;
 const HEAD: &str = "petrel-spool 1 ";
 
 /// The file `<state>/spool`.

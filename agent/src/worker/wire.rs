@@ -206,16 +206,18 @@ pub(super) async fn ask(socket: &mut tokio::net::UnixStream, question: &[u8]) ->
     if bytes.len() > whole {
         return Err(io::Error::new(ErrorKind::InvalidData, "more than one answer"));
     }
-    let sensible = move || -> io::Result<Reply> {
-        match read::<Reply>(&bytes[4..])? {
-            Ok(answer) => check(&answer).map(|()| Ok(answer)),
-            Err(no) => Ok(Err(no.cut())),
-        }
-    };
+    let sensible = move || understood(&bytes[4..]);
     // What takes long holds nobody else up.
     match whole <= READ_BYTES {
         true => sensible(),
         false => tokio::task::spawn_blocking(sensible).await.map_err(io::Error::other)?,
+    }
+}
+
+fn understood(bytes: &[u8]) -> io::Result<Reply> {
+    match read::<Reply>(bytes)? {
+        Ok(answer) => check(&answer).map(|()| Ok(answer)),
+        Err(no) => Ok(Err(no.cut())),
     }
 }
 
@@ -341,6 +343,32 @@ mod tests {
         let long: Reply = Err(NoAnswer::Model("x\u{7}".repeat(1_000)));
         let Ok(Err(NoAnswer::Model(why))) = answered(framed(&long).unwrap()).await else { panic!("no answer") };
         assert_eq!(why, "x".repeat(MAX_SAID));
+    }
+
+    /// Bounded, as the bodies of the fuzz targets are: the engine is too large for those.
+    #[test]
+    fn no_bytes_of_a_process_break_the_agent() {
+        let mut dice = fastrand::Rng::with_seed(7);
+        let outputs = vec![("y".into(), Tensor::new(vec![2, 2], Data::F32(vec![1.0; 4])).unwrap())];
+        let labels = vec![("z".into(), Tensor::new(vec![1], Data::Text(vec!["seven".into()])).unwrap())];
+        for honest in [answer(outputs), answer(labels), Err(NoAnswer::Model("no".into()))] {
+            let honest = postcard::to_stdvec(&honest).unwrap();
+            assert!(understood(&honest).is_ok());
+            for _ in 0..5_000 {
+                let mut bytes = honest.clone();
+                for _ in 0..dice.usize(1..5) {
+                    let at = dice.usize(..bytes.len());
+                    match dice.u8(..3) {
+                        0 => bytes[at] = dice.u8(..),
+                        1 => drop(bytes.splice(at..at, std::iter::repeat_n(0xff, dice.usize(1..9)))),
+                        _ => bytes.truncate(at + 1),
+                    }
+                }
+                if let Ok(Ok(answer)) = understood(&bytes) {
+                    assert!(crate::infer::rows(answer, None, 1).len() <= bytes.len());
+                }
+            }
+        }
     }
 
     #[test]
