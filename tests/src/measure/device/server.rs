@@ -4,6 +4,7 @@
 use super::*;
 use crate::python;
 use std::net::TcpListener;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,8 @@ pub(crate) fn measure(programs: &Path) -> anyhow::Result<Value> {
         let port = free_port()?;
         let theirs = format!("127.0.0.1:{port}");
         let mut server = fleet.desk.start(&line(port)?, &format!("{name}.log"))?;
+        // It leaves behind what it started, when it is killed.
+        let _all = Household(server.id());
         let request = in_json()?;
         wait_for(name, || {
             server.runs()?;
@@ -66,6 +69,16 @@ pub(crate) fn measure(programs: &Path) -> anyhow::Result<Value> {
 
 fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A process that ends with all that it started.
+struct Household(u32);
+
+impl Drop for Household {
+    fn drop(&mut self) {
+        let all = family(self.0).unwrap_or_default().into_iter().map(|pid| pid.to_string());
+        let _ = Command::new("kill").arg("-KILL").args(all).status();
+    }
 }
 
 /// A process and all that it started, theirs too.
