@@ -14,8 +14,11 @@ pub(crate) fn measure(programs: &Path) -> anyhow::Result<Value> {
     let (fleet, bundle) = prepared(programs)?;
     let _agent = serving(&fleet, &bundle)?;
     let next = digits(&fleet, "1.1.0")?;
+    let began = Instant::now();
     let before = loaded(&fleet, || {
-        thread::sleep(BEFORE);
+        while let Some(left) = BEFORE.checked_sub(began.elapsed()) {
+            thread::park_timeout(left);
+        }
         Ok(())
     })?;
     let during = loaded(&fleet, || {
