@@ -128,7 +128,7 @@ impl Bench {
         self.commit(step)
     }
 
-    /// `assign GENERATION none | INTENT RELEASE [ANSWERS ERRORS SECONDS]`
+    /// `assign GENERATION none | INTENT RELEASE [ANSWERS ERRORS SECONDS [PERCENT]]`
     pub(crate) fn assign(&mut self, words: &[&str]) -> Event {
         let number = |at: usize, or: u64| words.get(at).map_or(or, |n| n.parse().unwrap());
         let intent = match words[1] {
@@ -137,7 +137,8 @@ impl Bench {
             "hold" => Some(Intent::Hold),
             _ => None,
         };
-        let terms = trial(number(3, 10), number(4, 0), number(5, 60));
+        let mut terms = trial(number(3, 10), number(4, 0), number(5, 60));
+        terms.max_slowdown = words.get(6).map(|_| number(6, 0).try_into().unwrap());
         let rollout = number(0, 0);
         let order = intent.map(|intent| self.bundle(number(2, 0)).order(intent, rollout, terms));
         let draft = AssignmentDraft {
@@ -232,7 +233,14 @@ impl Bench {
             "fell" => Event::ProcessFell { stream, bundle: digest, why: "its process fell".into() },
             "unloadable" => Event::ServeFailed { stream, bundle: digest, refusal: refusal(Code::Digest) },
             "late" => Event::ServeFailed { stream, bundle: digest, refusal: refusal(Code::Model) },
-            "answers" => Event::Observed { stream, bundle: digest, answers: number(2), errors: number(3) },
+            // `answers RELEASE ANSWERS ERRORS [MICROSECONDS]`, of each
+            "answers" => Event::Observed {
+                stream,
+                bundle: digest,
+                answers: number(2),
+                errors: number(3),
+                took_us: number(2) * if words.len() > 4 { number(4) } else { 100 },
+            },
             "stumbled" => Event::Stumbled { bundle: digest },
             "delivered" => Event::VerdictDelivered { seq: number(1) },
             other => panic!("no event is called {other}"),

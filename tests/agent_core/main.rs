@@ -129,6 +129,22 @@ fn a_bundle_that_is_too_dear_for_the_link_waits_until_somebody_brings_it() {
 }
 
 #[test]
+fn a_release_whose_answers_take_too_long_is_taken_back_when_land_said_how_long() {
+    // An answer takes release 1 a tenth of a millisecond.
+    let trying = |words: &'static str| {
+        let mut script = trying_2();
+        script[RUNNING_1.len()].0 = words;
+        script
+    };
+    let limited = trying("assign 2 install 2 40 0 60 200");
+    then(&limited, &[("answers 2 20 0 200", ""), ("answers 2 20 0 200", "verdict 2: 2 confirmed, serve 2")]);
+    then(&limited, &[("answers 2 9 0 900", ""), ("answers 2 1 0 900", "verdict 2: 2 reverted E_PROBATION, serve 1")]);
+    then(&trying("assign 2 install 2 40 0 60"), &[("answers 2 40 0 900", "verdict 2: 2 confirmed, serve 2")]);
+    // Too few to say, and nothing known of the release before since the start.
+    then(&limited, &[("answers 2 9 0 900", ""), ("wait 60", "verdict 2: 2 confirmed, serve 2")]);
+}
+
+#[test]
 fn a_release_whose_process_falls_on_trial_is_taken_back() {
     then(&trying_2(), &[("fell 2", "verdict 2: 2 reverted E_PROBATION, serve 1")]);
     then(&trying_2()[..12], &[("fell 2", "verdict 2: 2 reverted E_PROBATION, serve 1"), ("served 2", "")]);

@@ -318,7 +318,12 @@ impl Bundle {
 
 /// The terms of a trial.
 pub fn trial(min_answers: u64, max_errors: u64, window_s: u64) -> Trial {
-    Trial { min_answers: number(min_answers), max_errors: number(max_errors), window_s: number(window_s) }
+    Trial {
+        min_answers: number(min_answers),
+        max_errors: number(max_errors),
+        window_s: number(window_s),
+        max_slowdown: None,
+    }
 }
 
 fn manifest(stream: &str, release: u64) -> Manifest {

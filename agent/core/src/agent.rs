@@ -8,6 +8,33 @@ use protocol::{ClockState, DeviceId, DocumentKind, FleetId, Profile, RefusalRepo
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Code, Digest, Refusal, Trust};
 
+/// Fewer answers say nothing of how long one takes.
+const LEAST_COMPARED: u64 = 10;
+/// After so many answers those of before count half.
+const MOST_USUAL: u64 = 10_000;
+
+/// How long answers took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Took {
+    pub(crate) answers: u64,
+    pub(crate) took_us: u64,
+}
+
+impl Took {
+    pub(crate) fn add(&mut self, answers: u64, took_us: u64) {
+        if self.answers > MOST_USUAL {
+            (self.answers, self.took_us) = (self.answers / 2, self.took_us / 2);
+        }
+        self.answers = self.answers.saturating_add(answers);
+        self.took_us = self.took_us.saturating_add(took_us);
+    }
+
+    /// Microseconds of one, on average; nothing when there are too few to say.
+    pub(crate) fn mean_us(self) -> Option<u64> {
+        (self.answers >= LEAST_COMPARED).then(|| self.took_us / self.answers)
+    }
+}
+
 /// The decisions of one device.
 #[derive(Debug)]
 pub struct Agent {
@@ -27,6 +54,8 @@ pub struct Agent {
     pub(crate) sandboxes: BTreeMap<StreamName, Sandbox>,
     /// When the processes of confirmed releases fell lately.
     pub(crate) falls: BTreeMap<Digest, Vec<Millis>>,
+    /// What answers of confirmed releases take here, since the start.
+    pub(crate) usual: BTreeMap<Digest, Took>,
     pub(crate) connected: bool,
     /// While connected: when hello is due again, and the pause after that.
     pub(crate) hello: Option<(Millis, Millis)>,
@@ -77,6 +106,7 @@ impl Agent {
             refusals: BTreeMap::new(),
             sandboxes: BTreeMap::new(),
             falls: BTreeMap::new(),
+            usual: BTreeMap::new(),
             connected: false,
             hello: None,
             assignments: Pace::new(),
@@ -175,6 +205,11 @@ impl Agent {
                 if let Event::Served { stream, sandbox, .. } = &event {
                     self.report_due |= self.sandboxes.insert(stream.clone(), *sandbox) != Some(*sandbox);
                 }
+                if let Event::Observed { stream, answers, took_us, .. } = &event
+                    && self.is_active_alone(stream, bundle)
+                {
+                    self.usual.entry(bundle).or_default().add(*answers, *took_us);
+                }
                 let under_way = |p: &Phase| p.target().is_some_and(|t| t.bundle == bundle);
                 if let Some(stream) = self.phases.iter().find(|(_, p)| under_way(p)).map(|(s, _)| s.clone()) {
                     self.turn(stream, event);
@@ -193,6 +228,7 @@ impl Agent {
             self.ledger.signers.retain(|bundle, _| pinned.contains(bundle));
             self.ledger.costs.retain(|bundle, _| pinned.contains(bundle));
             self.falls.retain(|bundle, _| pinned.contains(bundle));
+            self.usual.retain(|bundle, _| pinned.contains(bundle));
             self.kept = Some(pinned.clone());
             self.effects.push(Effect::Keep { bundles: pinned });
         }

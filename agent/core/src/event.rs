@@ -122,6 +122,8 @@ pub enum Event {
         answers: u64,
         /// Requests that it could not answer.
         errors: u64,
+        /// Microseconds that the answers took together.
+        took_us: u64,
     },
     /// An effect on a bundle could not be carried out for a reason outside of it (a full disk, say).
     Stumbled {

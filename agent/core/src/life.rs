@@ -87,6 +87,8 @@ pub enum Phase {
         answers: u64,
         /// Requests that it could not answer.
         errors: u64,
+        /// Microseconds that the answers took together.
+        took_us: u64,
         /// When what was seen decides.
         until: Millis,
     },
@@ -261,11 +263,12 @@ impl Phase {
             }
             (Phase::Starting { target }, Event::Served { bundle, .. }) if about(target, &bundle) => Turn::Began,
             (
-                Phase::OnTrial { target, answers, errors, .. },
-                Event::Observed { bundle, answers: more, errors: worse, .. },
+                Phase::OnTrial { target, answers, errors, took_us, .. },
+                Event::Observed { bundle, answers: more, errors: worse, took_us: longer, .. },
             ) if about(target, &bundle) => {
                 *answers = answers.saturating_add(more);
                 *errors = errors.saturating_add(worse);
+                *took_us = took_us.saturating_add(longer);
                 Turn::Counted
             }
             (

@@ -1,6 +1,6 @@
 //! A stream on its way from an assignment to a verdict: what is fetched, judged, tried, taken back.
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Took};
 use crate::life::{Signed, Turn};
 use crate::step::Millis;
 use crate::{Cost, Described, Effect, Event, Found, Installed, Phase, TrialLedger, Wanted};
@@ -165,7 +165,7 @@ impl Agent {
             Turn::Began => {
                 let window = self.wanted(&name).map_or(0, |w| w.order.trial.window_s.get());
                 let until = self.now.mono.saturating_add(window.saturating_mul(1_000));
-                self.phases.insert(name.clone(), Phase::OnTrial { target, answers: 0, errors: 0, until });
+                self.phases.insert(name.clone(), Phase::OnTrial { target, answers: 0, errors: 0, took_us: 0, until });
                 self.report_due = true;
                 self.weigh(&name);
             }
@@ -261,15 +261,28 @@ impl Agent {
 
     /// Decides a trial when its terms are met.
     pub(crate) fn weigh(&mut self, name: &StreamName) {
-        let Some(Phase::OnTrial { answers, errors, until, .. }) = self.phases.get(name) else { return };
+        let Some(Phase::OnTrial { answers, errors, took_us, until, .. }) = self.phases.get(name) else { return };
         let (answers, errors, over) = (*answers, *errors, self.now.mono >= *until);
+        let took = Took { answers, took_us: *took_us };
         let Some(terms) = self.wanted(name).map(|w| w.order.trial) else { return };
         if errors > terms.max_errors.get() {
             let detail = format!("{errors} of {} requests on trial had no usable answer", answers + errors);
             self.revert(name, Refusal::new(Code::Probation, detail), (answers, errors));
+        } else if let Some(detail) = terms.max_slowdown.and_then(|most| self.slower(name, took, most.get())) {
+            self.revert(name, Refusal::new(Code::Probation, detail), (answers, errors));
         } else if over || answers >= terms.min_answers.get() {
             self.confirm(name, (answers, errors));
         }
+    }
+
+    /// Whether answers on trial take longer than so many percent of what they took the release before; in words.
+    fn slower(&self, name: &StreamName, took: Took, most: u64) -> Option<String> {
+        let before = self.ledger.streams.get(name)?.active?;
+        let (now, usual) = (took.mean_us()?, self.usual.get(&before.bundle)?.mean_us()?);
+        let percent = now.saturating_mul(100) / usual.max(1);
+        (percent > most).then(|| {
+            format!("an answer takes {now} us on average, {percent} % of the {usual} us of release {}; {most} % are allowed", before.release)
+        })
     }
 
     fn confirm(&mut self, name: &StreamName, seen: (u64, u64)) {
@@ -282,6 +295,9 @@ impl Agent {
         stream.trial = None;
         stream.silenced = false;
         stream.previous = stream.active.replace(trial.candidate).or(stream.previous);
+        if let Some(Phase::OnTrial { answers, took_us, .. }) = self.phases.get(name) {
+            self.usual.entry(trial.candidate.bundle).or_default().add(*answers, *took_us);
+        }
         self.learned();
         self.phases.remove(name);
         self.give_verdict(name, Outcome::Confirmed, None, seen);

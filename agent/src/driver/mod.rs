@@ -426,7 +426,14 @@ impl Driver {
             let (answers, errors) = (observation.counts.answers(), observation.counts.errors);
             let total = self.totals.entry(observation.stream.clone()).or_default();
             *total = (total.0 + answers, total.1 + errors);
-            self.step(Event::Observed { stream: observation.stream, bundle: observation.bundle, answers, errors });
+            let took_us = observation.counts.took_us;
+            self.step(Event::Observed {
+                stream: observation.stream,
+                bundle: observation.bundle,
+                answers,
+                errors,
+                took_us,
+            });
         }
     }
 

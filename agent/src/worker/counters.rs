@@ -9,6 +9,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     errors: AtomicU64,
+    took_us: AtomicU64,
     latency: [AtomicU64; LATENCY_BUCKETS],
 }
 
@@ -17,6 +18,8 @@ pub(crate) struct Counters {
 pub(crate) struct Counts {
     /// Requests that the model could not answer.
     pub(crate) errors: u64,
+    /// Microseconds that the answers took together.
+    pub(crate) took_us: u64,
     /// Answers by [`LATENCY_BOUNDS_US`].
     pub(crate) latency: [u64; LATENCY_BUCKETS],
 }
@@ -25,6 +28,7 @@ impl Counters {
     pub(crate) fn answered(&self, took: Duration) {
         let bucket = LATENCY_BOUNDS_US.partition_point(|bound| u128::from(*bound) < took.as_micros());
         self.latency[bucket].fetch_add(1, Ordering::Relaxed);
+        self.took_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(crate) fn failed(&self) {
@@ -35,6 +39,7 @@ impl Counters {
     pub(crate) fn take(&self) -> Counts {
         Counts {
             errors: self.errors.swap(0, Ordering::Relaxed),
+            took_us: self.took_us.swap(0, Ordering::Relaxed),
             latency: array::from_fn(|bucket| self.latency[bucket].swap(0, Ordering::Relaxed)),
         }
     }
@@ -54,6 +59,7 @@ impl Counts {
     /// Both together.
     pub(crate) fn add(&mut self, more: &Counts) {
         self.errors += more.errors;
+        self.took_us = self.took_us.saturating_add(more.took_us);
         self.latency.iter_mut().zip(more.latency).for_each(|(sum, n)| *sum += n);
     }
 }
@@ -69,7 +75,7 @@ mod tests {
             let counters = Counters::default();
             counters.answered(Duration::from_micros(micros));
             let counts = counters.take();
-            assert_eq!((counts.latency[bucket], counts.answers()), (1, 1), "{micros} us");
+            assert_eq!((counts.latency[bucket], counts.answers(), counts.took_us), (1, 1, micros), "{micros} us");
             assert!(counters.take().is_zero(), "taken once");
         }
     }

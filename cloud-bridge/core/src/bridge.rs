@@ -454,7 +454,7 @@ impl Bridge {
     /// no later rollout takes for their previous release one that they never ran.
     fn send_back(&mut self, id: u64, names: &[DeviceId]) {
         let Some(rollout) = self.rollouts.get(&id) else { return };
-        let at_once = Trial { min_answers: 0.into(), max_errors: 0.into(), window_s: 0.into() };
+        let at_once = Trial { min_answers: 0.into(), max_errors: 0.into(), window_s: 0.into(), max_slowdown: None };
         for name in names {
             let Some(device) = self.devices.get_mut(name) else { continue };
             let wants = |d: &Desired| d.rollout == id && d.bundle == rollout.bundle;

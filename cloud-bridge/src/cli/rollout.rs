@@ -54,6 +54,10 @@ struct Start {
     /// The longest trial in seconds; what was seen by then decides
     #[arg(long, default_value_t = 600)]
     trial_window: u64,
+    /// What an answer on trial may take on average, in percent of what it takes the release before on the same device;
+    /// more and the device goes back. Without it an answer takes as long as it takes
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(100..))]
+    trial_slowdown: Option<u64>,
     /// Devices that may fail; one more stops the rollout and sends its devices back
     #[arg(long, default_value_t = 0)]
     max_failed: u64,
@@ -99,6 +103,7 @@ impl Start {
             trial_answers: self.trial_answers,
             trial_errors: self.trial_errors,
             trial_window_s: self.trial_window,
+            trial_slowdown: self.trial_slowdown,
             max_failed: self.max_failed,
             deadline_s: self.deadline,
             at_once: self.at_once,

@@ -204,6 +204,7 @@ impl Fleet {
             trial_answers: 100,
             trial_errors: 3,
             trial_window_s: 60,
+            trial_slowdown: None,
             max_failed: 0,
             deadline_s: ROLLOUT_PATIENCE.as_secs(),
             at_once: None,

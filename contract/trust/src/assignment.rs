@@ -87,6 +87,10 @@ pub struct Trial {
     pub max_errors: U53,
     /// The longest trial in seconds; what was seen by then decides.
     pub window_s: U53,
+    /// An answer may take so much, on average and in percent of what it takes the release before on this device; as
+    /// long as it takes when nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_slowdown: Option<U53>,
 }
 
 /// Believes an assignment: signed by the director of `root`, for this fleet and this device. Whether

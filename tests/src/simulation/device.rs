@@ -587,6 +587,6 @@ impl World {
             let stream = stream.clone();
             self.hand_on(device, 2 * SECOND..20 * SECOND, Job::Traffic { stream, bundle, left: left - 1 });
         }
-        self.tell_device(device, Event::Observed { stream, bundle, answers, errors })
+        self.tell_device(device, Event::Observed { stream, bundle, answers, errors, took_us: answers * 100 })
     }
 }

@@ -388,7 +388,7 @@ impl Device {
             Ok(()) => {
                 self.served = Some(bundle);
                 self.events.push_back(Event::Served { stream: stream.clone(), bundle, sandbox: Sandbox::default() });
-                self.events.push_back(Event::Observed { stream, bundle, answers: 1, errors: 0 });
+                self.events.push_back(Event::Observed { stream, bundle, answers: 1, errors: 0, took_us: 100 });
             }
             Err(fault) => {
                 let refusal = match fault {

@@ -75,6 +75,7 @@ fn understand(new: &NewRollout) -> Result<RolloutRequest, Problem> {
             min_answers: number(new.trial_answers)?,
             max_errors: number(new.trial_errors)?,
             window_s: number(new.trial_window_s)?,
+            max_slowdown: new.trial_slowdown.map(number).transpose()?,
         },
         max_failed: new.max_failed,
         deadline_s: new.deadline_s,

@@ -471,6 +471,9 @@ pub(crate) struct NewRollout {
     pub(crate) trial_errors: u64,
     /// The longest trial in seconds.
     pub(crate) trial_window_s: u64,
+    /// An answer on trial may take so much, in percent of what it takes the release before; absent for as long as it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) trial_slowdown: Option<u64>,
     /// One failed device more stops the rollout.
     pub(crate) max_failed: u64,
     /// Seconds after which a wave that is not done stops the rollout.

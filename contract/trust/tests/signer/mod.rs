@@ -116,7 +116,7 @@ pub(crate) fn assignment() -> Assignment {
         statement_sha256: Digest::of(b"the statement"),
         total_size: number(4_000_000),
         rollout_id: number(7),
-        trial: Trial { min_answers: number(100), max_errors: number(1), window_s: number(600) },
+        trial: Trial { min_answers: number(100), max_errors: number(1), window_s: number(600), max_slowdown: None },
         from_release: None,
         not_before: None,
         deadline: None,
