@@ -81,16 +81,11 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
             },
         )
     };
-    if tell().is_err() {
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(TELL_AGAIN).await;
-                if tell().is_ok() {
-                    return;
-                }
-            }
-        });
-    }
+    tokio::spawn(async move {
+        while tell().is_err() {
+            tokio::time::sleep(TELL_AGAIN).await;
+        }
+    });
     tracing::info!(%listen, "the local API listens");
 
     let kept = keep(&config, &root, &bundles)?;

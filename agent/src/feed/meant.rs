@@ -124,7 +124,7 @@ impl Meant {
         let meant = raw.into_iter().enumerate().map(one).collect::<Result<Vec<_>, _>>()?;
         apart(&meant)?;
         let own = |meant: &&Meant| match meant {
-            Meant::Folder(feed) => feed.path.starts_with(state) || feed.out.starts_with(state),
+            Meant::Folder(feed) => [&feed.path, &feed.out].iter().any(|path| plain(path).starts_with(plain(state))),
             Meant::Mqtt(_) => false,
         };
         match meant.iter().find(own) {
@@ -144,8 +144,8 @@ impl Meant {
         };
         match raw {
             Raw::Folder { model, path, out, done, keep, out_bytes } => {
-                let (path, out) = (plain(&folder.join(path)), plain(&folder.join(out)));
-                if out.parent() == Some(&path) || out.file_name().is_none() {
+                let (path, out) = (folder.join(path), folder.join(out));
+                if plain(&out).parent() == Some(&plain(&path)) || out.file_name().is_none() {
                     let why = format!("`out`: {} is no file beside the folder", out.display());
                     return Err((why, "choose a file outside of `path`, which only brings files"));
                 }
@@ -200,12 +200,13 @@ impl Meant {
     }
 }
 
-/// A path without `.` and `..`, as the names say; where links lead is known to the disk alone.
+/// A path without `.` and `..`, as the names say, to be compared and never opened: where links lead is known to the disk
+/// alone.
 fn plain(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
         match part {
-            Component::ParentDir => drop(plain.pop()),
+            Component::ParentDir if plain.file_name().is_some() => drop(plain.pop()),
             Component::CurDir => {}
             other => plain.push(other),
         }
@@ -227,13 +228,16 @@ fn apart(meant: &[Meant]) -> Result<(), (String, &'static str)> {
         meant.iter().filter_map(|m| if let Meant::Folder(f) = m { Some(f) } else { None }).collect();
     let topics: Vec<&Mqtt> = meant.iter().filter_map(|m| if let Meant::Mqtt(m) = m { Some(m) } else { None }).collect();
     for (n, one) in folders.iter().enumerate() {
-        if folders[..n].iter().any(|other| other.path == one.path || other.out == one.out) {
+        if folders[..n]
+            .iter()
+            .any(|other| plain(&other.path) == plain(&one.path) || plain(&other.out) == plain(&one.out))
+        {
             let why = format!("two feeds share {} or {}", one.path.display(), one.out.display());
             return Err((why, "give each a folder and a file of its own"));
         }
     }
     for one in &folders {
-        if let Some(other) = folders.iter().find(|other| one.out.starts_with(&other.path)) {
+        if let Some(other) = folders.iter().find(|other| plain(&one.out).starts_with(plain(&other.path))) {
             let why =
                 format!("`out`: {} is in {}, and would be answered for ever", one.out.display(), other.path.display());
             return Err((why, "choose a file outside of every feed's folder"));
@@ -280,6 +284,17 @@ mod tests {
         };
         assert_eq!(meant[0], Meant::Folder(folder));
         assert_eq!((meant[1].kind(), meant[1].from()), ("mqtt", "sensors/+/digits".into()));
+    }
+
+    #[test]
+    fn paths_are_compared_as_names_and_opened_as_they_were_said() {
+        let above = FOLDER.replace("\"in\"", "\"../in\"");
+        let Meant::Folder(folder) = &read(&above).unwrap()[0] else { panic!("no folder") };
+        assert_eq!(folder.path, Path::new("/etc/petrel/../in"));
+        for (said, names) in [("../a/./b", "../a/b"), ("a/../../b", "../b"), ("../../a", "../../a"), ("/a/b/..", "/a")]
+        {
+            assert_eq!(plain(Path::new(said)), Path::new(names), "{said}");
+        }
     }
 
     #[test]
