@@ -192,14 +192,11 @@ impl Driver {
         }
     }
 
-    /// What was confirmed answers also when nothing can be remembered: no crash of it is counted on the disk. What is on
-    /// trial waits.
+    /// What needs no memory answers also when the disk takes none.
     fn serve_confirmed(&mut self, ledger: &agent_core::Ledger) {
         let serving = self.worker.serving();
-        let unserved = ledger.streams.iter().filter(|(name, stream)| !stream.silenced && !serving.contains_key(*name));
-        for (name, active) in unserved.filter_map(|(name, stream)| Some((name, stream.active?))) {
-            let row_us = ledger.costs.get(&active.bundle).map_or(0, |cost| cost.row_us);
-            let main = Place { bundle: active.bundle, row_us };
+        for (name, bundle, row_us) in ledger.confirmed().filter(|(name, ..)| !serving.contains_key(*name)) {
+            let main = Place { bundle, row_us };
             self.loader.ask(Task::Serve { stream: name.clone(), main, fallback: None });
         }
     }

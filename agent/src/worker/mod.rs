@@ -29,8 +29,6 @@ use trust::Digest;
 
 /// How nice a thread is whose work can wait.
 const PATIENT: i32 = 19;
-/// More that ask one model at a time only take memory.
-const MAX_LANES: usize = 4;
 
 /// The calling thread does what can wait: answers go first. (For Linux a thread is what has a priority.)
 pub(crate) fn let_answers_pass() {
@@ -40,7 +38,7 @@ pub(crate) fn let_answers_pass() {
 
 /// How many may ask one model at a time: one for each processor, up to four.
 fn lanes() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).min(MAX_LANES)
+    std::thread::available_parallelism().map_or(1, usize::from).min(wire::MAX_LANES)
 }
 
 /// A release in memory.

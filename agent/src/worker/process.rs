@@ -3,7 +3,7 @@
 //! Decides how long a process may take and how soon another takes its place. What its falls mean for the release is
 //! decided by the core; what it may do, by `sandbox`.
 
-use super::wire::{self, MAX_LANES, MAX_WORD_BYTES, NoAnswer, Order, Purpose, Until, Word};
+use super::wire::{self, MAX_WORD_BYTES, NoAnswer, Order, Purpose, Until, Word};
 use engine::{Answer, Input, Port};
 use protocol::Sandbox;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::timeout_at;
+use tokio::time::timeout;
 
 /// Memory that a process may take besides what its bundle promises twice over: the promise was measured on another
 /// machine, with another allocator, and with as many rows at a time as its golden vectors have.
@@ -195,7 +195,7 @@ struct Started {
 impl Launch {
     fn start(&self, purpose: Purpose, lanes: usize) -> Result<Started, Misstart> {
         let (control, theirs) = UnixStream::pair()?;
-        let pairs = (0..lanes.min(MAX_LANES)).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>()?;
+        let pairs = (0..lanes).map(|_| UnixStream::pair()).collect::<io::Result<Vec<_>>>()?;
         let (ours, far) = pairs.into_iter().unzip();
         let mut command = Command::new(&self.program.path);
         command.args(&self.program.arguments).arg0("petrel-agent").env_clear().current_dir("/");
@@ -294,7 +294,7 @@ impl Process {
         runtime: Handle,
         fell: impl Fn(String) + Send + 'static,
     ) -> Result<Self, Misstart> {
-        let (turns, waiting) = (Semaphore::new(lanes.min(MAX_LANES)), AtomicUsize::new(0));
+        let (turns, waiting) = (Semaphore::new(lanes), AtomicUsize::new(0));
         let shared = Arc::new(Shared { launch, state: Mutex::default(), changed: Condvar::new(), turns, waiting });
         let (tell, told) = sync_channel(1);
         let minded = shared.clone();
@@ -310,23 +310,22 @@ impl Process {
         }
     }
 
-    /// Asks the model. A process that gives no answer in its time, or a senseless one, is ended. Whoever begins to ask
-    /// must wait for the end.
+    /// Asks the model. A process that gives no answer in its time, or a senseless one, is ended; that others were before
+    /// is no time of its. Whoever begins to ask must wait for the end.
     ///
     /// # Errors
     /// [`Silence`].
     pub(crate) async fn ask(&self, question: &Question, row_us: u64) -> Result<Answer, Silence> {
         let patience = patience(question.rows, row_us);
-        let until = tokio::time::Instant::now() + patience;
         if self.shared.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING + self.shared.turns.available_permits() {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(Silence::Busy);
         }
-        let turn = timeout_at(until, self.shared.turns.acquire()).await;
+        let turn = timeout(patience, self.shared.turns.acquire()).await;
         self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
         let Ok(Ok(_turn)) = turn else { return Err(Silence::Away) };
         let Some((mut lane, number)) = self.shared.take() else { return Err(Silence::Away) };
-        let why = match timeout_at(until, wire::ask(&mut lane, &question.frame)).await {
+        let why = match timeout(patience, wire::ask(&mut lane, &question.frame)).await {
             Ok(Ok(reply)) => {
                 self.shared.put(lane, number);
                 return reply.map_err(|no| match no {

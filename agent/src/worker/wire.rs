@@ -32,8 +32,8 @@ const MAX_OUTPUTS: usize = 256;
 const MAX_SAID: usize = 300;
 /// As much of an answer is made room for at a time.
 const READ_BYTES: usize = 64 << 10;
-/// Sockets that a process is given at most.
-pub(super) const MAX_LANES: usize = 8;
+/// Sockets that a process is given at most: more that ask one model at a time only take memory.
+pub(super) const MAX_LANES: usize = 4;
 
 /// The first that a process hears.
 #[derive(Debug, Clone, Serialize, Deserialize)]
