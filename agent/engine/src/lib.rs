@@ -4,7 +4,7 @@
 //! post-process, and whether the answers agree with a reference. It is the only
 //! room that knows the inference library, and deliberately knows no network, no
 //! clock, no signature and no drift: whoever calls it has already decided that
-//! the files may be believed, and observes the taps `prepare` and `answer`.
+//! the files may be believed, and watches what it is told by the tap `observe`.
 
 mod batch;
 mod error;
@@ -17,6 +17,7 @@ mod guard;
 mod input;
 mod model;
 mod npy;
+mod observed;
 mod onnx;
 mod ops;
 #[cfg(feature = "image")]
@@ -28,6 +29,8 @@ mod processing;
 mod profile;
 mod reference;
 mod shapes;
+#[cfg(feature = "image")]
+mod statistics;
 mod stream;
 mod suspect;
 mod table;
@@ -43,6 +46,7 @@ pub use golden::{Agreement, Golden, GoldenError, Tolerance};
 pub use input::{Input, InputError, read_input, read_npy};
 pub use model::Model;
 pub use npy::{read_archive, write_archive};
+pub use observed::Observed;
 pub use pipeline::Pipeline;
 pub use port::Port;
 pub use processing::{Anomaly, Answer, Class};

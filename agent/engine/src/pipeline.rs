@@ -11,6 +11,7 @@ use crate::Limits;
 use crate::error::{LoadError, RunError};
 use crate::input::Input;
 use crate::model::Model;
+use crate::observed::Observed;
 use crate::processing::{Answer, Post, Pre};
 use crate::tensor::Tensor;
 
@@ -61,7 +62,7 @@ impl Pipeline {
     }
 
     /// Pre-processes: one tensor for each of the model's inputs, in its order, shape
-    /// and type. These are the engineered features that drift is measured on.
+    /// and type.
     ///
     /// # Errors
     /// `RunError` when the input does not fit the model.
@@ -84,6 +85,18 @@ impl Pipeline {
             }
         }
         self.post.answer(prepared, outputs)
+    }
+
+    /// As `infer`, and what is measured of it for drift.
+    ///
+    /// # Errors
+    /// `RunError`.
+    pub fn observe(&self, input: &Input) -> Result<(Answer, Observed), RunError> {
+        let prepared = self.prepare(input)?;
+        let answer = self.answer(&prepared)?;
+        let measured = self.pre.observe(input, &prepared, self.model.inputs(), &self.limits);
+        let observed = Observed::new(measured, &answer);
+        Ok((answer, observed))
     }
 
     /// Refuses what is no number before a model that has no operator for it: comparisons, as in Relu, would

@@ -8,8 +8,11 @@ use serde::Deserialize;
 use super::{PRE, in_order, within, wrong};
 use crate::Limits;
 use crate::error::{LoadError, RunError};
+use crate::observed::numbers;
 use crate::picture::Picture;
 use crate::port::{Port, show};
+use crate::statistics::{self, Statistics};
+use crate::table::Column;
 use crate::tensor::{Data, Tensor};
 
 /// Pixels on a side of a picture to be made.
@@ -173,6 +176,43 @@ impl ImageSteps {
             };
         }
         Ok(vec![(String::new(), self.tensor(&picture))])
+    }
+
+    /// Six figures of each picture as the model is given it, whichever way it came: scaling is undone first.
+    pub(super) fn observe(&self, tensor: &Tensor) -> Vec<Column> {
+        let channels = self.channels();
+        let (height, width) = match (self.nhwc, &tensor.shape[..]) {
+            (true, [_, height, width, c]) | (false, [_, c, height, width]) if *c == channels => (*height, *width),
+            _ => return Vec::new(),
+        };
+        let values = tensor.as_f32();
+        let area = width * height;
+        let picture = |values: &[f32]| {
+            let pixel = |at: usize| {
+                let value = |colour: usize| {
+                    let place = if self.bgr { channels - 1 - colour } else { colour };
+                    let value = f64::from(values[if self.nhwc { at * channels + place } else { place * area + at }]);
+                    let (mean, std) =
+                        self.normalise.as_ref().map_or((0.0, 1.0), |(mean, std)| (mean[place], std[place]));
+                    (value * std + mean) / self.factor.unwrap_or(1.0) / 255.0
+                };
+                [0, 1, 2].map(|colour| value(colour.min(channels - 1)))
+            };
+            statistics::measure(width, height, &(0..area).map(pixel).collect::<Vec<_>>())
+        };
+        let rows: Vec<Statistics> = values.chunks_exact((area * channels).max(1)).map(picture).collect();
+        let column =
+            |name: &str, figure: fn(&Statistics) -> f64| numbers(format!("picture.{name}"), rows.iter().map(figure));
+        let mut columns = vec![
+            column("brightness", |s| s.brightness),
+            column("contrast", |s| s.contrast),
+            column("sharpness", |s| s.sharpness),
+            column("noise", |s| s.noise),
+            column("edges", |s| s.edges),
+        ];
+        // A grey picture has no colours that could change.
+        columns.extend((channels == 3).then(|| column("saturation", |s| s.saturation)));
+        columns
     }
 
     fn tensor(&self, picture: &Picture) -> Tensor {

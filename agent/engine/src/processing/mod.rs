@@ -24,6 +24,7 @@ use crate::Limits;
 use crate::error::{LoadError, RunError};
 use crate::input::Input;
 use crate::port::Port;
+use crate::table::Column;
 use crate::tensor::Tensor;
 
 pub(crate) use post::Post;
@@ -104,6 +105,19 @@ impl Pre {
                 reason: "this bundle takes no images: its pre.json does not declare how".to_owned(),
             }),
         }
+    }
+    /// What is measured of an input for drift: a table's columns, of pictures, texts and windows a few figures of each.
+    /// Nothing where that would be too much, or it cannot be measured.
+    pub(crate) fn observe(&self, input: &Input, prepared: &[Tensor], ports: &[Port], limits: &Limits) -> Vec<Column> {
+        let measured = match (self, input) {
+            (Pre::Tabular(steps), input) => steps.observe(input, ports, limits),
+            #[cfg(feature = "image")]
+            (Pre::Image(steps), _) => Ok(prepared.first().map(|tensor| steps.observe(tensor)).unwrap_or_default()),
+            #[cfg(feature = "text")]
+            (Pre::Text(steps), input) => steps.observe(input),
+            (Pre::Series(steps), input) => steps.observe(input, limits),
+        };
+        measured.unwrap_or_default()
     }
 }
 

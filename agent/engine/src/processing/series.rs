@@ -9,8 +9,10 @@ use serde::Deserialize;
 use super::{PRE, in_order, unfit, within, wrong};
 use crate::Limits;
 use crate::error::{LoadError, RunError};
+use crate::input::Input;
+use crate::observed::{INPUT_VALUES, moments, numbers};
 use crate::port::{Port, show};
-use crate::table::Table;
+use crate::table::{Column, Table};
 use crate::tensor::{Data, Tensor};
 
 /// Samples of a window.
@@ -140,6 +142,47 @@ impl SeriesSteps {
 
     /// Rows are times, columns are channels.
     pub(super) fn table(&self, table: &Table, limits: &Limits) -> Result<Vec<(String, Tensor)>, RunError> {
+        Ok(vec![(String::new(), self.finish(self.of_table(table, limits)?)?)])
+    }
+
+    /// Samples [T] or [T, C], to be cut; or windows [N, T, C] that are cut already.
+    pub(super) fn tensors(
+        &self,
+        named: &[(String, Tensor)],
+        limits: &Limits,
+    ) -> Result<Vec<(String, Tensor)>, RunError> {
+        let made = |(name, given): &(String, Tensor)| {
+            given.check().map_err(|source| RunError::Tensor { name: name.clone(), source })?;
+            Ok((name.clone(), self.finish(self.of_tensor(given, limits)?)?))
+        };
+        named.iter().map(made).collect()
+    }
+
+    /// Mean and standard deviation of each channel in each window, before any step.
+    pub(super) fn observe(&self, input: &Input, limits: &Limits) -> Result<Vec<Column>, RunError> {
+        let (windows, names) = match input {
+            Input::Table(table) => {
+                let names = table.columns.iter().map(|column| column.name.clone()).collect();
+                (self.of_table(table, limits)?, self.columns.clone().unwrap_or(names))
+            }
+            Input::Tensors(named) => {
+                let Some((_, tensor)) = named.first() else { return Ok(Vec::new()) };
+                (self.of_tensor(tensor, limits)?, self.columns.clone().unwrap_or_default())
+            }
+            Input::Image(_) => return Ok(Vec::new()),
+        };
+        if windows.channels > INPUT_VALUES {
+            return Ok(Vec::new());
+        }
+        let columns = (0..windows.channels).flat_map(|channel| {
+            let name = |what: &str| names.get(channel).map_or(String::new(), |name| format!("{name}.{what}"));
+            let (means, deviations): (Vec<f64>, Vec<f64>) = windows.moments(channel).unzip();
+            [numbers(name("mean"), means.into_iter()), numbers(name("deviation"), deviations.into_iter())]
+        });
+        Ok(columns.collect())
+    }
+
+    fn of_table(&self, table: &Table, limits: &Limits) -> Result<Windows, RunError> {
         let columns: Vec<_> = match &self.columns {
             Some(names) => names.iter().map(|name| table.column(name)).collect::<Result<_, _>>()?,
             None => table.columns.iter().collect(),
@@ -152,36 +195,24 @@ impl SeriesSteps {
         }
         let count = within(&[times, channels], limits)?;
         let samples: Vec<f64> = (0..count).map(|at| columns[at % channels][at / channels]).collect();
-        Ok(vec![(String::new(), self.windows(&samples, channels, limits)?)])
+        self.windows(&samples, channels, limits)
     }
 
-    /// Samples [T] or [T, C], to be cut; or windows [N, T, C] that are cut already.
-    pub(super) fn tensors(
-        &self,
-        named: &[(String, Tensor)],
-        limits: &Limits,
-    ) -> Result<Vec<(String, Tensor)>, RunError> {
-        let made = |(name, given): &(String, Tensor)| {
-            given.check().map_err(|source| RunError::Tensor { name: name.clone(), source })?;
-            let samples = given.to_f64();
-            let tensor = match given.shape[..] {
-                [_] => self.windows(&samples, 1, limits)?,
-                [_, channels] => self.windows(&samples, channels, limits)?,
-                [count, times, channels] if times == self.length => {
-                    self.finish(Windows { count, times, channels, values: samples })?
-                }
-                _ => {
-                    let (length, got) = (self.length, &given.shape);
-                    return Err(unfit(format!("give samples as [T, C], or windows as [N, {length}, C], not {got:?}")));
-                }
-            };
-            Ok((name.clone(), tensor))
-        };
-        named.iter().map(made).collect()
+    fn of_tensor(&self, given: &Tensor, limits: &Limits) -> Result<Windows, RunError> {
+        let samples = given.to_f64();
+        match given.shape[..] {
+            [_] => self.windows(&samples, 1, limits),
+            [_, channels] => self.windows(&samples, channels, limits),
+            [count, times, channels] if times == self.length => Ok(Windows { count, times, channels, values: samples }),
+            _ => {
+                let (length, got) = (self.length, &given.shape);
+                Err(unfit(format!("give samples as [T, C], or windows as [N, {length}, C], not {got:?}")))
+            }
+        }
     }
 
     /// Every whole window; what is left at the end is no window.
-    fn windows(&self, samples: &[f64], channels: usize, limits: &Limits) -> Result<Tensor, RunError> {
+    fn windows(&self, samples: &[f64], channels: usize, limits: &Limits) -> Result<Windows, RunError> {
         let times = samples.len().checked_div(channels).unwrap_or(0);
         let Some(spare) = times.checked_sub(self.length) else {
             let length = self.length;
@@ -192,7 +223,7 @@ impl SeriesSteps {
         for start in (0..count).map(|window| window * self.stride) {
             values.extend_from_slice(&samples[start * channels..(start + self.length) * channels]);
         }
-        self.finish(Windows { count, times: self.length, channels, values })
+        Ok(Windows { count, times: self.length, channels, values })
     }
 
     fn finish(&self, mut windows: Windows) -> Result<Tensor, RunError> {
@@ -238,16 +269,19 @@ impl Windows {
         Ok(())
     }
 
+    /// Mean and standard deviation of a channel in each window.
+    fn moments(&self, channel: usize) -> impl Iterator<Item = (f64, f64)> {
+        let windows = self.values.chunks_exact((self.times * self.channels).max(1));
+        windows.map(move |window| moments(window.iter().skip(channel).step_by(self.channels).copied()))
+    }
+
     /// Each channel of each window by its own mean and standard deviation; one that
     /// does not vary, rounding apart, becomes 0.
     fn zscore(&mut self) {
         let (times, channels) = (self.times, self.channels);
         for window in self.values.chunks_exact_mut(times * channels) {
             for channel in 0..channels {
-                let values = || window.iter().skip(channel).step_by(channels);
-                let mean = values().sum::<f64>() / times as f64;
-                let variance = values().map(|x| (x - mean).powi(2)).sum::<f64>() / times as f64;
-                let std = variance.sqrt();
+                let (mean, std) = moments(window.iter().skip(channel).step_by(channels).copied());
                 let varies = std > 1e-12 * mean.abs();
                 let scored = |x: f64| if varies { (x - mean) / std } else { 0.0 };
                 window.iter_mut().skip(channel).step_by(channels).for_each(|x| *x = scored(*x));

@@ -10,6 +10,8 @@ use serde::Deserialize;
 use super::{PRE, STEPS, unfit, within, wrong};
 use crate::Limits;
 use crate::error::{LoadError, RunError};
+use crate::input::Input;
+use crate::observed::{INPUT_VALUES, flat};
 use crate::port::Port;
 use crate::table::{Cells, Column, Table, number};
 use crate::tensor::{Data, Dtype, Tensor, elements};
@@ -128,6 +130,36 @@ impl Tabular {
             Ok((name.clone(), engineered))
         };
         named.iter().map(input).collect()
+    }
+}
+
+impl Tabular {
+    /// The columns as they were before any step; an array's are named where they were selected, or where each input is one.
+    pub(super) fn observe(&self, input: &Input, ports: &[Port], limits: &Limits) -> Result<Vec<Column>, RunError> {
+        let of_port = |port: &Port| match input {
+            Input::Table(table) => columns(table, self.steps(port), port, ports.len() == 1, limits),
+            Input::Tensors(named) => {
+                let mine = |(name, _): &&(String, Tensor)| *name == port.name || (name.is_empty() && ports.len() == 1);
+                let Some((_, tensor)) = named.iter().find(mine) else { return Ok(Vec::new()) };
+                let names = selected(self.steps(port)).unwrap_or_default();
+                Ok(flat(tensor, INPUT_VALUES, |at, width| match names.get(at) {
+                    Some(name) => name.clone(),
+                    None if ports.len() == 1 => String::new(),
+                    None if width == 1 => port.name.clone(),
+                    None => format!("{}.{at}", port.name),
+                }))
+            }
+            Input::Image(_) => Ok(Vec::new()),
+        };
+        let mut all: Vec<Column> = Vec::new();
+        for port in ports {
+            // One column may go into two inputs.
+            let new = of_port(port)?.into_iter();
+            let new: Vec<_> =
+                new.filter(|c| c.name.is_empty() || all.iter().all(|known| known.name != c.name)).collect();
+            all.extend(new);
+        }
+        Ok(all)
     }
 }
 

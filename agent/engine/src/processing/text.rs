@@ -13,6 +13,8 @@ use super::{PRE, declaration, unfit, within, wrong};
 use crate::Limits;
 use crate::error::{LoadError, RunError};
 use crate::guard::guard;
+use crate::input::Input;
+use crate::observed::numbers;
 use crate::port::{Port, show};
 use crate::table::{Column, Table};
 use crate::tensor::{Data, Tensor};
@@ -166,16 +168,32 @@ impl Tokenisation {
         ports: &[Port],
         limits: &Limits,
     ) -> Result<Vec<(String, Tensor)>, RunError> {
-        let column: &Column = match (&table.columns[..], &self.column) {
-            ([only], _) => only,
-            (_, Some(name)) => table.column(name)?,
+        self.texts(&self.column(table)?.cells.texts(), ports, limits)
+    }
+
+    fn column<'a>(&self, table: &'a Table) -> Result<&'a Column, RunError> {
+        match (&table.columns[..], &self.column) {
+            ([only], _) => Ok(only),
+            (_, Some(name)) => table.column(name),
             (_, None) => {
-                return Err(unfit(format!(
-                    "the table has several columns: {PRE} must say which \"column\" is the text"
-                )));
+                Err(unfit(format!("the table has several columns: {PRE} must say which \"column\" is the text")))
             }
+        }
+    }
+
+    /// How long each text is.
+    pub(super) fn observe(&self, input: &Input) -> Result<Vec<Column>, RunError> {
+        let texts = match input {
+            Input::Table(table) => self.column(table)?.cells.texts(),
+            Input::Tensors(named) => match named.first().map(|(_, tensor)| &tensor.data) {
+                Some(Data::Text(texts)) => texts.clone(),
+                _ => return Ok(Vec::new()),
+            },
+            Input::Image(_) => return Ok(Vec::new()),
         };
-        self.texts(&column.cells.texts(), ports, limits)
+        let characters = numbers("text.characters", texts.iter().map(|text| text.chars().count() as f64));
+        let words = numbers("text.words", texts.iter().map(|text| text.split_whitespace().count() as f64));
+        Ok(vec![characters, words])
     }
 
     /// A tensor of text is cut into tokens; others pass as they are.
