@@ -7,6 +7,7 @@ use crate::feature::Feature;
 use crate::special::normal_quantile;
 use crate::tally::Tally;
 use serde::Serialize;
+use std::fmt;
 
 /// Why a feature differs from its baseline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -41,6 +42,34 @@ pub enum Cause {
     },
     /// None of these: what is measured has changed.
     Population,
+}
+
+impl Cause {
+    /// Its name for machines.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Cause::Missing { .. } => "missing",
+            Cause::Stuck { .. } => "stuck",
+            Cause::UnitChange { .. } => "unit_change",
+            Cause::Saturated { .. } => "saturated",
+            Cause::OutOfRange { .. } => "out_of_range",
+            Cause::Population => "population",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = |share: &f64| 100.0 * share;
+        match self {
+            Cause::Missing { share } => write!(f, "missing: {:.1} %", percent(share)),
+            Cause::Stuck { rows } => write!(f, "stuck: one value {rows} times in a row"),
+            Cause::UnitChange { from_to } => write!(f, "another unit: {from_to}"),
+            Cause::Saturated { at, share } => write!(f, "saturated: {:.1} % at {at}", percent(share)),
+            Cause::OutOfRange { share } => write!(f, "out of range: {:.1} %", percent(share)),
+            Cause::Population => f.write_str("the population moved"),
+        }
+    }
 }
 
 /// Units that people mix up: new = old * factor + offset.

@@ -21,6 +21,8 @@ pub enum Kind {
     Need,
     /// How a device and its models are doing.
     Telemetry,
+    /// What a model saw, against what it was trained on.
+    Drift,
     /// Leave to fetch a bundle over HTTPS.
     Fetch,
 }
@@ -31,6 +33,7 @@ impl Kind {
             Kind::Hello => "hello",
             Kind::Need => "need",
             Kind::Telemetry => "telemetry",
+            Kind::Drift => "drift",
             Kind::Fetch => "fetch",
         }
     }
@@ -41,6 +44,7 @@ impl Kind {
             Kind::Hello => 2 * 1024,
             Kind::Need => 4 * 1024,
             Kind::Telemetry => 16 * 1024,
+            Kind::Drift => 176 * 1024,
             Kind::Fetch => 512,
         }
     }

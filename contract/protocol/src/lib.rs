@@ -21,8 +21,8 @@ pub use enrol::{
     MAX_ENROLLED_BYTES, MAX_JOIN_BYTES, Problem, RENEW_PATH, RETURN_PATH, RenewRequest, ReturnRequest,
 };
 pub use message::{
-    Arriving, CONTENT_PATH, FETCH_SCHEME, Fetch, Hello, HexDigest, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer,
-    Presence, Profile, SpoolState, StreamTelemetry, Telemetry,
+    AlarmLevel, Arriving, CONTENT_PATH, Drift, DriftAlarm, FETCH_SCHEME, Fetch, Hello, HexDigest, LATENCY_BOUNDS_US,
+    LATENCY_BUCKETS, Need, Offer, Presence, Profile, SpoolState, StreamTelemetry, Telemetry,
 };
 pub use name::{DeviceId, FleetId, NameError, StreamName};
 pub use report::{
@@ -43,3 +43,7 @@ pub const MAX_STREAMS: usize = 64;
 pub const MAX_STREAM_ROWS: usize = 48;
 /// The most rows of bundles on their way in one telemetry.
 pub const MAX_ARRIVING_ROWS: usize = 8;
+/// The longest summary of a window, in bytes: some four thousand features.
+pub const MAX_SUMMARY_BYTES: usize = 160 * 1024;
+/// The most alarms of one window.
+pub const MAX_DRIFT_ALARMS: usize = 16;

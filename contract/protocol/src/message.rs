@@ -188,6 +188,72 @@ pub struct StreamTelemetry {
     pub latency: [u64; LATENCY_BUCKETS],
 }
 
+/// What a device's model saw in one window, or in several that waited and were merged: counts against the bundle's training
+/// baseline, and what the device itself makes of them. It alone knows how much its inputs vary from window to window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drift {
+    /// Who speaks.
+    pub device: DeviceId,
+    /// Boot counter.
+    pub boot: u64,
+    /// Drawn by chance at each boot, as in [`Telemetry`], whose numbers these are.
+    pub run: u64,
+    /// Grows with every message of this kind within a boot.
+    pub seq: u64,
+    /// Unix milliseconds at the end of the window by the device's own clock, where it has one.
+    pub at: Option<u64>,
+    /// Seconds since the agent started, at the end of the window.
+    pub uptime_s: u64,
+    /// Seconds that it covers, up to `uptime_s`.
+    pub span_s: u64,
+    /// Which stream.
+    pub stream: StreamName,
+    /// Which release of it.
+    pub release: u64,
+    /// The bundle's statement digest: whose baseline it is.
+    #[serde(with = "bytes32")]
+    pub statement: [u8; 32],
+    /// Windows that became this message.
+    pub windows: u64,
+    /// The counts, as `docs/drift.md` writes them; at most [`crate::MAX_SUMMARY_BYTES`].
+    #[serde(with = "bytes")]
+    pub summary: Vec<u8>,
+    /// What the device would have somebody look at, the loudest first; at most [`crate::MAX_DRIFT_ALARMS`].
+    pub alarms: Vec<DriftAlarm>,
+    /// Alarms that there was no room for.
+    pub unsaid: u64,
+}
+
+/// A feature that is not as it was when the model was trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DriftAlarm {
+    /// Its name in the baseline.
+    pub feature: String,
+    /// How loud.
+    pub level: AlarmLevel,
+    /// What to look at first: `missing`, `stuck`, `unit_change`, `saturated`, `out_of_range` or `population`.
+    pub cause: String,
+    /// The same in words.
+    pub detail: String,
+    /// Standard deviations by which it surely differs.
+    #[serde(deserialize_with = "finite")]
+    pub effect: f32,
+    /// Windows in which it did.
+    pub windows: u64,
+}
+
+/// How loud an alarm is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlarmLevel {
+    /// Something to look at when there is time.
+    Warn,
+    /// Somebody should look now.
+    Page,
+}
+
 /// Whether a device is connected. Retained; its will says `online: false`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -55,6 +55,8 @@ pub enum BridgeTopic {
     Report(DeviceId),
     /// `up/telemetry`
     Telemetry(DeviceId),
+    /// `up/drift`
+    Drift(DeviceId),
     /// `up/verdict`
     Verdict(DeviceId),
 }
@@ -118,6 +120,7 @@ impl Topics {
             BridgeTopic::Presence(device) => self.up(device, "presence"),
             BridgeTopic::Report(device) => self.up(device, "report"),
             BridgeTopic::Telemetry(device) => self.up(device, "telemetry"),
+            BridgeTopic::Drift(device) => self.up(device, "drift"),
             BridgeTopic::Verdict(device) => self.up(device, "verdict"),
         }
     }
@@ -188,6 +191,7 @@ impl Topics {
             "presence" => Some(BridgeTopic::Presence(device)),
             "report" => Some(BridgeTopic::Report(device)),
             "telemetry" => Some(BridgeTopic::Telemetry(device)),
+            "drift" => Some(BridgeTopic::Drift(device)),
             "verdict" => Some(BridgeTopic::Verdict(device)),
             _ => None,
         }
@@ -239,6 +243,7 @@ mod tests {
             BridgeTopic::Presence(device.clone()),
             BridgeTopic::Report(device.clone()),
             BridgeTopic::Telemetry(device.clone()),
+            BridgeTopic::Drift(device.clone()),
             BridgeTopic::Verdict(device.clone()),
         ] {
             assert_eq!(topics.read_up(&topics.upstream(&up)), Some(up));

@@ -48,6 +48,7 @@ fn every_message() -> Vec<Golden> {
         golden(&samples::hello()),
         golden(&samples::need()),
         golden(&samples::telemetry()),
+        golden(&samples::drift()),
         golden(&samples::presence()),
         golden(&samples::offer()),
         golden(&samples::report()),
@@ -127,6 +128,7 @@ fn what_a_device_signs_names_the_kind() {
     assert_eq!(signed(Kind::Hello), b"petrel hello v1\0body");
     assert_eq!(signed(Kind::Need), b"petrel need v1\0body");
     assert_eq!(signed(Kind::Telemetry), b"petrel telemetry v1\0body");
+    assert_eq!(signed(Kind::Drift), b"petrel drift v1\0body");
     assert_eq!(signed(Kind::Fetch), b"petrel fetch v1\0body");
     let signature = std::array::from_fn(|i| i as u8);
     let frame = SignedFrame::join(&signature, b"body");
@@ -252,8 +254,34 @@ fn the_longest_telemetry_fits() {
 }
 
 #[test]
+fn the_longest_drift_fits() {
+    let most = u64::MAX;
+    let alarm = DriftAlarm {
+        feature: "f".repeat(256),
+        level: AlarmLevel::Page,
+        cause: "c".repeat(32),
+        detail: "d".repeat(128),
+        effect: 0.3,
+        windows: most,
+    };
+    let drift = Drift {
+        device: "d".repeat(63).parse().unwrap(),
+        stream: "x".repeat(63).parse().unwrap(),
+        at: Some(most),
+        summary: vec![0xff; MAX_SUMMARY_BYTES],
+        alarms: vec![alarm; MAX_DRIFT_ALARMS],
+        ..samples::drift()
+    };
+    assert!(drift.encode().len() <= Drift::LIMIT, "{} bytes", drift.encode().len());
+    assert!(Drift::LIMIT < MAX_PACKET_BYTES as usize);
+}
+
+#[test]
 fn a_measure_that_is_no_number_is_refused() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut drift = samples::drift();
+        drift.alarms[0].effect = bad;
+        assert!(Drift::decode(&drift.encode()).is_err(), "{bad} deviations");
         let telemetry = Telemetry { cpu_percent: bad, ..samples::telemetry() };
         assert!(Telemetry::decode(&telemetry.encode()).is_err(), "{bad} %");
         let telemetry = Telemetry { temperature_c: Some(bad), ..samples::telemetry() };
@@ -282,6 +310,7 @@ fn topics_are_their_golden_text() {
         up(BridgeTopic::Presence(device.clone())),
         up(BridgeTopic::Report(device.clone())),
         up(BridgeTopic::Telemetry(device.clone())),
+        up(BridgeTopic::Drift(device.clone())),
         up(BridgeTopic::Verdict(device.clone())),
     ];
     let golden: Vec<&str> = include_str!("golden/topics.txt").lines().collect();

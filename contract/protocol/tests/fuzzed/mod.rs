@@ -53,7 +53,7 @@ pub(crate) fn any_topic(data: &[u8]) {
 /// Messages of every kind.
 pub(crate) fn any_message(data: &[u8]) {
     let Some((mode, rest)) = data.split_first() else { return };
-    match mode % 8 {
+    match mode % 9 {
         0 => says_itself::<Hello>(rest),
         1 => says_itself::<Need>(rest),
         2 => says_itself::<Telemetry>(rest),
@@ -61,6 +61,7 @@ pub(crate) fn any_message(data: &[u8]) {
         4 => says_itself::<Offer>(rest),
         5 => says_itself::<Report>(rest),
         6 => says_itself::<Verdict>(rest),
+        7 => says_itself::<Drift>(rest),
         _ => says_itself::<Fetch>(rest),
     }
 }

@@ -71,6 +71,7 @@ framed! {
     Hello Hello "hello.hex" 2 * 1024;
     Need Need "need.hex" 4 * 1024;
     Telemetry Telemetry "telemetry.hex" 16 * 1024;
+    Drift Drift "drift.hex" 176 * 1024;
     Fetch Fetch "fetch.hex" 512;
 }
 
@@ -154,6 +155,34 @@ pub(crate) fn telemetry() -> Telemetry {
         streams: vec![row("digits", 1_002_000, 5_000_000_000, 7), row("vib-2", 4, 0, 0)],
         arriving: vec![Arriving { statement: digest(0xab), arrived: 30_000_000, total: 104_857_600, rate: 2_000_000 }],
         spool: SpoolState { waiting: 719, bytes: 300_000, merged: 42_400, dropped: 5, damaged: 1 },
+    }
+}
+
+/// What a model saw in two windows, with an alarm.
+pub(crate) fn drift() -> Drift {
+    let alarm = DriftAlarm {
+        feature: "picture.brightness".into(),
+        level: AlarmLevel::Page,
+        cause: "population".into(),
+        detail: "the population moved".into(),
+        effect: 0.75,
+        windows: 2,
+    };
+    Drift {
+        device: device(),
+        boot: 3,
+        run: 0x1122_3344_5566_7788,
+        seq: 13,
+        at: Some(1_700_000_000_123),
+        uptime_s: 86_400,
+        span_s: 7_200,
+        stream: stream("digits"),
+        release: 1_002_000,
+        statement: digest(0xab),
+        windows: 2,
+        summary: (0..40).collect(),
+        alarms: vec![alarm],
+        unsaid: 1,
     }
 }
 
