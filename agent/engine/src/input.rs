@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,29 @@ pub enum InputError {
 impl InputError {
     pub(crate) fn array(reason: impl Display) -> InputError {
         InputError::Array { reason: reason.to_string() }
+    }
+}
+
+impl Input {
+    /// How many rows there are; of an image none.
+    pub fn row_count(&self) -> usize {
+        match self {
+            Input::Table(table) => table.row_count(),
+            Input::Tensors(tensors) => tensors.first().map_or(0, |(_, tensor)| tensor.row_count()),
+            Input::Image(_) => 0,
+        }
+    }
+
+    /// Some of the rows; what has no rows is as it is.
+    pub fn rows(&self, range: Range<usize>) -> Input {
+        match self {
+            Input::Table(table) => Input::Table(table.rows(range)),
+            Input::Tensors(tensors) => {
+                let part = |tensor: &Tensor| tensor.rows(range.clone()).unwrap_or_else(|_| tensor.clone());
+                Input::Tensors(tensors.iter().map(|(name, tensor)| (name.clone(), part(tensor))).collect())
+            }
+            Input::Image(bytes) => Input::Image(bytes.clone()),
+        }
     }
 }
 

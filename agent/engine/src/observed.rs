@@ -31,6 +31,16 @@ impl Observed {
         Self { inputs, answers }
     }
 
+    /// Adds the rows of another measure of the same figures.
+    pub(crate) fn append(&mut self, other: Self) {
+        for (mine, theirs) in [(&mut self.inputs, other.inputs), (&mut self.answers, other.answers)] {
+            match mine.is_empty() {
+                true => *mine = theirs,
+                false => mine.iter_mut().zip(theirs).for_each(|(mine, theirs)| mine.cells.append(theirs.cells)),
+            }
+        }
+    }
+
     /// How many answers it is of.
     pub fn row_count(&self) -> usize {
         self.inputs.iter().chain(&self.answers).map(|column| column.cells.len()).max().unwrap_or(0)

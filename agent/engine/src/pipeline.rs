@@ -13,6 +13,7 @@ use crate::input::Input;
 use crate::model::Model;
 use crate::observed::Observed;
 use crate::processing::{Answer, Post, Pre};
+use crate::table::Column;
 use crate::tensor::Tensor;
 
 /// A model with the processing that its bundle declares; may be shared between threads.
@@ -99,6 +100,32 @@ impl Pipeline {
         Ok((answer, observed))
     }
 
+    /// What is measured of many rows, a few at a time: of a baseline nobody wants the answers.
+    ///
+    /// # Errors
+    /// `RunError` of the first that cannot be answered.
+    pub fn observe_rows(&self, rows: &Input) -> Result<Observed, RunError> {
+        // Windows overlap: they are cut from the whole.
+        let count = if self.pre.takes_rows() { rows.row_count() } else { 0 };
+        if count <= ROWS {
+            return Ok(self.observe(rows)?.1);
+        }
+        let mut all = Observed::default();
+        for first in (0..count).step_by(ROWS) {
+            all.append(self.observe(&rows.rows(first..count.min(first + ROWS)))?.1);
+        }
+        Ok(all)
+    }
+
+    /// What is measured of an input alone, whether or not the model can answer it.
+    ///
+    /// # Errors
+    /// `RunError` when the input does not fit the model.
+    pub fn observe_inputs(&self, rows: &Input) -> Result<Vec<Column>, RunError> {
+        let prepared = self.prepare(rows)?;
+        Ok(self.pre.observe(rows, &prepared, self.model.inputs(), &self.limits))
+    }
+
     /// Refuses what is no number before a model that has no operator for it: comparisons, as in Relu, would
     /// make a confident answer of it.
     fn check_missing(&self, prepared: &[Tensor]) -> Result<(), RunError> {
@@ -117,6 +144,9 @@ impl Pipeline {
         Ok(())
     }
 }
+
+/// Rows that are measured at a time.
+const ROWS: usize = 256;
 
 /// Operators that know what a missing value is; the trees are told apart by their beginning.
 const MISSING: [&str; 3] = ["ai.onnx.ml.Imputer", "IsNaN", "IsInf"];

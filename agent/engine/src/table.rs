@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -107,10 +108,10 @@ impl Table {
         self.columns.first().map_or(0, |column| column.cells.len())
     }
 
-    /// The first rows, at most so many.
-    pub fn head(&self, rows: usize) -> Table {
-        let head = |column: &Column| Column { name: column.name.clone(), cells: column.cells.head(rows) };
-        Table { columns: self.columns.iter().map(head).collect() }
+    /// Some of the rows, as far as there are.
+    pub fn rows(&self, range: Range<usize>) -> Table {
+        let part = |column: &Column| Column { name: column.name.clone(), cells: column.cells.part(range.clone()) };
+        Table { columns: self.columns.iter().map(part).collect() }
     }
 
     pub(crate) fn column(&self, name: &str) -> Result<&Column, RunError> {
@@ -135,10 +136,24 @@ impl Cells {
         self.len() == 0
     }
 
-    fn head(&self, rows: usize) -> Cells {
+    fn part(&self, range: Range<usize>) -> Cells {
+        let end = range.end.min(self.len());
+        let range = range.start.min(end)..end;
         match self {
-            Cells::Numbers(values) => Cells::Numbers(values[..rows.min(values.len())].to_vec()),
-            Cells::Text(values) => Cells::Text(values[..rows.min(values.len())].to_vec()),
+            Cells::Numbers(values) => Cells::Numbers(values[range].to_vec()),
+            Cells::Text(values) => Cells::Text(values[range].to_vec()),
+        }
+    }
+
+    /// Adds cells; numbers and texts together are texts.
+    pub(crate) fn append(&mut self, mut more: Cells) {
+        match (&mut *self, &mut more) {
+            (Cells::Numbers(values), Cells::Numbers(more)) => values.append(more),
+            (mine, more) => {
+                let mut texts = mine.texts();
+                texts.append(&mut more.texts());
+                *self = Cells::Text(texts);
+            }
         }
     }
 
@@ -168,7 +183,7 @@ impl Cells {
     }
 
     /// The texts: a file's as they are, `NA` too; a computed number is written as short as it can be read again, a missing one is empty.
-    pub(crate) fn texts(&self) -> Vec<String> {
+    pub fn texts(&self) -> Vec<String> {
         let text = |x: &f64| if x.is_nan() { String::new() } else { x.to_string() };
         match self {
             Cells::Numbers(values) => values.iter().map(text).collect(),
@@ -245,7 +260,7 @@ mod tests {
         let (age, bmi) = (numbers(&table, "age"), numbers(&table, "bmi"));
         assert_eq!((age[0], bmi[0], bmi[2]), (1.0, 2.5, -1000.0));
         assert!(age[1].is_nan() && age[2].is_nan() && bmi[1].is_nan());
-        assert_eq!(numbers(&table.head(1), "bmi"), [2.5]);
+        assert_eq!(numbers(&table.rows(0..1), "bmi"), [2.5]);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! Decides what a row of an array is called. The arithmetic is decided by `drift`.
 
 use super::read::read_bounded;
+use super::rows::Values;
 use crate::fault::Fault;
-use drift::Baseline;
-use engine::{Column, Input, Limits};
+use drift::{Baseline, Column};
+use engine::{Input, Limits, Observed, Pipeline, RunError};
 use std::path::Path;
 use trust::{Code, Refusal};
 
@@ -28,32 +29,38 @@ pub(crate) fn read_rows(path: &Path) -> anyhow::Result<Input> {
     }
 }
 
-/// How many rows there are.
-pub(crate) fn row_count(rows: &Input) -> usize {
-    match rows {
-        Input::Table(table) => table.row_count(),
-        Input::Tensors(tensors) => tensors.first().map_or(0, |(_, tensor)| tensor.row_count()),
-        Input::Image(_) => 0,
-    }
-}
-
-/// The columns that have no baseline because they are text.
-pub(crate) fn texts(rows: &Input) -> Vec<&str> {
-    let text = |column: &&Column| column.cells.as_numbers().is_none();
-    match rows {
-        Input::Table(table) => table.columns.iter().filter(text).map(|column| column.name.as_str()).collect(),
-        Input::Tensors(_) | Input::Image(_) => Vec::new(),
-    }
-}
-
-/// Measures the raw features: a table's columns of numbers by name, an array's as `f0`, `f1`, …
+/// Measures what the device will measure: the input's columns by name, an array's as `f0`, `f1`, …, and the answers. Says
+/// why, where the answers have no baseline.
 ///
 /// # Errors
-/// When there are too many, or two have one name.
-pub(crate) fn measure(rows: &Input) -> anyhow::Result<Baseline> {
-    let columns = columns(rows);
-    let baseline = Baseline::measure(columns.iter().map(|(name, values)| (name.as_str(), values.as_slice())));
-    Ok(baseline.map_err(|e| Fault::new("the training data give no baseline").because(e))?)
+/// When the rows do not fit the model, there is nothing to measure, there are too many columns, or two have one name.
+pub(crate) fn measure(pipeline: &Pipeline, rows: &Input) -> anyhow::Result<(Baseline, Option<RunError>)> {
+    let unusable = || Fault::new("the training data give no baseline");
+    let (observed, unanswered) = match pipeline.observe_rows(rows) {
+        Ok(observed) => (observed, None),
+        Err(why) => {
+            let inputs = pipeline.observe_inputs(rows).map_err(|e| unusable().because(e))?;
+            (Observed { inputs, answers: Vec::new() }, Some(why))
+        }
+    };
+    let name = |(at, name): (usize, String)| if name.is_empty() { format!("f{at}") } else { name };
+    let inputs = observed.inputs.into_iter().enumerate();
+    let inputs = inputs.map(|(at, column)| (name((at, column.name)), Values::of(column.cells)));
+    // The name of a class is a word, though it may look like a number.
+    let answers = observed.answers.into_iter().map(|column| (column.name, Values::of_answer(column.cells)));
+    let columns: Vec<(String, Values)> = inputs.chain(answers).collect();
+    let categories: Vec<_> = columns.iter().map(|(_, values)| values.categories()).collect();
+    let columns = columns.iter().zip(&categories).map(|((name, values), categories)| {
+        let numbers = values.numbers.as_deref().unwrap_or_default();
+        (
+            name.as_str(),
+            categories
+                .as_deref()
+                .filter(|_| values.numbers.is_none())
+                .map_or(Column::Numbers(numbers), Column::Categories),
+        )
+    });
+    Ok((Baseline::measure_columns(columns).map_err(|e| unusable().because(e))?, unanswered))
 }
 
 /// Refuses a baseline that contradicts itself.
@@ -69,48 +76,46 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Baseline> {
     Ok(baseline)
 }
 
-/// Columns of numbers: a table's by name, an array's as `f0`, `f1`, …
-pub(super) fn columns(rows: &Input) -> Vec<(String, Vec<f32>)> {
-    match rows {
-        Input::Table(table) => {
-            let numbers = |column: &Column| {
-                let values = column.cells.as_numbers()?;
-                Some((column.name.clone(), values.iter().map(|x| *x as f32).collect()))
-            };
-            table.columns.iter().filter_map(numbers).collect()
-        }
-        Input::Tensors(tensors) => {
-            let Some((_, tensor)) = tensors.first() else { return Vec::new() };
-            let width = tensor.len().checked_div(tensor.row_count()).unwrap_or(0);
-            let values = tensor.as_f32();
-            let column = |index: usize| values.iter().skip(index).step_by(width.max(1)).copied().collect();
-            (0..width).map(|index| (format!("f{index}"), column(index))).collect()
-        }
-        Input::Image(_) => Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use engine::{Data, Table, Tensor};
+    use std::path::PathBuf;
 
+    fn models() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models")
+    }
+
+    fn measured(model: &str, rows: &Input) -> Baseline {
+        let pipeline = Pipeline::open(&models().join(model), &Limits::default()).unwrap();
+        let (baseline, unanswered) = measure(&pipeline, rows).unwrap();
+        assert_eq!(unanswered, None);
+        baseline
+    }
+
+    fn names(baseline: &Baseline) -> Vec<&str> {
+        baseline.features.iter().map(|feature| feature.name.as_str()).collect()
+    }
+
+    /// Digits, which are pictures, as the training table has them; and classes whose names look like numbers.
     #[test]
-    fn an_array_is_flattened_behind_its_first_axis() {
-        let tensor = Tensor::new(vec![2, 1, 3], Data::I64(vec![1, 2, 3, 4, 5, 6])).unwrap();
-        let rows = Input::Tensors(vec![(String::new(), tensor)]);
-        assert_eq!(row_count(&rows), 2);
-        let expected = [("f0", [1.0, 4.0]), ("f1", [2.0, 5.0]), ("f2", [3.0, 6.0])];
-        assert_eq!(columns(&rows), expected.map(|(name, values)| (name.to_owned(), values.to_vec())));
+    fn pictures_are_measured_by_six_figures_and_answers_by_class_and_score() {
+        let rows = read_rows(&models().join("digits/train.csv")).unwrap();
+        let baseline = measured("digits", &rows);
+        let pictures = ["brightness", "contrast", "sharpness", "noise", "edges"].map(|name| format!("picture.{name}"));
+        assert_eq!(names(&baseline)[..5], pictures);
+        assert_eq!(names(&baseline)[5..], ["answer.class", "answer.score"]);
+        let class = &baseline.features[5];
+        assert_eq!((class.categories.len(), class.count, baseline.version), (10, rows.row_count() as u64, 2));
     }
 
     #[test]
-    fn a_table_keeps_its_names() {
-        let table = Table::parse("a,note,b\n1,hums,2\n3,,\n".as_bytes(), &Limits::default()).unwrap();
-        let rows = Input::Table(table);
-        let baseline = measure(&rows).unwrap();
-        assert_eq!((baseline.features[1].name.as_str(), baseline.features[1].missing), ("b", 1));
-        assert_eq!((row_count(&rows), texts(&rows)), (2, vec!["note"]));
+    fn a_table_is_measured_by_its_columns_before_any_step() {
+        let rows = read_rows(&models().join("diabetes/train.csv")).unwrap();
+        let baseline = measured("diabetes", &rows);
+        let expected = ["age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6"];
+        assert_eq!(names(&baseline)[..10], expected);
+        assert!(names(&baseline)[10].starts_with("answer."), "{:?}", names(&baseline));
+        assert!(baseline.features[0].spread.unwrap().mean > 40.0, "years, and not deviations");
     }
 
     /// T58: no number, one that no float can hold, nothing at all, and numbers that contradict each other.
@@ -137,11 +142,5 @@ mod tests {
         for text in ["", "{}", "[]", "{\"version\":1,\"features\":[]}"] {
             assert_eq!(with(text), Err(Some(Code::Baseline)), "{text}");
         }
-    }
-
-    #[test]
-    fn wide_data_are_refused() {
-        let tensor = Tensor::new(vec![1, 5000], Data::U8(vec![0; 5000])).unwrap();
-        assert!(measure(&Input::Tensors(vec![(String::new(), tensor)])).is_err());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Decides where golden vectors come from. What counts as agreement is decided by `engine`.
 
-use super::{MODEL, baseline, reference};
+use super::{MODEL, reference};
 use crate::fault::{Fault, told};
 use engine::{
     Agreement, Golden, GoldenError, Input, Limits, LoadError, Model, Pipeline, Quantised, RunError, Tolerance,
@@ -182,7 +182,7 @@ fn from_engine(pipeline: &Pipeline, rows: &Input) -> anyhow::Result<Golden> {
             .remedy("give --data with what the model takes, without the target")
     };
     let model = pipeline.model();
-    let inputs = pipeline.prepare(&first_rows(rows)?).map_err(unfit)?;
+    let inputs = pipeline.prepare(&rows.rows(0..rows.row_count().min(OWN_ROWS))).map_err(unfit)?;
     let outputs = model.run_rows(&inputs).map_err(unfit)?;
     let named = |ports: &[engine::Port], tensors| ports.iter().map(|port| port.name.clone()).zip(tensors).collect();
     let golden = Golden { inputs: named(model.inputs(), inputs), outputs: named(model.outputs(), outputs) };
@@ -193,16 +193,4 @@ fn from_engine(pipeline: &Pipeline, rows: &Input) -> anyhow::Result<Golden> {
         return Err(fault.remedy("look at that row's values; when they are right, the model is not").into());
     }
     Ok(golden)
-}
-
-fn first_rows(rows: &Input) -> anyhow::Result<Input> {
-    let count = baseline::row_count(rows).min(OWN_ROWS);
-    Ok(match rows {
-        Input::Table(table) => Input::Table(table.head(count)),
-        Input::Tensors(tensors) => {
-            let first = |(name, tensor): &(String, engine::Tensor)| Ok((name.clone(), tensor.rows(0..count)?));
-            Input::Tensors(tensors.iter().map(first).collect::<anyhow::Result<_>>()?)
-        }
-        Input::Image(bytes) => Input::Image(bytes.clone()),
-    })
 }

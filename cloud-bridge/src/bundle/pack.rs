@@ -123,15 +123,14 @@ pub(crate) fn pack(request: &PackRequest, stage: impl Fn(&'static str)) -> anyho
     let baseline = match &rows {
         Some(rows) => {
             stage("measuring the baseline");
-            let baseline = baseline::measure(rows)?;
+            let (baseline, unanswered) = baseline::measure(&tested.pipeline, rows)?;
             write_new(&dir.join(DRIFT), &serde_json::to_vec(&baseline)?, 0o644)?;
-            let count = baseline::row_count(rows);
+            let count = rows.row_count();
             if count < ADVISED_ROWS {
                 notes.push(format!("the baseline has {count} rows; with {ADVISED_ROWS} or more it tells small drifts"));
             }
-            let texts = baseline::texts(rows);
-            if !texts.is_empty() {
-                notes.push(format!("columns of text have no baseline: {}", texts.join(", ")));
+            if let Some(why) = unanswered {
+                notes.push(format!("the answers have no baseline, only the inputs do: {why}"));
             }
             Some((baseline.features.len(), count))
         }

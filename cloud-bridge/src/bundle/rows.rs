@@ -3,7 +3,6 @@
 //! Decides what a cell is: a number, infinite ones too, or missing; or, where a column of the baseline holds a word,
 //! a category. The arithmetic is decided by `drift`.
 
-use super::baseline::columns;
 use crate::fault::Fault;
 use drift::{Column, Comparison, Pair};
 use engine::{Cells, Input, Limits};
@@ -16,13 +15,13 @@ pub(crate) struct Rows {
 }
 
 /// A column: what the file has, and the numbers if every cell is one.
-struct Values {
+pub(super) struct Values {
     texts: Option<Vec<String>>,
-    numbers: Option<Vec<f32>>,
+    pub(super) numbers: Option<Vec<f32>>,
 }
 
 impl Values {
-    fn of(cells: Cells) -> Self {
+    pub(super) fn of(cells: Cells) -> Self {
         match cells {
             Cells::Numbers(values) => Self::array(values.into_iter().map(|x| x as f32).collect()),
             Cells::Text(texts) => {
@@ -32,12 +31,20 @@ impl Values {
         }
     }
 
+    /// Of an answer: what is a text is a category, whatever it looks like.
+    pub(super) fn of_answer(cells: Cells) -> Self {
+        match cells {
+            Cells::Text(texts) => Self { texts: Some(texts), numbers: None },
+            numbers => Self::of(numbers),
+        }
+    }
+
     fn array(numbers: Vec<f32>) -> Self {
         Self { texts: None, numbers: Some(numbers) }
     }
 
     /// As categories, where the file has texts; an empty cell is a missing one.
-    fn categories(&self) -> Option<Vec<Option<&str>>> {
+    pub(super) fn categories(&self) -> Option<Vec<Option<&str>>> {
         let texts = self.texts.as_ref()?;
         Some(texts.iter().map(|text| Some(text.as_str()).filter(|text| !text.is_empty())).collect())
     }
@@ -46,6 +53,16 @@ impl Values {
 /// A number, NaN where it is missing.
 fn number(text: &str) -> Option<f32> {
     if text.is_empty() || text == "NA" { Some(f32::NAN) } else { text.parse::<f64>().ok().map(|x| x as f32) }
+}
+
+/// Columns of an array: `f0`, `f1`, …
+fn columns(rows: &Input) -> Vec<(String, Vec<f32>)> {
+    let Input::Tensors(tensors) = rows else { return Vec::new() };
+    let Some((_, tensor)) = tensors.first() else { return Vec::new() };
+    let width = tensor.len().checked_div(tensor.row_count()).unwrap_or(0);
+    let values = tensor.as_f32();
+    let column = |index: usize| values.iter().skip(index).step_by(width.max(1)).copied().collect();
+    (0..width).map(|index| (format!("f{index}"), column(index))).collect()
 }
 
 impl Rows {

@@ -6,7 +6,7 @@ use super::Out;
 use super::table::table;
 use crate::bundle;
 use comfy_table::Table;
-use drift::{Cause, Comparison, Doubt, Figures, Finding, Level};
+use drift::{Comparison, Doubt, Figures, Finding, Level};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -97,7 +97,7 @@ fn row(figures: &Figures, finding: &Finding) -> [String; 11] {
     [
         figures.name.clone(),
         level(finding.level).to_owned(),
-        finding.cause.as_ref().map(cause).unwrap_or_default(),
+        finding.cause.map(|cause| cause.to_string()).unwrap_or_default(),
         chance(finding.p),
         format!("{:.2}", finding.effect),
         format!("{} > {}", missing(&figures.baseline), missing(&figures.window)),
@@ -114,19 +114,6 @@ fn level(level: Level) -> &'static str {
         Level::Quiet => "quiet",
         Level::Warn => "warn",
         Level::Page => "PAGE",
-    }
-}
-
-/// A cause in words.
-fn cause(cause: &Cause) -> String {
-    let percent = |share: &f64| format!("{:.1} %", 100.0 * share);
-    match cause {
-        Cause::Missing { share } => format!("missing: {}", percent(share)),
-        Cause::Stuck { rows } => format!("stuck: one value {rows} times in a row"),
-        Cause::UnitChange { from_to } => format!("another unit: {from_to}"),
-        Cause::Saturated { at, share } => format!("saturated: {} at {at}", percent(share)),
-        Cause::OutOfRange { share } => format!("out of range: {}", percent(share)),
-        Cause::Population => "the population moved".to_owned(),
     }
 }
 

@@ -106,6 +106,11 @@ impl Pre {
             }),
         }
     }
+    /// Whether an answer is of a row of the input, and of no other.
+    pub(crate) fn takes_rows(&self) -> bool {
+        !matches!(self, Pre::Series(_))
+    }
+
     /// What is measured of an input for drift: a table's columns, of pictures, texts and windows a few figures of each.
     /// Nothing where that would be too much, or it cannot be measured.
     pub(crate) fn observe(&self, input: &Input, prepared: &[Tensor], ports: &[Port], limits: &Limits) -> Vec<Column> {
