@@ -19,6 +19,7 @@ use std::time::Duration;
 pub(crate) const DEFAULT_PATH: &str = "/etc/petrel/agent.toml";
 
 const TELEMETRY_S: RangeInclusive<u64> = 1..=86_400;
+const DRIFT_WINDOW_S: RangeInclusive<u64> = 1..=604_800;
 const WINDOW: RangeInclusive<usize> = 1..=256;
 /// Bytes a second: slower than the least is no rate at which a bundle ever arrives.
 const FETCH_RATE: RangeInclusive<u64> = 1_024..=1 << 40;
@@ -53,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) socket: Option<PathBuf>,
     /// Between two telemetry messages.
     pub(crate) telemetry: Duration,
+    /// How long a window of drift is.
+    pub(crate) drift_window: Duration,
     /// The most that waits of it, in bytes.
     pub(crate) spool_bytes: u64,
     /// The most chunk subscriptions at a time.
@@ -144,6 +147,8 @@ struct Raw {
     socket: Option<PathBuf>,
     #[serde(default = "telemetry_s")]
     telemetry_s: u64,
+    #[serde(default = "drift_window_s")]
+    drift_window_s: u64,
     #[serde(default = "spool_bytes")]
     spool_bytes: u64,
     #[serde(default = "window")]
@@ -176,6 +181,10 @@ fn listen() -> String {
 
 fn telemetry_s() -> u64 {
     60
+}
+
+fn drift_window_s() -> u64 {
+    3_600
 }
 
 fn spool_bytes() -> u64 {
@@ -262,6 +271,7 @@ impl Config {
             _ => Err(wrong(key, format!("{value} is not from {least} to {most}"), "choose a number in that range")),
         };
         range("telemetry_s", raw.telemetry_s, *TELEMETRY_S.start(), *TELEMETRY_S.end())?;
+        range("drift_window_s", raw.drift_window_s, *DRIFT_WINDOW_S.start(), *DRIFT_WINDOW_S.end())?;
         range("spool_bytes", raw.spool_bytes, *SPOOL_BYTES.start(), *SPOOL_BYTES.end())?;
         range("window", raw.window as u64, *WINDOW.start() as u64, *WINDOW.end() as u64)?;
         let twice = raw.sources.len() == 2 && raw.sources[0] == raw.sources[1];
@@ -305,6 +315,7 @@ impl Config {
             listen,
             socket: raw.socket.map(|socket| folder.join(socket)),
             telemetry: Duration::from_secs(raw.telemetry_s),
+            drift_window: Duration::from_secs(raw.drift_window_s),
             spool_bytes: raw.spool_bytes,
             window: raw.window,
             fetch_rate: raw.fetch_rate,

@@ -101,8 +101,8 @@ pub(crate) struct Message {
 pub(crate) enum Receipt {
     /// The verdict of this number.
     Verdict(u64),
-    /// A telemetry.
-    Telemetry {
+    /// A telemetry, or a window of drift.
+    Spooled {
         /// Its run.
         run: u64,
         /// Its number.

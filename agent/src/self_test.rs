@@ -198,7 +198,7 @@ fn models(config: &Config, folder: &Path) -> Vec<Finding> {
     let launch = match bundle(folder) {
         Ok(dir) => {
             let (program, patience) = (Program::own(), config.load);
-            Launch { program, dir, rows_at_once: None, ram_mb: RAM_MB, patience }
+            Launch { program, dir, rows_at_once: None, ram_mb: RAM_MB, baseline: None, patience }
         }
         Err(fault) => return vec![Finding::of(ENGINE, Err(fault))],
     };

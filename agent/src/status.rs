@@ -8,7 +8,7 @@ use crate::feed::FeedStatus;
 use crate::worker::Seen;
 use agent_core::{Agent, Phase, StreamLedger};
 use comfy_table::{Table, presets};
-use protocol::{ClockState, Generation, RefusalReport, Sandbox, SpoolState, StreamName};
+use protocol::{ClockState, DriftAlarm, Generation, RefusalReport, Sandbox, SpoolState, StreamName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -109,6 +109,28 @@ pub(crate) struct StreamStatus {
     pub(crate) errors: u64,
     /// What is arriving.
     pub(crate) progress: Option<Progress>,
+    /// What the last window of drift saw, since the start.
+    #[serde(default)]
+    pub(crate) drift: Option<DriftStatus>,
+}
+
+/// What a window saw that was not as when the model was trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct DriftStatus {
+    /// `quiet`, `warn` or `page`: the loudest of its alarms.
+    pub(crate) level: String,
+    /// The release that saw it.
+    pub(crate) release: u64,
+    /// Windows since the start.
+    pub(crate) windows: u64,
+    /// Rows of the last one.
+    pub(crate) rows: u64,
+    /// Seconds from the start of the agent to its end.
+    pub(crate) uptime_s: u64,
+    /// How the inputs vary is not known yet: it warns at most.
+    pub(crate) learning: bool,
+    /// What to look at, the loudest first.
+    pub(crate) alarms: Vec<DriftAlarm>,
 }
 
 /// How far a bundle has arrived, in bytes.
@@ -148,6 +170,7 @@ impl StreamStatus {
             answers: 0,
             errors: 0,
             progress: None,
+            drift: None,
         }
     }
 
@@ -277,6 +300,16 @@ impl fmt::Display for Status {
         for s in &self.streams {
             if let Some(missing) = s.sandbox.and_then(missing) {
                 writeln!(f, "{}: its process is NOT shut in by {missing}: this system cannot do that", s.stream)?;
+            }
+        }
+        for s in &self.streams {
+            if let Some(drift) = s.drift.as_ref().filter(|drift| !drift.alarms.is_empty()) {
+                let ago = duration(self.uptime_s.saturating_sub(drift.uptime_s));
+                let (stream, level) = (&s.stream, drift.level.to_uppercase());
+                writeln!(f, "\n{stream}: drift, {level}, in the last window ({} rows, {ago} ago)", drift.rows)?;
+                for alarm in &drift.alarms {
+                    writeln!(f, "  {}: {}, by {:.2} deviations", alarm.feature, alarm.detail, alarm.effect)?;
+                }
             }
         }
         if !self.feeds.is_empty() {

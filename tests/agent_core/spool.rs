@@ -1,8 +1,9 @@
 //! The spool: what is measured is kept within its bound, told once, and what is lost is counted.
 
 use crate::bench::{Bench, RUNNING_1, TRYING_2, check};
-use agent_core::{Effect, Spool, Spooled};
-use protocol::{LATENCY_BUCKETS, SpoolState, StreamTelemetry, Telemetry, encode_cbor};
+use agent_core::{Effect, OpenWindow, Spool, Spooled, Waiting};
+use drift::{Baseline, Summary, Window};
+use protocol::{AlarmLevel, Drift, DriftAlarm, LATENCY_BUCKETS, SpoolState, StreamTelemetry, Telemetry, encode_cbor};
 
 const MINUTE: u64 = 60_000;
 /// The default of the agent, and the least that it takes.
@@ -10,8 +11,8 @@ const MIB: u64 = 1 << 20;
 const LEAST: u64 = 64 << 10;
 
 /// A measurement of the minute before `now`, with a row for each of `streams`.
-fn measured(run: u64, seq: u64, now: u64, streams: Vec<StreamTelemetry>) -> Telemetry {
-    Telemetry {
+fn measured(run: u64, seq: u64, now: u64, streams: Vec<StreamTelemetry>) -> Waiting {
+    Waiting::Telemetry(Box::new(Telemetry {
         device: "d-01".parse().unwrap(),
         boot: run,
         run,
@@ -29,7 +30,12 @@ fn measured(run: u64, seq: u64, now: u64, streams: Vec<StreamTelemetry>) -> Tele
         streams,
         arriving: Vec::new(),
         spool: SpoolState::default(),
-    }
+    }))
+}
+
+fn telemetry(message: Waiting) -> Telemetry {
+    let Waiting::Telemetry(telemetry) = message else { panic!("no telemetry") };
+    *telemetry
 }
 
 /// `count` rows of seven answers and one error each.
@@ -54,7 +60,7 @@ fn on_disk(spool: &Spool) -> u64 {
 }
 
 /// What waits, told as fast as it may be over a connection that loses nothing.
-fn drain(spool: &mut Spool, mut now: u64) -> Vec<Telemetry> {
+fn drain_all(spool: &mut Spool, mut now: u64) -> Vec<Waiting> {
     let mut heard = Vec::new();
     spool.connected();
     spool.saved(now, true);
@@ -66,11 +72,15 @@ fn drain(spool: &mut Spool, mut now: u64) -> Vec<Telemetry> {
             now += 250;
         }
         assert!((1..=4).contains(&under_way.len()), "a few at a time");
-        under_way.iter().for_each(|t| spool.delivered(now, t.run, t.seq));
+        under_way.iter().for_each(|t| spool.delivered(now, t.run(), t.seq()));
         heard.append(&mut under_way);
     }
     assert!(now - began >= 250 * (heard.len() as u64 - 1), "and at a pace");
     heard
+}
+
+fn drain(spool: &mut Spool, now: u64) -> Vec<Telemetry> {
+    drain_all(spool, now).into_iter().map(telemetry).collect()
 }
 
 /// A device that is offline for 30 days and starts anew every `starts` minutes, in order.
@@ -186,12 +196,12 @@ fn a_refusal_is_no_storm() {
     let mut spool = Spool::new(MIB, Spooled::default());
     (1..=9).for_each(|n| spool.put(n * MINUTE, measured(1, n, n * MINUTE, rows(1))));
     spool.connected();
-    let first = spool.next(9 * MINUTE).unwrap();
+    let first = telemetry(spool.next(9 * MINUTE).unwrap());
     assert_eq!((first.seq, first.spool.waiting), (1, 8));
     spool.refused();
     assert!(spool.next(20 * MINUTE).is_none());
     spool.put(10 * MINUTE, measured(1, 10, 10 * MINUTE, rows(1)));
-    assert_eq!(spool.next(20 * MINUTE).unwrap().seq, 1);
+    assert_eq!(spool.next(20 * MINUTE).unwrap().seq(), 1);
 }
 
 /// One world of the property below: a device, its disk, and a land that takes each message once.
@@ -302,7 +312,7 @@ impl World {
                 if self.spool.is_save_due(self.now) {
                     self.save();
                 }
-                self.under_way.extend(self.spool.next(self.now));
+                self.under_way.extend(self.spool.next(self.now).map(telemetry));
             }
         }
         assert!(self.spool.state().bytes <= LIMIT);
@@ -331,4 +341,105 @@ fn land_hears_each_measurement_once() {
     }
     println!("300 worlds: {dropped} dropped, {lost} at most lost by power cuts, {merged} merged");
     assert!(dropped > 0 && lost > 0 && merged > 0);
+}
+
+fn baseline() -> Baseline {
+    let values: Vec<f32> = (0..400).map(|n| n as f32).collect();
+    let columns = ["a", "b", "c", "d"].map(|name| (name, values.as_slice()));
+    Baseline::measure(columns).unwrap()
+}
+
+/// A window of an hour that ends at `now`, whose rows all are `value`.
+fn window(run: u64, seq: u64, now: u64, value: f32, alarms: Vec<DriftAlarm>) -> Waiting {
+    let mut window = Window::new(&baseline());
+    (0..200).for_each(|_| window.update(&[value, value, value, value]).unwrap());
+    Waiting::Drift(Box::new(Drift {
+        device: "d-01".parse().unwrap(),
+        boot: run,
+        run,
+        seq,
+        at: None,
+        uptime_s: now / 1_000,
+        span_s: 3_600,
+        stream: "pumps".parse().unwrap(),
+        release: 1,
+        statement: [7; 32],
+        windows: 1,
+        summary: window.close().encode(),
+        alarms,
+        unsaid: 0,
+    }))
+}
+
+fn alarm(feature: &str, level: AlarmLevel) -> DriftAlarm {
+    let (cause, detail) = ("population".to_owned(), "the population moved".to_owned());
+    DriftAlarm { feature: feature.into(), level, cause, detail, effect: 0.5, windows: 1 }
+}
+
+/// Windows are merged and not dropped: all rows are there, whatever order and grouping they came to.
+#[test]
+fn offline_for_a_year_no_row_of_a_window_is_lost() {
+    let (mut spool, mut whole) = (Spool::new(LEAST, Spooled::default()), Summary::empty(&baseline()));
+    for hour in 1..=365 * 24 {
+        let alarms = if hour == 5_000 { vec![alarm("a", AlarmLevel::Page)] } else { Vec::new() };
+        let drift = window(1, 2 * hour, hour * 60 * MINUTE, (hour % 400) as f32, alarms);
+        let Waiting::Drift(said) = &drift else { panic!() };
+        whole.merge(&Summary::decode(&said.summary).unwrap()).unwrap();
+        spool.put(hour * 60 * MINUTE, drift);
+        spool.put(hour * 60 * MINUTE, measured(1, 2 * hour + 1, hour * 60 * MINUTE, rows(3)));
+        assert!(spool.state().bytes <= LEAST, "hour {hour}");
+    }
+    assert!(on_disk(&spool) <= LEAST);
+    let told = drain_all(&mut spool, 365 * 24 * 60 * MINUTE);
+    let windows: Vec<Drift> =
+        told.into_iter().filter_map(|w| if let Waiting::Drift(d) = w { Some(*d) } else { None }).collect();
+    let mut sum = Summary::empty(&baseline());
+    windows.iter().for_each(|d| sum.merge(&Summary::decode(&d.summary).unwrap()).unwrap());
+    assert_eq!(sum, whole);
+    assert_eq!(windows.iter().map(|d| d.windows).sum::<u64>(), 365 * 24);
+    assert_eq!(windows.iter().flat_map(|d| &d.alarms).count(), 1, "and the alarm is still said");
+}
+
+/// Where nothing can be merged any more, telemetry goes first, then windows, and last those with an alarm.
+#[test]
+fn an_alarm_is_dropped_last() {
+    let mut spool = Spool::new(LEAST, Spooled::default());
+    // A run is never merged with another.
+    for run in 1..=200 {
+        let alarms = if run == 1 { vec![alarm("a", AlarmLevel::Warn)] } else { Vec::new() };
+        spool.put(MINUTE, window(run, 1, MINUTE, 5.0, alarms));
+        spool.put(MINUTE, measured(run, 2, MINUTE, rows(3)));
+    }
+    let state = spool.state();
+    let told = drain_all(&mut spool, 2 * MINUTE);
+    let is_window = |w: &Waiting| matches!(w, Waiting::Drift(_));
+    assert!(state.dropped > 0 && told.iter().all(is_window), "{state:?}");
+    assert_eq!(told[0].run(), 1, "the oldest of all, and the only one with an alarm");
+}
+
+#[test]
+fn the_loudest_alarm_of_a_feature_stays_when_windows_become_one() {
+    let mut spool = Spool::new(LEAST, Spooled::default());
+    let many = |level| (0..12).map(|n| alarm(&format!("{level:?}-{n}"), level)).collect::<Vec<_>>();
+    let (mut first, mut second) = (many(AlarmLevel::Warn), many(AlarmLevel::Page));
+    first.push(alarm("both", AlarmLevel::Page));
+    second.push(alarm("both", AlarmLevel::Warn));
+    spool.put(MINUTE, window(1, 1, MINUTE, 5.0, first));
+    spool.put(MINUTE, window(1, 2, MINUTE, 6.0, second));
+    // Room for one of them only.
+    let bound = Spool::new(3_500, spool.spooled().clone());
+    let mut spool = bound;
+    let Waiting::Drift(one) = drain_all(&mut spool, 2 * MINUTE).remove(0) else { panic!() };
+    assert_eq!((one.windows, one.span_s, one.alarms.len(), one.unsaid), (2, 7_200, 16, 9));
+    let both = one.alarms.iter().find(|alarm| alarm.feature == "both").unwrap();
+    assert_eq!((both.level, both.windows), (AlarmLevel::Page, 2));
+    assert!(one.alarms.is_sorted_by(|a, b| a.level >= b.level));
+}
+
+/// A window of a busy model ends after its time, that of a quiet one when it has rows, or after a day of hours.
+#[test]
+fn a_window_waits_for_rows_but_not_for_ever() {
+    let hour = 3_600_000;
+    let over = |rows, hours: u64| OpenWindow { since: 7, rows }.is_over(7 + hours * hour, hour);
+    assert!(!over(100_000, 0) && over(200, 1) && !over(199, 23) && over(1, 24) && !over(0, 1_000));
 }

@@ -4,6 +4,7 @@
 //! `digits` in the order a, c, b: entry is by a stable hash.
 
 mod delivery;
+mod drift;
 mod identity;
 mod stock;
 mod twin;

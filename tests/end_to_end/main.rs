@@ -10,6 +10,7 @@ mod client;
 mod conformance;
 mod content;
 mod disks;
+mod drift;
 mod enrolling;
 mod faults;
 mod feeds;

@@ -17,6 +17,7 @@ mod pull;
 mod spool;
 mod step;
 mod streams;
+mod windows;
 mod word;
 
 pub use agent::Agent;
@@ -26,6 +27,7 @@ pub use ledger::{Cost, Document, Installed, Ledger, Memory, StreamLedger, TrialL
 pub use life::{Phase, Signed};
 pub use limits::{Limits, Metered};
 pub use pull::{Flow, Late, Wait, Window};
-pub use spool::{Spool, Spooled};
+pub use spool::{Spool, Spooled, Waiting};
 pub use step::{Millis, Now, Step};
 pub use streams::MAX_TRIAL_BOOTS;
+pub use windows::{OpenWindow, alarms};

@@ -4,6 +4,7 @@
 //! effect. Slow work is done on threads of its own and comes back as an event, so the one thread here
 //! is always free to listen.
 
+mod drift;
 mod effects;
 mod papers;
 mod sources;
@@ -22,8 +23,8 @@ use crate::feed::Counts;
 use crate::identity::{self, Identity};
 use crate::keeper::{Arrival, Errand, Keeper, Word};
 use crate::mqtt::{self, Heard, Link, Loss, LossKind, Receipt};
-use crate::status::{Status, StreamStatus};
-use crate::store::{self, SpoolFile, Store};
+use crate::status::{DriftStatus, Status, StreamStatus};
+use crate::store::{self, Store, Summed};
 use crate::telemetry::Gauge;
 use crate::watchdog::Watch;
 use crate::worker::{Loader, Place, Task, Worker};
@@ -73,8 +74,12 @@ pub(crate) struct Driver {
     arrivals: Arrivals,
     https: Https,
     spool: Spool,
-    spool_file: SpoolFile,
+    spool_file: Summed,
+    learned_file: Summed,
+    /// The last window of each stream.
+    drift: BTreeMap<StreamName, DriftStatus>,
     measure_at: Instant,
+    windows_at: Instant,
     connected: Option<bool>,
     /// Drawn at the start.
     run: u64,
@@ -125,6 +130,7 @@ impl Driver {
             () = until(self.retry.map(|(at, _)| at)) => self.restore(),
             answer = self.papers.due() => self.look_at_papers(answer),
             () = sleep_until(self.measure_at) => self.measure(),
+            () = sleep_until(self.windows_at) => self.look_at_windows(false),
             () = until(spool) => self.tend_spool(),
             () = until(self.watch.ping_at().map(Instant::from_std)) => self.watch.ping(),
         }
@@ -342,8 +348,8 @@ impl Driver {
             Heard::Message { topic, payload, retained } => self.receive(&topic, payload, retained),
             Heard::TurnedDown(topics) => self.mind_subscriptions(&topics),
             Heard::Delivered(Receipt::Verdict(seq)) => self.step(Event::VerdictDelivered { seq }),
-            Heard::Delivered(Receipt::Telemetry { run, seq }) => self.spool.delivered(self.age(), run, seq),
-            Heard::Refused(Receipt::Telemetry { .. }) => self.spool.refused(),
+            Heard::Delivered(Receipt::Spooled { run, seq }) => self.spool.delivered(self.age(), run, seq),
+            Heard::Refused(Receipt::Spooled { .. }) => self.spool.refused(),
             // It stays in the ledger, and is said again.
             Heard::Refused(Receipt::Verdict(_)) => {}
         }
@@ -474,7 +480,8 @@ impl Driver {
             let (answers, errors) = self.totals.get(name).copied().unwrap_or_default();
             let now = std::time::Instant::now();
             let progress = target.and_then(|target| self.arrivals.progress(now, &target.bundle));
-            StreamStatus { answers, errors, progress, ..StreamStatus::of(core, name, stream, &serving) }
+            let drift = self.drift.get(name).cloned();
+            StreamStatus { answers, errors, progress, drift, ..StreamStatus::of(core, name, stream, &serving) }
         };
         status.streams = ledger.streams.iter().map(stream).collect();
         status
@@ -493,6 +500,7 @@ impl Driver {
 
     async fn end(mut self) {
         tracing::info!("the agent goes to sleep");
+        self.look_at_windows(true);
         let boot = self.core.as_ref().map_or(0, |core| core.ledger().boot);
         let last = self.presence_message(boot, false);
         if let Some(link) = self.link.take() {

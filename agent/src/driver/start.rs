@@ -1,21 +1,22 @@
 //! `petrel-agent run`: brings everything up in an order in which each failure has a clear word.
 
 use super::Driver;
+use super::drift::{LOOK_AT_WINDOWS, MAX_LEARNED_BYTES};
 use super::papers::Papers;
 use super::sources::Https;
 use crate::arrivals::Arrivals;
-use crate::config::Config;
+use crate::config::{Config, MAX_SPOOL_BYTES};
 use crate::fault::Fault;
 use crate::feed::{Counts, Feeds};
 use crate::http::{self, Api};
 use crate::identity::{self, Floor, Slots};
 use crate::keeper::{Keeper, Word};
 use crate::status::{ADDRESS_FILE, Status};
-use crate::store::{self, Bundles, Lock, SpoolFile};
+use crate::store::{self, Bundles, Found, Lock, Summed};
 use crate::telemetry::{self, Gauge};
 use crate::watchdog::{Manager, Watch};
 use crate::worker::{Loader, Program, Worker};
-use agent_core::{Flow, Spool};
+use agent_core::{Flow, Spool, Spooled};
 use anyhow::Context;
 use protocol::{ClockState, SpoolState, Topics};
 use std::collections::BTreeMap;
@@ -164,7 +165,16 @@ fn assemble(
 ) -> anyhow::Result<Driver> {
     let (say_event, events) = mpsc::unbounded_channel();
     let Kept { keeper, words, low } = kept;
-    let (spool_file, spooled) = SpoolFile::open(bundles.disk().clone(), &config.state);
+    let file = |name, format, most| Summed::new(bundles.disk().clone(), &config.state, name, format, most);
+    let (spool_file, learned_file) = (file("spool", 2, MAX_SPOOL_BYTES), file("drift", 1, MAX_LEARNED_BYTES));
+    let spooled = match spool_file.read() {
+        Found::Whole(spooled) => spooled,
+        Found::Nothing => Spooled::default(),
+        Found::Damaged => Spooled::damaged(),
+    };
+    if let Found::Whole(learned) = learned_file.read() {
+        worker.remember(learned);
+    }
     let loader = Loader::start(bundles, worker.clone(), Program::own(), config.load, say_event)?;
     Ok(Driver {
         topics: Topics::new(&config.fleet),
@@ -174,6 +184,7 @@ fn assemble(
         papers: Papers::new(Slots::of(&config.state), ca, Floor::new(low)),
         spool: Spool::new(config.spool_bytes, spooled),
         measure_at: Instant::now() + config.telemetry.min(FIRST_TELEMETRY),
+        windows_at: Instant::now() + config.drift_window.min(LOOK_AT_WINDOWS),
         config,
         root,
         started: Instant::now(),
@@ -193,6 +204,8 @@ fn assemble(
         arrivals: Arrivals::default(),
         https: Https::default(),
         spool_file,
+        learned_file,
+        drift: BTreeMap::new(),
         connected: None,
         run: identity::run_number().context("the system gives no random numbers")?,
         seq: 0,

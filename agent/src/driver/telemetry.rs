@@ -4,7 +4,7 @@
 
 use super::{Driver, effects};
 use crate::telemetry::Speaker;
-use agent_core::Millis;
+use agent_core::{Millis, Waiting};
 use protocol::{BridgeTopic, Kind};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ impl Driver {
         let online = self.connected == Some(true);
         let arriving = if online { self.arrivals.rows(std::time::Instant::now()) } else { Vec::new() };
         let measured = self.gauge.read(speaker, &self.worker.serving(), arriving);
-        self.spool.put(self.age(), measured);
+        self.spool.put(self.age(), Waiting::Telemetry(Box::new(measured)));
         self.tend_spool();
     }
 
@@ -45,10 +45,18 @@ impl Driver {
             self.save_spool();
         }
         while let Some(message) = self.spool.next(self.age()) {
-            let topic = BridgeTopic::Telemetry(self.config.device.clone());
-            let receipt = crate::mqtt::Receipt::Telemetry { run: message.run, seq: message.seq };
+            let device = self.config.device.clone();
+            let receipt = Some(crate::mqtt::Receipt::Spooled { run: message.run(), seq: message.seq() });
             let expiry = Some(effects::TELEMETRY_EXPIRY_S);
-            if !self.say_frame(Kind::Telemetry, &topic, &message, expiry, Some(receipt)) {
+            let said = match message {
+                Waiting::Telemetry(message) => {
+                    self.say_frame(Kind::Telemetry, &BridgeTopic::Telemetry(device), &*message, expiry, receipt)
+                }
+                Waiting::Drift(message) => {
+                    self.say_frame(Kind::Drift, &BridgeTopic::Drift(device), &*message, expiry, receipt)
+                }
+            };
+            if !said {
                 self.spool.refused();
             }
         }

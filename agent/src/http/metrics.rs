@@ -3,7 +3,7 @@
 //! It shows what the status shows, and counts nothing by itself.
 
 use crate::feed::FeedStatus;
-use crate::status::{Status, StreamStatus};
+use crate::status::{DriftStatus, Status, StreamStatus};
 use std::fmt::Write;
 
 /// The version of the text format.
@@ -12,14 +12,25 @@ pub(super) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 type OfStream = fn(&StreamStatus) -> Option<u64>;
 
 /// What is told of each stream that has it.
-const STREAMS: [(&str, &str, &str, OfStream); 6] = [
+const STREAMS: [(&str, &str, &str, OfStream); 9] = [
     ("petrel_answers_total", "counter", "Answers since the start.", |s| Some(s.answers)),
     ("petrel_errors_total", "counter", "Requests that a model could not answer.", |s| Some(s.errors)),
     ("petrel_serving_release", "gauge", "The release that answers.", |s| s.serving),
     ("petrel_arrived_bytes", "gauge", "Bytes on disk of the bundle that arrives.", |s| s.progress.map(|p| p.arrived)),
     ("petrel_arriving_bytes", "gauge", "Bytes of it in all.", |s| s.progress.map(|p| p.total)),
     ("petrel_arriving_bytes_per_second", "gauge", "How fast it comes.", |s| s.progress.map(|p| p.rate)),
+    ("petrel_drift_windows_total", "counter", "Windows of drift since the start.", |s| {
+        s.drift.as_ref().map(|d| d.windows)
+    }),
+    ("petrel_drift_level", "gauge", "Of the last window: 0 quiet, 1 warn, 2 page.", |s| s.drift.as_ref().map(level)),
+    ("petrel_drift_alarms", "gauge", "Features that differ in it.", |s| {
+        s.drift.as_ref().map(|d| d.alarms.len() as u64)
+    }),
 ];
+
+fn level(drift: &DriftStatus) -> u64 {
+    ["quiet", "warn", "page"].iter().position(|level| *level == drift.level).unwrap_or(0) as u64
+}
 
 type OfFeed = fn(&FeedStatus) -> u64;
 

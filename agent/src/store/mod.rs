@@ -1,5 +1,5 @@
 //! What the agent keeps on disk: its ledger, the documents that it names, its bundles, the checks of what lies
-//! there, and telemetry that waits.
+//! there, and, as it may be lost, telemetry that waits and what was learned of the inputs.
 //!
 //! Decides how bytes survive a power cut; everything passes the storage door (`disk`). What is kept and for
 //! how long is decided by the core.
@@ -8,13 +8,13 @@ mod bundles;
 mod disk;
 mod documents;
 mod ledger;
-mod spool;
+mod summed;
 mod verify;
 
 pub(crate) use bundles::Bundles;
 pub(crate) use disk::{Disk, DiskFile, Door, How, host};
 pub(crate) use ledger::Lock;
-pub(crate) use spool::SpoolFile;
+pub(crate) use summed::{Found, Summed};
 pub(crate) use verify::{ENVELOPE, Fault, Known, bundle, known, statement};
 
 use agent_core::{Ledger, Memory};

@@ -3,8 +3,9 @@
 //! Decides nothing. It knows no stream, no ledger and no network; whatever it does, the worst is that it ends, and the
 //! agent sees that.
 
-use super::wire::{self, MAX_REQUEST_BYTES, NoAnswer, Order, Purpose, Reply, Word};
-use super::{let_answers_pass, sandbox};
+use super::tap::Tap;
+use super::wire::{self, Given, MAX_REQUEST_BYTES, NoAnswer, Order, Purpose, Reply, Word};
+use super::{let_answers_pass, sandbox, watcher};
 use crate::fault::{Fault, told};
 use engine::{Golden, GoldenError, Input, Limits, Pipeline, RunError, Tolerance};
 use std::io::{self, Read};
@@ -42,10 +43,12 @@ fn live() -> io::Result<()> {
         Purpose::Probe { golden, tolerance } => {
             guarded(|| Ok(probe(&order, &loaded, golden.as_deref(), *tolerance)), Word::Unfit)
         }
-        Purpose::Serve => {
+        Purpose::Serve { baseline } => {
             let model = loaded.model();
             let (inputs, outputs) = (model.inputs().to_vec(), model.outputs().to_vec());
-            let _ = pipeline.set(loaded);
+            // The agent has read the same bytes, and says so where they are no baseline.
+            let baseline = baseline.as_ref().and_then(|file| watcher::read_baseline(&order.dir.join(file)).ok());
+            let _ = pipeline.set((loaded, baseline.map(Tap::new)));
             Ok(Word::Ready { inputs, outputs, sandbox })
         }
     });
@@ -76,10 +79,10 @@ fn probe(order: &Order, pipeline: &Pipeline, golden: Option<&str>, (abs, rel): (
 }
 
 /// Answers what comes over one socket, until it closes.
-fn answer(mut lane: UnixStream, pipeline: &OnceLock<Pipeline>) {
+fn answer(mut lane: UnixStream, loaded: &OnceLock<(Pipeline, Option<Tap>)>) {
     while let Ok(input) = wire::hear::<Input>(&mut lane, MAX_REQUEST_BYTES) {
-        let reply = match pipeline.get() {
-            Some(pipeline) => infer(pipeline, &input),
+        let reply = match loaded.get() {
+            Some((pipeline, tap)) => infer(pipeline, tap.as_ref(), &input),
             None => Err(NoAnswer::Model("it is not loaded".into())),
         };
         if wire::say(&mut lane, &reply).is_err() {
@@ -88,9 +91,12 @@ fn answer(mut lane: UnixStream, pipeline: &OnceLock<Pipeline>) {
     }
 }
 
-fn infer(pipeline: &Pipeline, input: &Input) -> Reply {
-    let answer = || pipeline.infer(input).map_err(|error| no_answer(&error));
-    guarded(answer, NoAnswer::Model)
+fn infer(pipeline: &Pipeline, tap: Option<&Tap>, input: &Input) -> Reply {
+    let answer = || match tap {
+        None => pipeline.infer(input).map(|answer| Given { answer, measured: Vec::new() }),
+        Some(tap) => pipeline.observe(input).map(|(answer, seen)| Given { answer, measured: tap.rows(&seen) }),
+    };
+    guarded(|| answer().map_err(|error| no_answer(&error)), NoAnswer::Model)
 }
 
 fn no_answer(error: &RunError) -> NoAnswer {

@@ -4,6 +4,7 @@
 //! what lay on the disk since yesterday is not believed today.
 
 use super::process::{Launch, Misstart, Process, Program};
+use super::watcher::{self, Watcher};
 use super::{Loaded, Serving, Worker, lanes, let_answers_pass};
 use crate::fault::told;
 use crate::store::{self, Bundles};
@@ -11,6 +12,7 @@ use agent_core::Event;
 use protocol::StreamName;
 use std::collections::VecDeque;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
@@ -230,6 +232,8 @@ impl Bench {
             let detail = format!("the bundle is of `{}`, not of `{stream}`", manifest.stream);
             return Err(Refusal::new(Code::Mismatch, detail).into());
         }
+        let watcher = launch.baseline.as_ref().and_then(|file| self.watch(stream, bundle, &launch.dir.join(file)));
+        let launch = Launch { baseline: launch.baseline.filter(|_| watcher.is_some()), ..launch };
         let (events, name, release) = (self.events.clone(), stream.clone(), manifest.release.get());
         let fell = move |why: String| {
             tracing::error!(stream = %name, release, "{why}");
@@ -237,7 +241,21 @@ impl Bench {
             let _ = events.send(Event::ProcessFell { stream: name.clone(), bundle, why });
         };
         let process = Process::start(launch, lanes(), self.runtime.clone(), fell)?;
-        Ok(Arc::new(Loaded::new(bundle, release, process, row_us)))
+        Ok(Arc::new(Loaded::new(bundle, release, process, row_us, watcher)))
+    }
+
+    /// A bundle whose baseline is of no use answers all the same.
+    fn watch(&self, stream: &StreamName, bundle: Digest, path: &Path) -> Option<Watcher> {
+        match watcher::read_baseline(path) {
+            Ok(baseline) => {
+                let memory = self.worker.recall(stream, baseline.fingerprint());
+                Some(Watcher::new(baseline, memory))
+            }
+            Err(why) => {
+                tracing::warn!(%stream, bundle = %bundle.short(), "drift will not be seen, its baseline cannot be used: {why}");
+                None
+            }
+        }
     }
 
     fn open(&self, bundle: Digest) -> Result<(Verified<Manifest>, Launch), Obstacle> {
@@ -252,8 +270,9 @@ impl Bench {
         let rows_at_once = manifest.runtime.batch.and_then(|rows| usize::try_from(rows.get()).ok());
         let dir = std::path::absolute(&dir).map_err(|why| Obstacle::Unreadable(told(&why)))?;
         let ram_mb = manifest.resources_budget.ram_mb.get();
+        let baseline = manifest.files.iter().find(|f| f.role == FileRole::Drift).map(|f| f.name.clone());
         let (program, patience) = (self.program.clone(), self.patience);
-        Ok((manifest, Launch { program, dir, rows_at_once, ram_mb, patience }))
+        Ok((manifest, Launch { program, dir, rows_at_once, ram_mb, baseline, patience }))
     }
 }
 

@@ -10,6 +10,8 @@ mod inside;
 mod loader;
 mod process;
 mod sandbox;
+mod tap;
+mod watcher;
 mod wire;
 
 pub(crate) use counters::Counts;
@@ -17,7 +19,9 @@ pub(crate) use inside::run;
 pub(crate) use loader::{Loader, Place, Task};
 pub(crate) use process::{Launch, Misstart, Process, Program, Question};
 
+use agent_core::Millis;
 use counters::Counters;
+use drift::{Closed, Memory};
 use engine::{Answer, Port};
 use process::Silence;
 use protocol::{Sandbox, StreamName};
@@ -26,6 +30,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Instant;
 use tokio::sync::Notify;
 use trust::Digest;
+use watcher::{Learned, Watcher};
+use wire::Given;
 
 /// How nice a thread is whose work can wait.
 const PATIENT: i32 = 19;
@@ -53,6 +59,8 @@ pub(crate) struct Loaded {
     /// Microseconds that a row took when it was probed here; 0 when nobody knows.
     row_us: u64,
     counters: Counters,
+    /// Absent where the bundle has no baseline.
+    watcher: Option<Watcher>,
 }
 
 /// What answers for a stream.
@@ -130,18 +138,41 @@ pub(crate) struct Observation {
     pub(crate) counts: Counts,
 }
 
+/// A window of drift that has ended.
+#[derive(Debug)]
+pub(crate) struct SeenWindow {
+    /// The stream.
+    pub(crate) stream: StreamName,
+    /// The bundle.
+    pub(crate) bundle: Digest,
+    /// Its release number.
+    pub(crate) release: u64,
+    /// Seconds for which it was open.
+    pub(crate) span_s: u64,
+    /// What it saw, and what that means.
+    pub(crate) closed: Closed,
+}
+
 /// The table of what serves.
 #[derive(Debug, Default)]
 pub(crate) struct Worker {
     table: RwLock<BTreeMap<StreamName, Serving>>,
+    drift: Mutex<Watch>,
     /// Releases that serve no more, until what they did last is told.
     retired: Mutex<Vec<(StreamName, Arc<Loaded>)>>,
     stirred: Notify,
 }
 
+/// Windows of releases that serve no more, and what was learned of all.
+#[derive(Debug, Default)]
+struct Watch {
+    left: Vec<SeenWindow>,
+    learned: Learned,
+}
+
 impl Loaded {
-    fn new(bundle: Digest, release: u64, process: Process, row_us: u64) -> Self {
-        Self { bundle, release, process, row_us, counters: Counters::default() }
+    fn new(bundle: Digest, release: u64, process: Process, row_us: u64, watcher: Option<Watcher>) -> Self {
+        Self { bundle, release, process, row_us, counters: Counters::default(), watcher }
     }
 
     /// What the model takes.
@@ -168,7 +199,16 @@ impl Loaded {
             Err(Silence::Model(_) | Silence::Away) => self.counters.failed(),
             Err(Silence::Request(_) | Silence::Busy) => {}
         }
-        outcome
+        let Given { answer, measured } = outcome?;
+        self.watcher.iter().for_each(|watcher| watcher.add(&measured));
+        Ok(answer)
+    }
+
+    /// Ends its window of drift, if it is over when windows are so long, or it answers no more.
+    fn close(&self, stream: &StreamName, length: Millis, leaving: bool) -> Option<(SeenWindow, Memory)> {
+        let (span_s, closed, memory) = self.watcher.as_ref()?.close(length, leaving)?;
+        let (stream, bundle, release) = (stream.clone(), self.bundle, self.release);
+        Some((SeenWindow { stream, bundle, release, span_s, closed }, memory))
     }
 }
 
@@ -234,8 +274,14 @@ impl Worker {
 
     fn retire(&self, stream: &StreamName, before: Option<Serving>, now: Option<&Serving>) {
         let stays = |old: &Arc<Loaded>| now.is_some_and(|now| now.loaded().any(|new| Arc::ptr_eq(new, old)));
-        let gone = before.iter().flat_map(Serving::loaded).filter(|old| !stays(old)).cloned();
-        self.retired().extend(gone.map(|old| (stream.clone(), old)));
+        for old in before.iter().flat_map(Serving::loaded).filter(|old| !stays(old)) {
+            if let Some((window, memory)) = old.close(stream, 0, true) {
+                let mut watch = self.watch();
+                watch.left.push(window);
+                watch.learned.keep(stream, memory);
+            }
+            self.retired().push((stream.clone(), old.clone()));
+        }
         self.stirred.notify_one();
     }
 
@@ -263,6 +309,35 @@ impl Worker {
         observations
     }
 
+    /// Begins with what was learned of the inputs before.
+    pub(crate) fn remember(&self, learned: Vec<(StreamName, Memory)>) {
+        self.watch().learned = Learned::of(learned);
+    }
+
+    fn recall(&self, stream: &StreamName, fingerprint: u64) -> Option<Memory> {
+        self.watch().learned.find(stream, fingerprint).cloned()
+    }
+
+    /// What was learned of the inputs, to be remembered.
+    pub(crate) fn learned(&self) -> Vec<(StreamName, Memory)> {
+        self.watch().learned.all()
+    }
+
+    /// The windows of drift that have ended since the last call, when windows are so long; at the `end` of the agent all
+    /// that have seen anything.
+    pub(crate) fn close_windows(&self, length: Millis, end: bool) -> Vec<SeenWindow> {
+        let table = self.read();
+        let mut watch = self.watch();
+        let mut windows = std::mem::take(&mut watch.left);
+        for (stream, serving) in table.iter() {
+            for (window, memory) in serving.loaded().filter_map(|loaded| loaded.close(stream, length, end)) {
+                windows.push(window);
+                watch.learned.keep(stream, memory);
+            }
+        }
+        windows
+    }
+
     /// What serves for each stream.
     pub(crate) fn serving(&self) -> BTreeMap<StreamName, Seen> {
         let seen = |Serving { main, fallback }: &Serving| Seen {
@@ -281,6 +356,10 @@ impl Worker {
 
     fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<StreamName, Serving>> {
         self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.drift.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn retired(&self) -> MutexGuard<'_, Vec<(StreamName, Arc<Loaded>)>> {

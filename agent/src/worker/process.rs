@@ -3,8 +3,8 @@
 //! Decides how long a process may take and how soon another takes its place. What its falls mean for the release is
 //! decided by the core; what it may do, by `sandbox`.
 
-use super::wire::{self, MAX_WORD_BYTES, NoAnswer, Order, Purpose, Until, Word};
-use engine::{Answer, Input, Port};
+use super::wire::{self, Given, MAX_WORD_BYTES, NoAnswer, Order, Purpose, Until, Word};
+use engine::{Input, Port};
 use protocol::Sandbox;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use std::io::{self, BufRead, BufReader, ErrorKind, Read};
@@ -51,6 +51,8 @@ pub(crate) struct Launch {
     pub(crate) rows_at_once: Option<usize>,
     /// What the bundle promises to do with, MiB.
     pub(crate) ram_mb: u64,
+    /// The file of its baseline, where what it sees is measured.
+    pub(crate) baseline: Option<String>,
     /// How long it may take until it says its word.
     pub(crate) patience: Duration,
 }
@@ -130,11 +132,7 @@ impl Question {
     /// # Errors
     /// In words, when it is larger than any model takes.
     pub(crate) fn of(input: &Input) -> Result<Self, String> {
-        let rows = match input {
-            Input::Tensors(named) => named.first().map_or(1, |(_, tensor)| tensor.row_count()),
-            Input::Table(table) => table.row_count(),
-            Input::Image(_) => 1,
-        };
+        let rows = input.row_count().max(1);
         let frame = wire::framed(input).map_err(|why| format!("the request is too large: {why}"))?;
         Ok(Self { frame, rows })
     }
@@ -315,7 +313,7 @@ impl Process {
     ///
     /// # Errors
     /// [`Silence`].
-    pub(crate) async fn ask(&self, question: &Question, row_us: u64) -> Result<Answer, Silence> {
+    pub(crate) async fn ask(&self, question: &Question, row_us: u64) -> Result<Given, Silence> {
         let patience = patience(question.rows, row_us);
         if self.shared.waiting.fetch_add(1, Ordering::Relaxed) >= MOST_WAITING + self.shared.turns.available_permits() {
             self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -487,7 +485,10 @@ fn mind(
     let mut first = Some(tell);
     loop {
         let began = Instant::now();
-        let started = shared.launch.start(Purpose::Serve, lanes).and_then(Started::ready);
+        let started = shared
+            .launch
+            .start(Purpose::Serve { baseline: shared.launch.baseline.clone() }, lanes)
+            .and_then(Started::ready);
         // Whoever started it waits for the first outcome, and takes it from there when there is nothing to mind.
         match (started, first.take()) {
             (Err(why), Some(tell)) => return drop(tell.send(Err(why))),

@@ -26,6 +26,8 @@ pub(super) const MAX_REQUEST_BYTES: u32 = 64 << 20;
 const MAX_REPLY_BYTES: u32 = 8 << 20;
 /// The largest word: the names and shapes of what a model takes and gives.
 pub(super) const MAX_WORD_BYTES: u32 = 256 << 10;
+/// The most values that are measured of one request.
+pub(super) const MAX_MEASURED: usize = 64 << 10;
 /// The most outputs of an answer.
 const MAX_OUTPUTS: usize = 256;
 /// Characters of what a process says in words.
@@ -52,7 +54,10 @@ pub(super) struct Order {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Purpose {
     /// It answers requests until its control socket closes.
-    Serve,
+    Serve {
+        /// The file of the baseline against which it measures what it sees; without one it measures nothing.
+        baseline: Option<String>,
+    },
     /// It runs the golden vectors, tells what came of it, and ends.
     Probe {
         /// Their archive; without one it is enough that the model loads.
@@ -98,8 +103,17 @@ pub(super) enum NoAnswer {
     Model(String),
 }
 
+/// An answer, and what was measured of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Given {
+    /// The answer.
+    pub(crate) answer: Answer,
+    /// A value for each feature of the baseline, row after row.
+    pub(crate) measured: Vec<f32>,
+}
+
 /// An answer, or why there is none.
-pub(super) type Reply = Result<Answer, NoAnswer>;
+pub(super) type Reply = Result<Given, NoAnswer>;
 
 /// A socket until a moment: whoever is at its other end may send a byte now and then, and gains no time by it.
 pub(super) struct Until<'a> {
@@ -216,15 +230,18 @@ pub(super) async fn ask(socket: &mut tokio::net::UnixStream, question: &[u8]) ->
 
 fn understood(bytes: &[u8]) -> io::Result<Reply> {
     match read::<Reply>(bytes)? {
-        Ok(answer) => check(&answer).map(|()| Ok(answer)),
+        Ok(given) => check(&given).map(|()| Ok(given)),
         Err(no) => Ok(Err(no.cut())),
     }
 }
 
 /// An answer is whatever a process says: its parts must not contradict each other, and no part claims to be more than
 /// what came.
-fn check(answer: &Answer) -> io::Result<()> {
+fn check(Given { answer, measured }: &Given) -> io::Result<()> {
     let wrong = |why| Err(io::Error::new(ErrorKind::InvalidData, why));
+    if measured.len() > MAX_MEASURED {
+        return wrong("more was measured than any request shows");
+    }
     if answer.outputs.len() > MAX_OUTPUTS {
         return wrong("more outputs than any model has");
     }
@@ -310,7 +327,8 @@ mod tests {
     }
 
     fn answer(outputs: Vec<(String, Tensor)>) -> Reply {
-        Ok(Answer { outputs, classes: None, top: None, anomalies: None })
+        let answer = Answer { outputs, classes: None, top: None, anomalies: None };
+        Ok(Given { answer, measured: vec![0.5] })
     }
 
     #[tokio::test]
@@ -323,6 +341,11 @@ mod tests {
             framed(&answer(output(vec![1 << 40, 0], Data::F32(Vec::new())))).unwrap(),
             framed(&answer(vec![output(vec![1], one.clone()).remove(0); MAX_OUTPUTS + 1])).unwrap(),
             [framed(&answer(output(vec![1], one.clone()))).unwrap(), vec![7]].concat(),
+            framed(
+                &answer(output(vec![1], one.clone()))
+                    .map(|given| Given { measured: vec![0.0; MAX_MEASURED + 1], ..given }),
+            )
+            .unwrap(),
             vec![255; 4],
             vec![1, 0, 0, 0, 77],
         ];
@@ -364,8 +387,8 @@ mod tests {
                         _ => bytes.truncate(at + 1),
                     }
                 }
-                if let Ok(Ok(answer)) = understood(&bytes) {
-                    assert!(crate::infer::rows(answer, None, 1).len() <= bytes.len());
+                if let Ok(Ok(given)) = understood(&bytes) {
+                    assert!(crate::infer::rows(given.answer, None, 1).len() <= bytes.len());
                 }
             }
         }

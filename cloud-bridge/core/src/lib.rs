@@ -11,6 +11,7 @@ mod bridge;
 mod credential;
 mod device;
 mod documents;
+pub mod drift;
 mod effect;
 mod event;
 mod rollout;

@@ -18,6 +18,7 @@ mod staging;
 mod tar;
 mod verify;
 
+pub(crate) use baseline::read as read_baseline;
 pub(crate) use evidence::GoldenSource;
 pub(crate) use explain::explain;
 pub(crate) use pack::{Batch, PackRequest, Packed, pack};

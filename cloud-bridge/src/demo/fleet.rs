@@ -139,7 +139,8 @@ impl Fleet {
         let (config, file) = (home.join("agent.toml"), home.join("device.join"));
         let text = format!(
             "fleet = \"{FLEET}\"\ndevice = \"{id}\"\nboard = \"demo\"\nbroker = \"{}\"\nbridge = \"{}\"\nca = \"ca.pem\"\n\
-             root = \"root.json\"\nstate = \"state\"\nlisten = \"127.0.0.1:0\"\ntelemetry_s = 2\n",
+             root = \"root.json\"\nstate = \"state\"\nlisten = \"127.0.0.1:0\"\ntelemetry_s = 2\n\
+             drift_window_s = 1\n",
             self.addresses.broker, self.addresses.api
         );
         std::fs::write(&config, text)?;

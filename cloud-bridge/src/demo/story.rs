@@ -6,6 +6,7 @@ use super::measure::{self, Measures};
 use super::model::{self, BAD, GOOD, HeldOut, STREAM};
 use super::process::{interrupted, listen_for_signals};
 use super::traffic::{self, Count, Traffic};
+use super::weather::{self, Drifted};
 use crate::cli::Out;
 use crate::cli::push::push;
 use crate::cli::table::table;
@@ -52,6 +53,7 @@ struct Seen {
     bad: RolloutView,
     during_bad: Vec<(String, Count)>,
     after_bad: Vec<DeviceView>,
+    drifted: Option<Drifted>,
     measures: Option<Measures>,
     seconds: f64,
 }
@@ -138,11 +140,12 @@ impl Args {
         }
         let during_bad = fleet.agents.iter().zip(traffic.iter().zip(before));
         let during_bad = during_bad.map(|(d, (t, before))| (d.id.clone(), t.tally.count().since(&before))).collect();
-        let (traffic, measures) = if self.measure {
+        let (traffic, drifted, measures) = if self.measure {
             drop(traffic);
-            (Vec::new(), Some(measure::take(&mut fleet, dir, &heldout, rollout_seconds)?))
+            (Vec::new(), None, Some(measure::take(&mut fleet, dir, &heldout, rollout_seconds)?))
         } else {
-            (traffic, None)
+            let drifted = weather::change(&mut fleet, &traffic, step)?;
+            (traffic, Some(drifted), None)
         };
         let python_right = equal(&heldout.python, &heldout.truth);
         let seen = Seen {
@@ -155,6 +158,7 @@ impl Args {
             bad,
             during_bad,
             after_bad,
+            drifted,
             measures,
             seconds: 0.0,
         };
@@ -231,6 +235,10 @@ impl Seen {
             "old_model_answered_throughout": self.old_model_answered_throughout(),
             "seconds": (self.seconds * 10.0).round() / 10.0,
         });
+        if let Some(drifted) = &self.drifted {
+            machine["drift"] = serde_json::to_value(drifted)?;
+            machine["drift"]["named_rightly"] = drifted.is_right().into();
+        }
         if let Some(measures) = &self.measures {
             machine["measures"] = serde_json::to_value(measures)?;
         }
@@ -247,7 +255,7 @@ impl Seen {
         });
         format!(
             "\n{STREAM} {GOOD}  {}: {} devices, accuracy {:.1} % (Python {:.1} %), {} of {} answers equal to Python's\n\
-             {STREAM} {BAD}  {}: {} device hit; {}\n\n{}\n\n{} in {:.1} s",
+             {STREAM} {BAD}  {}: {} device hit; {}\n\n{}\n\n{}{} in {:.1} s",
             self.good.state,
             self.good.hit,
             100.0 * self.accuracy(),
@@ -258,6 +266,7 @@ impl Seen {
             self.bad.hit,
             self.bad.reason.as_deref().unwrap_or_default(),
             table(["DEVICE", "BAD RELEASE", "REQUESTS MEANWHILE", "UNANSWERED", "RUNS"], rows),
+            self.drifted.as_ref().map(|drifted| drifted.told() + "\n\n").unwrap_or_default(),
             if self.old_model_answered_throughout() {
                 "the old model answered throughout"
             } else {
@@ -281,6 +290,8 @@ impl Seen {
             self.old_model_answered_throughout(),
             "requests went unanswered while the bad release was tried"
         );
+        let drifted = self.drifted.as_ref();
+        anyhow::ensure!(drifted.is_none_or(Drifted::is_right), "the change of light was not told rightly: {drifted:?}");
         Ok(())
     }
 }

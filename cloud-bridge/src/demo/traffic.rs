@@ -13,6 +13,9 @@ use ureq::Agent;
 
 /// The pause between two requests to one agent.
 const PAUSE: Duration = Duration::from_millis(4);
+/// What another light adds to a pixel, and the most that a pixel may be.
+const LIGHT: f32 = 2.0;
+const WHITE: f32 = 16.0;
 /// The longest that a request may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -137,25 +140,36 @@ pub(crate) struct Traffic {
     /// What came of it.
     pub(crate) tally: Arc<Tally>,
     stop: Arc<AtomicBool>,
+    bright: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Traffic {
     /// One image after the other to the agent at `address`.
     pub(crate) fn start(address: String, heldout: Arc<HeldOut>) -> Self {
-        let (tally, stop) = (Arc::<Tally>::default(), Arc::<AtomicBool>::default());
-        let (counted, stopped) = (tally.clone(), stop.clone());
+        let (tally, stop, bright) =
+            (Arc::<Tally>::default(), Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let (counted, stopped, in_light) = (tally.clone(), stop.clone(), bright.clone());
         let thread = std::thread::spawn(move || {
             let client = client();
             for (image, class) in heldout.images.iter().zip(&heldout.python).cycle() {
                 if stopped.load(Ordering::SeqCst) {
                     return;
                 }
-                counted.add(ask(&client, &address, std::slice::from_ref(image)), *class);
+                let image: Vec<f32> = match in_light.load(Ordering::SeqCst) {
+                    true => image.iter().map(|pixel| (pixel + LIGHT).min(WHITE)).collect(),
+                    false => image.clone(),
+                };
+                counted.add(ask(&client, &address, &[image]), *class);
                 std::thread::sleep(PAUSE);
             }
         });
-        Self { tally, stop, thread: Some(thread) }
+        Self { tally, stop, bright, thread: Some(thread) }
+    }
+
+    /// The images get brighter from now on.
+    pub(crate) fn brighten(&self) {
+        self.bright.store(true, Ordering::SeqCst);
     }
 }
 

@@ -18,9 +18,11 @@ use crate::fault::Fault;
 use anyhow::Context;
 use bridge_core::audit::Deed;
 use bridge_core::{Answer, Bridge, Disbelief, Effect, Event, Now, Record, Rejection, Status};
+use drift::Summary;
 use protocol::{
-    BridgeTopic, CodecError, DeviceId, DocumentKind, Hello, Kind, Need, Outcome, Presence, Report, SignedFrame,
-    Telemetry, Topics, Verdict, decode_cbor, decode_json,
+    BridgeTopic, CodecError, DeviceId, DocumentKind, Drift, DriftAlarm, Hello, Kind, MAX_DRIFT_ALARMS,
+    MAX_SUMMARY_BYTES, Need, Outcome, Presence, Report, SignedFrame, Telemetry, Topics, Verdict, decode_cbor,
+    decode_json,
 };
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
@@ -36,6 +38,8 @@ pub(crate) const DONE: &str = "done";
 const QUESTIONS: usize = 256;
 /// The most bytes of a hello's nonce, which a beacon must hold.
 const MAX_NONCE_BYTES: usize = 64;
+/// The most bytes of a word in an alarm: features have names of 256.
+const MAX_WORD_BYTES: usize = 256;
 /// The most bytes of a presence message.
 const MAX_PRESENCE_BYTES: usize = 256;
 
@@ -303,14 +307,39 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
                 warn!(%topic, error = format!("{error:#}"), "telemetry was not kept");
             }
         }
+        Heard::Drift(drift) => {
+            // Windows may be lost; the bridge must not be.
+            if let Err(error) = keep_window(hands, &drift).await {
+                warn!(%topic, error = format!("{error:#}"), "a window of drift was not kept");
+            }
+        }
         Heard::Nothing => {}
     }
     Ok(())
 }
 
+/// Keeps a window that was counted against the baseline of the bundle that it names.
+async fn keep_window(hands: &Hands, drift: &Drift) -> anyhow::Result<()> {
+    let bundle = Digest(drift.statement);
+    let baseline = tokio::task::block_in_place(|| hands.library.baseline(bundle));
+    let Some(baseline) = baseline else {
+        return Ok(
+            debug!(bundle = %bundle.short(), device = %drift.device, "a window of a bundle that is not here any more"),
+        );
+    };
+    Summary::decode(&drift.summary)?.fits(&baseline)?;
+    for alarm in &drift.alarms {
+        let known = baseline.features.iter().any(|feature| feature.name == alarm.feature);
+        anyhow::ensure!(known, "an alarm names a feature that the baseline does not have");
+        info!(device = %drift.device, stream = %drift.stream, release = drift.release, feature = alarm.feature, level = ?alarm.level, "drift: {}", alarm.detail);
+    }
+    hands.store.keep_window(drift).await
+}
+
 enum Heard {
     Event(Box<Event>),
     Telemetry(Box<Telemetry>),
+    Drift(Box<Drift>),
     Nothing,
 }
 
@@ -372,6 +401,12 @@ fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> Result<Belie
             same(device, &telemetry.device)?;
             Ok(Believed { key: Some(key), heard: Heard::Telemetry(Box::new(telemetry)) })
         }
+        BridgeTopic::Drift(device) => {
+            let (key, drift): (_, Drift) = framed(bridge, device, Kind::Drift, bytes)?;
+            same(device, &drift.device)?;
+            plain(&drift)?;
+            Ok(Believed { key: Some(key), heard: Heard::Drift(Box::new(drift)) })
+        }
         BridgeTopic::Presence(device) => {
             if bytes.is_empty() {
                 return Ok(Believed { key: None, heard: Heard::Nothing });
@@ -394,6 +429,17 @@ fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> Result<Belie
             Ok(Believed { key: Some(key), ..Believed::event(Event::VerdictReceived(verdict)) })
         }
     }
+}
+
+/// Words that people will read are short and plain, and no more than there may be.
+fn plain(drift: &Drift) -> anyhow::Result<()> {
+    let is_plain = |alarm: &DriftAlarm| {
+        let words = [&alarm.feature, &alarm.cause, &alarm.detail];
+        words.iter().all(|word| word.len() <= MAX_WORD_BYTES && !word.contains(char::is_control))
+    };
+    let fits = drift.alarms.len() <= MAX_DRIFT_ALARMS && drift.summary.len() <= MAX_SUMMARY_BYTES;
+    anyhow::ensure!(fits && drift.alarms.iter().all(is_plain), "its alarms are no plain text, or too many");
+    Ok(())
 }
 
 fn same(topic: &DeviceId, message: &DeviceId) -> Result<(), Doubt> {

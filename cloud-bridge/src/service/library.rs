@@ -3,6 +3,7 @@
 use crate::bundle::{self, SEAL};
 use crate::fault::Fault;
 use anyhow::Context;
+use drift::Baseline;
 use protocol::{MAX_RETAINED_BYTES, Offer, spans};
 use std::collections::HashMap;
 use std::fs::File;
@@ -14,6 +15,8 @@ use trust::{Code, Digest, Manifest, Refusal, Resource, Revocation, Role, Root, S
 
 /// Bundles whose cuts are remembered.
 const MAX_CUT: usize = 16;
+/// Bundles whose baselines are.
+const MAX_BASELINES: usize = 64;
 
 /// Holds bundles on disk.
 #[derive(Debug)]
@@ -21,6 +24,7 @@ pub(crate) struct Library {
     folder: PathBuf,
     believed: RwLock<Believed>,
     cut: Mutex<HashMap<Digest, Arc<Parts>>>,
+    baselines: Mutex<HashMap<Digest, Option<Arc<Baseline>>>>,
 }
 
 /// What bundles are verified with.
@@ -68,7 +72,12 @@ impl Library {
             std::fs::remove_dir_all(&staging).with_context(|| format!("cannot clear {}", staging.display()))?;
         }
         std::fs::create_dir_all(&staging).with_context(|| format!("cannot make {}", staging.display()))?;
-        Ok(Self { folder, believed: RwLock::new(Believed { root, revocation: None }), cut: Mutex::default() })
+        Ok(Self {
+            folder,
+            believed: RwLock::new(Believed { root, revocation: None }),
+            cut: Mutex::default(),
+            baselines: Mutex::default(),
+        })
     }
 
     /// Bundles are verified with these from now on.
@@ -165,6 +174,25 @@ impl Library {
         let path = shelved.dir.join(name);
         let file = File::open(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Some((file, size, digest)))
+    }
+
+    /// The baseline of a bundle; `None` when the bundle is not there, or has none. It is remembered, since a bundle never
+    /// changes.
+    pub(crate) fn baseline(&self, bundle: Digest) -> Option<Arc<Baseline>> {
+        let lock = || self.baselines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lock().get(&bundle) {
+            return known.clone();
+        }
+        if !self.holds(bundle) {
+            return None;
+        }
+        let read = bundle::read_baseline(&self.place(bundle).join(bundle::DRIFT)).ok().map(Arc::new);
+        let mut known = lock();
+        if known.len() >= MAX_BASELINES {
+            known.clear();
+        }
+        known.insert(bundle, read.clone());
+        read
     }
 
     fn place(&self, bundle: Digest) -> PathBuf {

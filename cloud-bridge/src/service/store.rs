@@ -1,6 +1,7 @@
 //! What land keeps: one SQLite file in WAL mode, synced before anything is acknowledged.
 
 pub(crate) mod audit;
+pub(crate) mod drift;
 mod tokens;
 
 pub(crate) use tokens::{Kept, NoEntry};
@@ -123,7 +124,7 @@ impl Store {
         rows.iter().rev().map(parse).collect()
     }
 
-    /// Removes telemetry older than `days`, now and every hour.
+    /// Removes telemetry and windows older than `days`, now and every hour.
     pub(crate) async fn forget_regularly(self, days: u32) {
         let mut every = tokio::time::interval(FORGET_EVERY);
         loop {
@@ -131,7 +132,7 @@ impl Store {
             let oldest = unix_millis().saturating_sub(u64::from(days) * 24 * 3_600_000);
             let oldest = i64::try_from(oldest).unwrap_or(i64::MAX);
             let forgotten = sqlx::query("DELETE FROM telemetry WHERE taken < ?").bind(oldest).execute(&self.pool).await;
-            if let Err(error) = forgotten {
+            if let Err(error) = forgotten.and(self.forget_drift(oldest).await) {
                 tracing::warn!(%error, "old telemetry could not be removed");
             }
         }

@@ -31,6 +31,13 @@ pub struct Memory {
     evidence: Vec<[f64; SIDES]>,
 }
 
+impl Memory {
+    /// Of the baseline: [`Baseline::fingerprint`].
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
 /// A closed window.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Closed {

@@ -44,6 +44,11 @@ impl Asked {
         Ok(Self { who: who.into(), request: hex::encode(name).into(), told: Arc::default() })
     }
 
+    /// The name of who asks.
+    pub(super) fn who(&self) -> &str {
+        &self.who
+    }
+
     fn deed(&self, action: &str, subject: impl Display, outcome: &str) -> Deed {
         Deed::new(&self.who, action, &subject.to_string(), outcome).asked_by(&self.request)
     }

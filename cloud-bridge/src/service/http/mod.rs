@@ -7,6 +7,7 @@ mod bundles;
 mod content;
 mod devices;
 mod documents;
+mod drift;
 mod enrol;
 mod limiter;
 mod metrics;
@@ -158,6 +159,9 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(devices::revoke))
         .routes(routes!(devices::retire))
         .routes(routes!(devices::telemetry))
+        .routes(routes!(drift::show))
+        .routes(routes!(drift::alarms))
+        .routes(routes!(drift::acknowledge))
         .routes(routes!(documents::list, documents::publish))
         .routes(routes!(tokens::list, tokens::make))
         .routes(routes!(tokens::revoke))

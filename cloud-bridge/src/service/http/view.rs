@@ -1,5 +1,9 @@
 //! What the API shows: the core's records as people and machines read them.
 
+mod drift;
+
+pub(crate) use drift::{DriftAlarmView, DriftFeatureView, DriftGroupView, DriftView};
+
 use crate::service::arrivals::Arrivals;
 use bridge_core::audit::Line;
 use bridge_core::{Device, Phase, Release, Rollout, Stay, StoredDocument, UnixMillis};

@@ -98,3 +98,83 @@ async fn telemetry_is_taken_once_also_after_a_restart_and_from_a_device_that_for
         store.close().await;
     }
 }
+
+/// A window of one device with one alarm, of the feature `feature`.
+fn window(seq: u64, at: u64, feature: &str) -> protocol::Drift {
+    let alarm = protocol::DriftAlarm {
+        feature: feature.into(),
+        level: protocol::AlarmLevel::Warn,
+        cause: "stuck".into(),
+        detail: "stuck".into(),
+        effect: 0.5,
+        windows: 1,
+    };
+    let Telemetry { device, boot, run, uptime_s, span_s, .. } = telemetry(1, seq, 3_600);
+    let (stream, at) = ("s".parse().unwrap(), Some(at));
+    let (statement, summary, alarms) = ([1; 32], Vec::new(), vec![alarm]);
+    protocol::Drift {
+        device,
+        boot,
+        run,
+        seq,
+        at,
+        uptime_s,
+        span_s,
+        stream,
+        release: 1,
+        statement,
+        windows: 1,
+        summary,
+        alarms,
+        unsaid: 0,
+    }
+}
+
+/// Said again after a crash of either side, a window is not counted twice, and neither is its alarm.
+#[tokio::test]
+async fn a_window_is_taken_once_and_its_alarm_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let now = unix_millis();
+    for _ in 0..2 {
+        let store = Store::open(dir.path(), "sea").await.unwrap();
+        // The second by a clock that is a year ahead.
+        let windows = [(1, now - 7_200_000, "a"), (2, now + 31_536_000_000, "a"), (3, now - 1_000, "b")];
+        for (seq, at, feature) in windows.into_iter().chain(windows) {
+            store.keep_window(&window(seq, at, feature)).await.unwrap();
+        }
+        let all = |device: Option<DeviceId>| drift::WhichWindows {
+            stream: "s".parse().unwrap(),
+            since: 0,
+            until: u64::MAX,
+            device,
+        };
+        let ended: Vec<u64> = store.windows(&all(None)).await.unwrap().iter().map(|w| w.ended).collect();
+        assert!(ended.len() == 3 && ended.is_sorted() && *ended.last().unwrap() <= unix_millis(), "{ended:?}");
+        assert_eq!(store.windows(&all(Some(device("b")))).await.unwrap(), []);
+        let concerns = store.concerns(None, false).await.unwrap();
+        let told: Vec<_> = concerns.iter().map(|(_, c)| (c.feature.as_str(), c.windows)).collect();
+        assert!(told.len() == 2 && told.contains(&("a", 2)) && told.contains(&("b", 1)), "{told:?}");
+        let id = concerns[0].0;
+        let first = store.acknowledge(id, "ann").await.unwrap().unwrap().acknowledged;
+        assert_eq!(store.acknowledge(id, "bob").await.unwrap().unwrap().acknowledged, first, "who saw it first");
+        assert_eq!(store.acknowledge(99, "ann").await.unwrap(), None);
+        store.close().await;
+    }
+}
+
+#[tokio::test]
+async fn more_alarms_than_the_budget_of_a_day_are_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), "sea").await.unwrap();
+    let (now, budget) = (unix_millis(), bridge_core::drift::ALARM_BUDGET);
+    for n in 0..budget + 7 {
+        store.keep_window(&window(n, now, &format!("f{n}"))).await.unwrap();
+    }
+    // One that is known already is no news.
+    store.keep_window(&window(1_000, now, "f0")).await.unwrap();
+    let concerns = store.concerns(Some(&"s".parse().unwrap()), true).await.unwrap();
+    let held: Vec<_> =
+        concerns.iter().filter(|(_, c)| c.device.is_none()).map(|(_, c)| (c.cause.as_str(), c.windows)).collect();
+    assert_eq!((concerns.len() as u64, held), (budget + 1, vec![("budget", 7)]));
+    assert_eq!(concerns.iter().find(|(_, c)| c.feature == "f0").unwrap().1.windows, 2);
+}

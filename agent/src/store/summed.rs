@@ -1,68 +1,79 @@
-//! The spool on disk: one file, replaced whole.
+//! What may be lost but not mistaken, on disk: a file that is replaced whole and has the sum of what is in it.
 //!
 //! Decides how it survives a power cut, and that a file that cannot be read is set aside and keeps nobody from
-//! starting. What is in it, and when it is written, is decided by the core.
+//! starting. What is in it, and when it is written, is decided elsewhere.
 //!
-//! The file is one line `petrel-spool <format> <sum>`, where the sum is the SHA-256 of the rest, then CBOR.
+//! The file is one line `petrel-<name> <format> <sum>`, where the sum is the SHA-256 of the rest, then CBOR.
 
 use super::disk::{Door, How};
-use crate::config::MAX_SPOOL_BYTES;
-use agent_core::Spooled;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use trust::Digest;
 
-const NAME: &str = "spool";
-/// Where the last file lies that could not be read: somebody may want to look at it.
-const ASIDE: &str = "spool.damaged";
-const HEAD: &str = "petrel-spool 1 ";
-
-/// The file `<state>/spool`.
+/// A file `<state>/<name>`. What cannot be read of it lies in `<state>/<name>.damaged`: somebody may want to look at it.
 #[derive(Debug)]
-pub(crate) struct SpoolFile {
+pub(crate) struct Summed {
     disk: Door,
     path: PathBuf,
+    head: String,
+    most: u64,
 }
 
-impl SpoolFile {
-    /// The file, and what is in it.
-    pub(crate) fn open(disk: Door, state: &Path) -> (Self, Spooled) {
-        let file = Self { disk, path: state.join(NAME) };
-        let spooled = match file.read() {
-            Ok(spooled) => spooled,
-            Err(error) if error.kind() == ErrorKind::NotFound => Spooled::default(),
+/// What was found in it.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Found<T> {
+    /// What was written last.
+    Whole(T),
+    /// There was no file.
+    Nothing,
+    /// It cannot be read, and was set aside.
+    Damaged,
+}
+
+impl Summed {
+    /// The file of that name, in that format, with at most so many bytes.
+    pub(crate) fn new(disk: Door, state: &Path, name: &str, format: u32, most: u64) -> Self {
+        Self { disk, path: state.join(name), head: format!("petrel-{name} {format} "), most }
+    }
+
+    /// What is in it.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Found<T> {
+        match self.whole() {
+            Ok(whole) => Found::Whole(whole),
+            Err(error) if error.kind() == ErrorKind::NotFound => Found::Nothing,
             Err(error) => {
-                let aside = state.join(ASIDE);
-                tracing::warn!("telemetry that waited is lost: {} cannot be read: {error}", file.path.display());
-                if let Err(error) = file.disk.rename(&file.path, &aside) {
+                let aside = self.path.with_added_extension("damaged");
+                tracing::warn!("what was in {} is lost: {error}", self.path.display());
+                if let Err(error) = self.disk.rename(&self.path, &aside) {
                     tracing::warn!("it cannot be moved to {}: {error}", aside.display());
                 }
-                Spooled::damaged()
+                Found::Damaged
             }
-        };
-        (file, spooled)
+        }
     }
 
     /// Replaces it.
     ///
     /// # Errors
     /// What the system said; the file before this one is still there.
-    pub(crate) fn save(&self, spooled: &Spooled) -> io::Result<()> {
-        let content = protocol::encode_cbor(spooled);
-        let mut bytes = format!("{HEAD}{}\n", Digest::of(&content)).into_bytes();
+    pub(crate) fn save<T: Serialize>(&self, what: &T) -> io::Result<()> {
+        let content = protocol::encode_cbor(what);
+        let mut bytes = format!("{}{}\n", self.head, Digest::of(&content)).into_bytes();
         bytes.extend(content);
         self.disk.replace(&self.path, &bytes, How::Fresh)
     }
 
-    fn read(&self) -> io::Result<Spooled> {
-        let bytes = self.disk.read(&self.path, MAX_SPOOL_BYTES)?;
+    fn whole<T: DeserializeOwned>(&self) -> io::Result<T> {
+        let bytes = self.disk.read(&self.path, self.most)?;
         let wrong = |why: &str| io::Error::new(ErrorKind::InvalidData, why.to_owned());
-        if bytes.len() as u64 > MAX_SPOOL_BYTES {
+        if bytes.len() as u64 > self.most {
             return Err(wrong("it is too large"));
         }
         let end = bytes.iter().position(|byte| *byte == b'\n').ok_or_else(|| wrong("it is cut short"))?;
         let (head, content) = (&bytes[..end], &bytes[end + 1..]);
-        if head != format!("{HEAD}{}", Digest::of(content)).as_bytes() {
+        if head != format!("{}{}", self.head, Digest::of(content)).as_bytes() {
             return Err(wrong("it is cut short or changed, or another version of the agent wrote it"));
         }
         protocol::decode_cbor(content).map_err(|error| wrong(&error.to_string()))
@@ -73,13 +84,18 @@ impl SpoolFile {
 mod tests {
     use super::super::host;
     use super::*;
-    use agent_core::Spool;
+    use crate::config::MAX_SPOOL_BYTES;
+    use agent_core::{Spool, Spooled, Waiting};
     use protocol::{SpoolState, Telemetry};
 
     const LIMIT: u64 = 64 << 10;
 
-    fn measured(run: u64, seq: u64) -> Telemetry {
-        Telemetry {
+    fn file(state: &Path) -> Summed {
+        Summed::new(host(), state, "spool", 2, MAX_SPOOL_BYTES)
+    }
+
+    fn measured(run: u64, seq: u64) -> Waiting {
+        Waiting::Telemetry(Box::new(Telemetry {
             device: "d".parse().unwrap(),
             boot: run,
             run,
@@ -97,7 +113,7 @@ mod tests {
             streams: Vec::new(),
             arriving: Vec::new(),
             spool: SpoolState::default(),
-        }
+        }))
     }
 
     /// Killed at every third measurement, after or before it was saved.
@@ -105,8 +121,13 @@ mod tests {
     fn what_was_saved_outlives_any_kill_and_fits() {
         let state = tempfile::tempdir().unwrap();
         let (mut last, mut saves) = (Spooled::default(), 0);
+        assert_eq!(file(state.path()).read::<Spooled>(), Found::Nothing);
         for run in 1..40 {
-            let (file, spooled) = SpoolFile::open(host(), state.path());
+            let file = file(state.path());
+            let spooled = match file.read() {
+                Found::Whole(spooled) => spooled,
+                _ => Spooled::default(),
+            };
             assert_eq!(spooled, last, "run {run}");
             let mut spool = Spool::new(LIMIT, spooled);
             for seq in 1..=30 + run % 3 {
@@ -118,7 +139,7 @@ mod tests {
                 }
                 assert!(spool.state().bytes < LIMIT);
             }
-            assert!(std::fs::metadata(state.path().join(NAME)).unwrap().len() <= LIMIT);
+            assert!(std::fs::metadata(state.path().join("spool")).unwrap().len() <= LIMIT);
         }
         let state = Spool::new(LIMIT, last).state();
         assert_eq!(saves, 39 + 13, "once in a quarter of an hour");
@@ -128,8 +149,8 @@ mod tests {
     #[test]
     fn a_damaged_file_is_set_aside_and_counted() {
         let state = tempfile::tempdir().unwrap();
-        let (path, aside) = (state.path().join(NAME), state.path().join(ASIDE));
-        let (file, _) = SpoolFile::open(host(), state.path());
+        let (path, aside) = (state.path().join("spool"), state.path().join("spool.damaged"));
+        let file = file(state.path());
         let mut spool = Spool::new(LIMIT, Spooled::default());
         spool.put(60_000, measured(1, 1));
         file.save(spool.spooled()).unwrap();
@@ -143,12 +164,12 @@ mod tests {
         damages.push(vec![b' '; MAX_SPOOL_BYTES as usize + 1]);
         for damaged in damages {
             std::fs::write(&path, &damaged).unwrap();
-            assert_eq!(SpoolFile::open(host(), state.path()).1, Spooled::damaged());
+            assert_eq!(file.read::<Spooled>(), Found::Damaged);
             assert_eq!(std::fs::read(&aside).unwrap(), damaged);
         }
         file.save(&Spooled::damaged()).unwrap();
-        assert_eq!(SpoolFile::open(host(), state.path()).1, Spooled::damaged(), "counted once");
+        assert_eq!(file.read(), Found::Whole(Spooled::damaged()), "counted once");
         std::fs::write(&path, &whole).unwrap();
-        assert_eq!(&SpoolFile::open(host(), state.path()).1, spool.spooled());
+        assert_eq!(file.read(), Found::Whole(spool.spooled().clone()));
     }
 }

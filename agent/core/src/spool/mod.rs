@@ -1,14 +1,18 @@
-//! The spool: telemetry that waits until the broker has it, within a bound.
+//! The spool: telemetry and windows of drift that wait until the broker has them, within a bound.
 //!
 //! Decides what is kept, what is merged, what is dropped and counted, when all of it goes to the disk, and
-//! how fast it leaves. Of what a device has to say, telemetry matters least, so it alone is merged and dropped;
+//! how fast it leaves. Of what a device has to say, these matter least, so they alone are merged and dropped;
 //! verdicts never come here: they are in the ledger until they are heard. There is no disk here and no connection.
 //!
 //! Land knows a message by its run and number and takes it once. So what land may have heard is said again as it
 //! was: it is never merged, and the disk knows of it before the first of it is said.
 
+mod waiting;
+
+pub use waiting::Waiting;
+
 use crate::Millis;
-use protocol::{MAX_STREAM_ROWS, SpoolState, StreamTelemetry, Telemetry, encode_cbor};
+use protocol::{SpoolState, Telemetry};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 
@@ -23,9 +27,6 @@ const WINDOW: usize = 4;
 const SAY_PAUSE: Millis = 250;
 /// What a file holds besides the messages, at most.
 const FRAME_BYTES: u64 = 256;
-/// The longest name of a stream.
-const NAME_BYTES: usize = 64;
-
 /// What is on the disk.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,7 +37,7 @@ pub struct Spooled {
     dropped: u64,
     damaged: u64,
     /// The oldest first.
-    messages: VecDeque<Box<Telemetry>>,
+    messages: VecDeque<Waiting>,
 }
 
 impl Spooled {
@@ -46,7 +47,7 @@ impl Spooled {
     }
 }
 
-/// Telemetry that waits.
+/// What waits.
 #[derive(Debug)]
 pub struct Spool {
     limit: u64,
@@ -72,7 +73,7 @@ impl Spool {
     pub fn new(limit: u64, spooled: Spooled) -> Self {
         let said = spooled.said.min(spooled.messages.len());
         let (on_disk, unsaid_on_disk) = (!spooled.messages.is_empty(), said < spooled.messages.len());
-        let bytes = spooled.messages.iter().map(|t| weight(t)).sum();
+        let bytes = spooled.messages.iter().map(Waiting::weight).sum();
         let spooled = Spooled { said, ..spooled };
         let mut spool = Self {
             limit,
@@ -102,11 +103,11 @@ impl Spool {
         SpoolState { waiting, bytes: self.bytes, merged, dropped, damaged }
     }
 
-    /// Takes a measurement. `now` counts from the start of the run.
-    pub fn put(&mut self, now: Millis, measured: Telemetry) {
-        let run = measured.run;
-        self.bytes += weight(&measured);
-        self.spooled.messages.push_back(Box::new(measured));
+    /// Takes a measurement, or a window. `now` counts from the start of the run.
+    pub fn put(&mut self, now: Millis, measured: Waiting) {
+        let run = measured.run();
+        self.bytes += measured.weight();
+        self.spooled.messages.push_back(measured);
         self.refused = false;
         self.save_at.get_or_insert(now + SAVE_PAUSE);
         if self.online {
@@ -114,7 +115,7 @@ impl Spool {
         }
         // What an earlier run measured is at least as old as this one.
         let uptime = now / 1_000;
-        let old = |t: &Telemetry| uptime.saturating_sub(if t.run == run { t.uptime_s } else { 0 }) >= HOUR_S;
+        let old = |w: &Waiting| uptime.saturating_sub(if w.run() == run { w.uptime_s() } else { 0 }) >= HOUR_S;
         while self.merge_oldest(HOUR_S, old) {}
         self.make_room();
     }
@@ -133,20 +134,25 @@ impl Spool {
     }
 
     /// What is to be said next, if it may be now.
-    pub fn next(&mut self, now: Millis) -> Option<Telemetry> {
+    pub fn next(&mut self, now: Millis) -> Option<Waiting> {
         if !self.may_say() || now < self.say_at {
             return None;
         }
-        let message = Telemetry::clone(self.spooled.messages.get(self.flying)?);
+        let message = self.spooled.messages.get(self.flying)?.clone();
         self.flying += 1;
         self.say_at = now + SAY_PAUSE;
-        Some(Telemetry { spool: self.state(), ..message })
+        Some(match message {
+            Waiting::Telemetry(telemetry) => {
+                Waiting::Telemetry(Box::new(Telemetry { spool: self.state(), ..*telemetry }))
+            }
+            drift @ Waiting::Drift(_) => drift,
+        })
     }
 
     /// The broker has a message.
     pub fn delivered(&mut self, now: Millis, run: u64, seq: u64) {
         let mut said = self.spooled.messages.range(..self.spooled.said);
-        let Some(at) = said.position(|t| t.run == run && t.seq == seq) else { return };
+        let Some(at) = said.position(|w| w.run() == run && w.seq() == seq) else { return };
         self.remove(at);
         if self.on_disk {
             self.save_at.get_or_insert(now + SAVE_PAUSE);
@@ -202,79 +208,57 @@ impl Spool {
         self.online && self.unsaid_on_disk
     }
 
-    /// Merges, wider and wider, and then drops the oldest, until the rest fits.
+    /// Merges, wider and wider, and then drops the oldest of what matters least, until the rest fits.
     fn make_room(&mut self) {
         while self.bytes + FRAME_BYTES > self.limit {
             if WIDTHS_S.iter().any(|width| self.merge_oldest(*width, |_| true)) {
                 continue;
             }
-            let Some(oldest) = self.remove(0) else { return };
-            self.spooled.dropped = self.spooled.dropped.saturating_add(oldest.measured);
+            let worth = self.spooled.messages.iter().map(Waiting::worth);
+            let Some((at, _)) = worth.enumerate().min_by_key(|(_, worth)| *worth) else { return };
+            self.drop_one(at);
         }
     }
 
-    /// Merges the oldest two neighbours that may be one message of at most `width` seconds.
-    fn merge_oldest(&mut self, width: u64, old: impl Fn(&Telemetry) -> bool) -> bool {
+    /// Merges the oldest two of a kind that may be one message of at most `width` seconds.
+    fn merge_oldest(&mut self, width: u64, old: impl Fn(&Waiting) -> bool) -> bool {
         let messages = &self.spooled.messages;
-        let fits = |at: &usize| {
-            let (a, b) = (&messages[*at], &messages[*at + 1]);
-            a.run == b.run && a.span_s.saturating_add(b.span_s) <= width && old(b) && rows_together(a, b)
+        let next = |at: usize| {
+            let later = messages.range(at + 1..).position(|newer| messages[at].is_like(newer))?;
+            let newer = &messages[at + 1 + later];
+            let fits = messages[at].together(newer).is_some_and(|span_s| span_s <= width) && old(newer);
+            fits.then_some((at, at + later))
         };
-        let Some(at) = (self.spooled.said..messages.len().saturating_sub(1)).find(fits) else { return false };
+        // Behind the older one each is one place further to the front.
+        let Some((at, newer)) = (self.spooled.said..messages.len()).find_map(next) else { return false };
         let Some(older) = self.remove(at) else { return false };
-        let newer = &mut self.spooled.messages[at];
-        self.bytes -= weight(newer);
-        merge(&older, newer);
-        self.bytes += weight(newer);
-        self.spooled.merged += 1;
+        let newer = &mut self.spooled.messages[newer];
+        self.bytes -= newer.weight();
+        let absorbed = newer.absorb(&older);
+        self.bytes += newer.weight();
+        if absorbed {
+            self.spooled.merged += 1;
+        } else {
+            self.count_lost(&older);
+        }
         true
     }
 
-    fn remove(&mut self, at: usize) -> Option<Box<Telemetry>> {
+    fn drop_one(&mut self, at: usize) {
+        if let Some(dropped) = self.remove(at) {
+            self.count_lost(&dropped);
+        }
+    }
+
+    fn count_lost(&mut self, lost: &Waiting) {
+        self.spooled.dropped = self.spooled.dropped.saturating_add(lost.measured());
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Waiting> {
         let removed = self.spooled.messages.remove(at)?;
-        self.bytes -= weight(&removed);
+        self.bytes -= removed.weight();
         self.spooled.said -= usize::from(at < self.spooled.said);
         self.flying -= usize::from(at < self.flying);
         Some(removed)
     }
-}
-
-/// What a message costs, where it costs more: on the disk or in memory.
-fn weight(message: &Telemetry) -> u64 {
-    let rows = message.streams.len() * (size_of::<StreamTelemetry>() + NAME_BYTES);
-    let memory = size_of::<Telemetry>() + NAME_BYTES + rows + size_of_val(message.arriving.as_slice());
-    memory.max(encode_cbor(message).len()) as u64
-}
-
-/// Whether both fit into one message.
-fn rows_together(a: &Telemetry, b: &Telemetry) -> bool {
-    let new = a.streams.iter().filter(|row| !b.streams.iter().any(|other| same(row, other))).count();
-    b.streams.len() + new <= MAX_STREAM_ROWS
-}
-
-fn same(a: &StreamTelemetry, b: &StreamTelemetry) -> bool {
-    a.stream == b.stream && a.release == b.release
-}
-
-/// Counts add up; of each measure the worst is kept; what was on its way then is of no use now.
-fn merge(older: &Telemetry, newer: &mut Telemetry) {
-    newer.span_s = newer.span_s.saturating_add(older.span_s);
-    newer.measured = newer.measured.saturating_add(older.measured);
-    newer.cpu_percent = newer.cpu_percent.max(older.cpu_percent);
-    newer.memory_used_mb = newer.memory_used_mb.max(older.memory_used_mb);
-    newer.agent_memory_mb = newer.agent_memory_mb.max(older.agent_memory_mb);
-    newer.disk_free_mb = newer.disk_free_mb.min(older.disk_free_mb);
-    newer.temperature_c = newer.temperature_c.into_iter().chain(older.temperature_c).reduce(f32::max);
-    newer.arriving.clear();
-    for row in &older.streams {
-        match newer.streams.iter_mut().find(|other| same(row, other)) {
-            Some(sum) => {
-                sum.answers = sum.answers.saturating_add(row.answers);
-                sum.errors = sum.errors.saturating_add(row.errors);
-                sum.latency.iter_mut().zip(row.latency).for_each(|(sum, n)| *sum = sum.saturating_add(n));
-            }
-            None => newer.streams.push(row.clone()),
-        }
-    }
-    newer.streams.shrink_to_fit();
 }

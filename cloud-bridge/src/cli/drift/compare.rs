@@ -1,39 +1,19 @@
-//! `petrel drift`: what was measured, against what was trained on.
+//! `petrel drift compare`: the rows of one file against those of another.
 //!
 //! Decides how figures look to a person. How they are made is decided by `drift`; docs/drift.md has the conventions.
 
-use super::Out;
-use super::table::table;
+use super::short;
 use crate::bundle;
+use crate::cli::Out;
+use crate::cli::table::table;
 use comfy_table::Table;
 use drift::{Comparison, Doubt, Figures, Finding, Level};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
-/// How far data are from what a model was trained on
+/// Two files.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  petrel drift compare --baseline train.csv --window last-week.csv")]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    /// Compare two tables of rows, feature by feature; nobody else is asked
-    #[command(after_help = "\
-Examples:
-  petrel drift compare --baseline train.csv --window last-week.csv
-  petrel drift compare --baseline train.npy --window week.npy --json
-
-Distances (PSI, JS, KS, Wasserstein) are shown and never alarmed on. The levels are those of
-a device that takes its rows for independent. docs/drift.md says how every figure is made,
-so that it can be made again with scipy.")]
-    Compare(Compare),
-}
-
-#[derive(Debug, clap::Args)]
-struct Compare {
+pub(super) struct Compare {
     /// What drift is told from: rows (.csv or .npy)
     #[arg(long, value_name = "FILE")]
     baseline: PathBuf,
@@ -45,15 +25,14 @@ struct Compare {
     ignore: Vec<String>,
 }
 
-impl Args {
+impl Compare {
     /// Compares.
     ///
     /// # Errors
     /// When a table cannot be read or the two do not suit each other.
-    pub(crate) fn run(self, out: &Out) -> anyhow::Result<()> {
-        let Command::Compare(args) = self.command;
-        let (before, now) = (bundle::Rows::read(&args.baseline)?, bundle::Rows::read(&args.window)?);
-        let found = before.compare(&now, &args.ignore)?;
+    pub(super) fn run(&self, out: &Out) -> anyhow::Result<()> {
+        let (before, now) = (bundle::Rows::read(&self.baseline)?, bundle::Rows::read(&self.window)?);
+        let found = before.compare(&now, &self.ignore)?;
         out.result(&machine(&found)?, people(&found))
     }
 }
@@ -123,14 +102,6 @@ fn chance(p: f64) -> String {
         1e-99.. => format!("{p:.0e}"),
         _ => "<1e-99".to_owned(),
     }
-}
-
-fn short(value: Option<f64>) -> String {
-    let shown = |value: f64| match value.abs() {
-        size if size == 0.0 || (0.001..1e6).contains(&size) => format!("{value:.3}"),
-        _ => format!("{value:.2e}"),
-    };
-    value.map_or("-".to_owned(), shown)
 }
 
 #[cfg(test)]

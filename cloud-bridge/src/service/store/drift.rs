@@ -1,0 +1,167 @@
+//! Windows of drift on disk, and the alarms of them. Which alarm is news is decided by `bridge_core::drift`.
+
+use super::{Store, unix_millis};
+use bridge_core::UnixMillis;
+use bridge_core::drift::{ALARM_BUDGET, Concern, QUIET, Window};
+use protocol::{DeviceId, Drift, StreamName};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+
+/// The most windows that are read for one question.
+pub(crate) const MAX_WINDOWS: u32 = 100_000;
+/// The most alarms that are read at once.
+const MAX_ALARMS: u32 = 1_000;
+/// A device's clock that is ahead by more is wrong.
+const AHEAD: UnixMillis = 5 * 60_000;
+
+/// Which windows.
+#[derive(Debug, Clone)]
+pub(crate) struct WhichWindows {
+    /// Of this stream.
+    pub(crate) stream: StreamName,
+    /// That ended at this time or later.
+    pub(crate) since: UnixMillis,
+    /// That ended before this time.
+    pub(crate) until: UnixMillis,
+    /// Of this device alone.
+    pub(crate) device: Option<DeviceId>,
+}
+
+impl Store {
+    /// Keeps a window, once, and what its alarms change. What the device's clock says is taken where it is plausible.
+    pub(crate) async fn keep_window(&self, drift: &Drift) -> anyhow::Result<()> {
+        let now = unix_millis();
+        let ended = drift.at.filter(|at| *at <= now + AHEAD).unwrap_or(now);
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let kept = sqlx::query("INSERT INTO drift_window VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(drift.device.as_str())
+            .bind(drift.run.cast_signed())
+            .bind(drift.seq.cast_signed())
+            .bind(drift.stream.as_str())
+            .bind(i64::try_from(ended)?)
+            .bind(protocol::encode_cbor(drift))
+            .execute(&mut *transaction)
+            .await?;
+        if kept.rows_affected() > 0 {
+            for alarm in &drift.alarms {
+                let known = newest(&mut transaction, &drift.stream, Some(&drift.device), &alarm.feature).await?;
+                match known.filter(|(_, concern)| concern.is_open(ended)) {
+                    Some((id, mut concern)) => {
+                        concern.again(drift, alarm, ended);
+                        put(&mut transaction, Some(id), &concern).await?;
+                    }
+                    None => raise(&mut transaction, Concern::raised(drift, alarm, ended)).await?,
+                }
+            }
+        }
+        Ok(transaction.commit().await?)
+    }
+
+    /// Windows, the oldest first; of very many the newest.
+    pub(crate) async fn windows(&self, which: &WhichWindows) -> anyhow::Result<Vec<Window>> {
+        let rows = sqlx::query(
+            "SELECT ended, body FROM drift_window WHERE stream = ? AND ended >= ? AND ended < ? AND (?4 IS NULL OR device = ?4)
+             ORDER BY ended DESC LIMIT ?",
+        )
+        .bind(which.stream.as_str())
+        .bind(i64::try_from(which.since)?)
+        .bind(i64::try_from(which.until).unwrap_or(i64::MAX))
+        .bind(which.device.as_ref().map(DeviceId::as_str))
+        .bind(MAX_WINDOWS)
+        .fetch_all(&self.pool)
+        .await?;
+        let parse = |row: &SqliteRow| -> anyhow::Result<Window> {
+            let drift = protocol::decode_cbor(row.try_get::<&[u8], _>("body")?)?;
+            Ok(Window { ended: u64::try_from(row.try_get::<i64, _>("ended")?)?, drift })
+        };
+        rows.iter().rev().map(parse).collect()
+    }
+
+    /// Alarms with their numbers, the newest first: those that are still heard of, or all.
+    pub(crate) async fn concerns(&self, stream: Option<&StreamName>, all: bool) -> anyhow::Result<Vec<(i64, Concern)>> {
+        let since = if all { 0 } else { unix_millis().saturating_sub(QUIET) };
+        let rows = sqlx::query(
+            "SELECT id, body FROM drift_alarm WHERE (?1 IS NULL OR stream = ?1) AND last >= ?2 ORDER BY last DESC, id DESC LIMIT ?3",
+        )
+        .bind(stream.map(StreamName::as_str))
+        .bind(i64::try_from(since)?)
+        .bind(MAX_ALARMS)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(concern).collect()
+    }
+
+    /// Somebody has seen an alarm; `None` when there is none of that number.
+    pub(crate) async fn acknowledge(&self, id: i64, who: &str) -> anyhow::Result<Option<Concern>> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let row = sqlx::query("SELECT id, body FROM drift_alarm WHERE id = ?").bind(id);
+        let Some(row) = row.fetch_optional(&mut *transaction).await? else { return Ok(None) };
+        let (id, mut concern) = concern(&row)?;
+        // Who saw it first has seen it.
+        concern.acknowledged.get_or_insert_with(|| (who.to_owned(), unix_millis()));
+        put(&mut transaction, Some(id), &concern).await?;
+        transaction.commit().await?;
+        Ok(Some(concern))
+    }
+
+    /// Removes windows that ended, and alarms that were last heard of, before `oldest`.
+    pub(super) async fn forget_drift(&self, oldest: i64) -> sqlx::Result<()> {
+        sqlx::query("DELETE FROM drift_window WHERE ended < ?").bind(oldest).execute(&self.pool).await?;
+        sqlx::query("DELETE FROM drift_alarm WHERE last < ?").bind(oldest).execute(&self.pool).await?;
+        Ok(())
+    }
+}
+
+fn concern(row: &SqliteRow) -> anyhow::Result<(i64, Concern)> {
+    Ok((row.try_get("id")?, serde_json::from_str(row.try_get("body")?)?))
+}
+
+async fn newest(
+    connection: &mut SqliteConnection,
+    stream: &StreamName,
+    device: Option<&DeviceId>,
+    feature: &str,
+) -> anyhow::Result<Option<(i64, Concern)>> {
+    let row = sqlx::query(
+        "SELECT id, body FROM drift_alarm WHERE stream = ? AND device = ? AND feature = ? ORDER BY last DESC LIMIT 1",
+    )
+    .bind(stream.as_str())
+    .bind(device.map_or("", DeviceId::as_str))
+    .bind(feature)
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(concern).transpose()
+}
+
+/// Raises an alarm, or counts it with those that are too many.
+async fn raise(connection: &mut SqliteConnection, new: Concern) -> anyhow::Result<()> {
+    let day = i64::try_from(new.first.saturating_sub(QUIET))?;
+    let today = sqlx::query_scalar::<_, i64>(
+        "SELECT count(*) FROM drift_alarm WHERE stream = ? AND first >= ? AND device <> ''",
+    );
+    let today = today.bind(new.stream.as_str()).bind(day).fetch_one(&mut *connection).await?;
+    if today.cast_unsigned() < ALARM_BUDGET {
+        return put(connection, None, &new).await;
+    }
+    let known = newest(connection, &new.stream, None, "").await?.filter(|(_, held)| held.is_open(new.first));
+    let (id, mut held) =
+        known.map_or_else(|| (None, Concern::held_back(&new.stream, new.first)), |(id, held)| (Some(id), held));
+    (held.windows, held.last) = (held.windows + 1, held.last.max(new.last));
+    put(connection, id, &held).await
+}
+
+async fn put(connection: &mut SqliteConnection, id: Option<i64>, concern: &Concern) -> anyhow::Result<()> {
+    sqlx::query(
+        "INSERT INTO drift_alarm VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET last = excluded.last, body = excluded.body",
+    )
+    .bind(id)
+    .bind(concern.stream.as_str())
+    .bind(concern.device.as_ref().map_or("", DeviceId::as_str))
+    .bind(&concern.feature)
+    .bind(i64::try_from(concern.first)?)
+    .bind(i64::try_from(concern.last)?)
+    .bind(serde_json::to_string(concern)?)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
