@@ -12,13 +12,13 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("contract/protocol", &[]),
     ("contract/trust", &[]),
     ("contract/drift", &[]),
-    ("agent/core", &["protocol", "trust"]),
+    ("agent/core", &["drift", "protocol", "trust"]),
     ("agent/engine", &[]),
     ("agent", &["agent-core", "engine", "drift", "protocol", "trust"]),
-    ("cloud-bridge/core", &["protocol", "trust"]),
+    ("cloud-bridge/core", &["drift", "protocol", "trust"]),
     ("cloud-bridge", &["bridge-core", "engine", "drift", "protocol", "trust"]),
     ("cross", &[]),
-    ("tests", &["agent-core", "bridge-core", "protocol", "trust"]),
+    ("tests", &["agent-core", "bridge-core", "drift", "protocol", "trust"]),
 ];
 /// The names by which rooms use each other.
 const ROOMS: [&str; 6] = ["agent-core", "bridge-core", "drift", "engine", "protocol", "trust"];

@@ -224,7 +224,9 @@ impl Spool {
     fn merge_oldest(&mut self, width: u64, old: impl Fn(&Waiting) -> bool) -> bool {
         let messages = &self.spooled.messages;
         let next = |at: usize| {
-            let later = messages.range(at + 1..).position(|newer| messages[at].is_like(newer))?;
+            // What was made in one run stands together.
+            let same_run = messages.range(at + 1..).take_while(|newer| newer.run() == messages[at].run());
+            let later = same_run.enumerate().find_map(|(n, newer)| messages[at].is_like(newer).then_some(n))?;
             let newer = &messages[at + 1 + later];
             let fits = messages[at].together(newer).is_some_and(|span_s| span_s <= width) && old(newer);
             fits.then_some((at, at + later))

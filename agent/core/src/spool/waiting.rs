@@ -81,13 +81,11 @@ impl Waiting {
         memory.max(encoded + 16) as u64
     }
 
-    /// Whether they are of one run and of one thing, so that they may be one.
+    /// Whether two of one run are of one thing, so that they may be one.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         match (self, other) {
-            (Waiting::Telemetry(a), Waiting::Telemetry(b)) => a.run == b.run,
-            (Waiting::Drift(a), Waiting::Drift(b)) => {
-                a.run == b.run && a.statement == b.statement && a.stream == b.stream
-            }
+            (Waiting::Telemetry(_), Waiting::Telemetry(_)) => true,
+            (Waiting::Drift(a), Waiting::Drift(b)) => a.statement == b.statement && a.stream == b.stream,
             (Waiting::Telemetry(_), Waiting::Drift(_)) | (Waiting::Drift(_), Waiting::Telemetry(_)) => false,
         }
     }

@@ -60,8 +60,8 @@ impl Store {
     /// Windows, the oldest first; of very many the newest.
     pub(crate) async fn windows(&self, which: &WhichWindows) -> anyhow::Result<Vec<Window>> {
         let rows = sqlx::query(
-            "SELECT ended, body FROM drift_window WHERE stream = ? AND ended >= ? AND ended < ? AND (?4 IS NULL OR device = ?4)
-             ORDER BY ended DESC LIMIT ?",
+            "SELECT ended, body FROM drift_window WHERE stream = ?1 AND ended >= ?2 AND ended < ?3 AND (?4 IS NULL OR device = ?4)
+             ORDER BY ended DESC LIMIT ?5",
         )
         .bind(which.stream.as_str())
         .bind(i64::try_from(which.since)?)
