@@ -17,7 +17,7 @@ use trust::{Hardware, U53};
     group(ArgGroup::new("evidence").args(["data", "golden", "golden_raw", "explain"]).required(true).multiple(true)),
     after_help = "\
 Example:
-  petrel pack model.onnx --stream digits --version 1.2.0 --data train.csv --golden X.npy y.npy \\
+  petrel pack model.onnx --stream digits --version 1.2.0 --data validation.csv --golden X.npy y.npy \\
       --labels labels.txt --pre pre.json --post post.json -o digits-1.2.0/
   petrel pack model.onnx --explain"
 )]
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Once confirmed, devices take no release below this one
     #[arg(long, value_name = "N", default_value_t = 0)]
     security_floor: u64,
-    /// Training rows without the target (.csv or .npy): what drift is measured against
+    /// Rows without the target (.csv or .npy) that drift is told from: best such as the model has not learned from
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// What the model itself takes, after any processing, and what a reference answered before post.json:
