@@ -368,6 +368,7 @@ fn window(run: u64, seq: u64, now: u64, value: f32, alarms: Vec<DriftAlarm>) -> 
         summary: window.close().encode(),
         alarms,
         unsaid: 0,
+        performance: None,
     }))
 }
 

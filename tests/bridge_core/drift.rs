@@ -34,6 +34,7 @@ fn window(device: &str, bundle: u8, at: u64, by: f32, alarms: Vec<DriftAlarm>) -
         summary: window.close().encode(),
         alarms,
         unsaid: 0,
+        performance: None,
     };
     Window { ended: at * HOUR, drift }
 }

@@ -3,9 +3,10 @@
 //! Decides what people may rely on: each kind of broken sensor is called by its name, on the device, on land and in the
 //! alarms; what is in order is not alarmed on; and what was seen offline is not lost. Which figures are made is another room's.
 
+use crate::answers::npy;
 use crate::fleet::Fleet;
 use crate::programs::wait_for;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -127,10 +128,56 @@ fn a_broken_sensor_is_called_by_its_name_from_the_device_to_land() {
     }
     let bins = fleet.desk.done("petrel drift diabetes --feature s5");
     assert!(bins.contains("TRAINED") && bins.contains("█") && !bins.contains("bmi"), "{bins}");
+    fleet.desk.json("petrel drift diabetes --by device --png drift.png --svg drift.svg");
+    let (png, svg) = (fleet.desk.read("drift.png"), String::from_utf8(fleet.desk.read("drift.svg")).unwrap());
+    assert!(
+        png.starts_with(b"\x89PNG") && png.len() > 10_000 && svg.contains("s5 (broken 1000000): drift"),
+        "{} bytes",
+        png.len()
+    );
     let first = alarms[0]["id"].clone();
     fleet.desk.done(&format!("petrel drift ack {first}"));
     let again = fleet.desk.json("petrel drift alarms");
     let seen_by = again.as_array().unwrap().iter().find(|alarm| alarm["id"] == first).unwrap();
     assert_eq!(seen_by["acknowledged_by"], "admin", "{again}");
     assert!(fleet.desk.done("petrel audit ls").contains("drift.acknowledge"));
+}
+
+/// The truth comes late, by the ids of requests; what is told of it are counts.
+#[test]
+fn labels_that_come_back_tell_how_right_a_model_is() {
+    let mut fleet = Fleet::start();
+    fleet.enrol("edge-1", "");
+    let config = String::from_utf8(fleet.desk.read("edge-1.toml")).unwrap();
+    fleet.desk.write("edge-1.toml", format!("{config}drift_window_s = 1\n"));
+    fleet.start_agent("edge-1");
+    fleet.device("edge-1", "its first assignment", |device| device["reported_generation"].is_u64());
+    fleet.desk.bundle("digits", "1.0.0", "digits");
+    fleet.desk.json("petrel push digits");
+    let id = fleet.desk.json("petrel rollout start digits@1.0.0 --trial-window 1")["id"].clone();
+    fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] == "completed");
+    let images = npy(&fleet.desk.path("models/digits/heldout_x.npy"));
+    let classes = npy(&fleet.desk.path("models/digits/heldout_class.npy"));
+    // 300 images in one request, whose id is 7; every tenth label is wrong, and one is of another request.
+    let answered = fleet.classes("edge-1", 300, &images[..300 * 64]);
+    assert_eq!(answered["id"], "7");
+    let label = |at: usize| json!({ "id": format!("7#{}", at + 1), "label": (classes[at] as usize + usize::from(at % 10 == 0)).to_string() });
+    let mut labels: Vec<Value> = (0..300).map(label).collect();
+    labels.push(json!({ "id": "somebody else's", "label": 3 }));
+    let (status, joined) = fleet.local("edge-1", "/v2/models/digits/labels", Some(&json!({ "labels": labels })));
+    assert_eq!((status, &joined["joined"], &joined["unknown"]), (200, &json!(300), &json!(1)), "{joined}");
+    let performance = wait_for("how right it was", || {
+        let view = fleet.ask("/drift/digits").1;
+        let performance = view["groups"].get(0)?["performance"].clone();
+        (performance["classes"].as_u64() == Some(300)).then_some(performance)
+    });
+    assert_eq!((performance["accuracy"].as_f64(), &performance["unknown"]), (Some(0.9), &json!(1)), "{performance}");
+    let (apart, estimate) = (performance["calibration_error"].as_f64(), performance["estimated_accuracy"].as_f64());
+    assert!(apart > Some(0.05) && estimate > Some(0.95), "surer than it is right: {performance}");
+    let told = fleet.desk.done("petrel drift digits");
+    assert!(told.contains("accuracy 90.0 % of 300 answers") && told.contains("ESTIMATED"), "{told}");
+    let (status, _) = fleet.local("edge-1", "/v2/models/nobody/labels", Some(&json!({ "labels": [] })));
+    assert_eq!(status, 404);
+    let (status, why) = fleet.local("edge-1", "/v2/models/digits/labels", Some(&json!({ "labels": [{ "id": 3 }] })));
+    assert!((400..500).contains(&status) && why["error"].is_string(), "{status} {why}");
 }

@@ -39,7 +39,7 @@ impl Driver {
     }
 
     fn tell_window(&mut self, boot: u64, window: SeenWindow) {
-        let SeenWindow { stream, bundle, release, span_s, closed } = window;
+        let SeenWindow { stream, bundle, release, span_s, closed, performance } = window;
         let (judgement, uptime_s) = (&closed.judgement, self.started.elapsed().as_secs());
         let (alarms, unsaid) = alarms(judgement);
         for alarm in &alarms {
@@ -77,6 +77,7 @@ impl Driver {
             summary,
             alarms,
             unsaid,
+            performance,
         };
         self.spool.put(self.age(), Waiting::Drift(Box::new(message)));
     }

@@ -63,6 +63,7 @@ struct Line<'a> {
 
 /// An answer to a file: a line of JSON for each row.
 pub(super) fn lines(file: &str, model: &StreamName, answered: Answered) -> Result<Vec<u8>, Unanswered> {
+    answered.note(file);
     let release = answered.by.release;
     let mut lines = Vec::new();
     for (at, answer) in rows(answered.answer, None, 1).iter().enumerate() {

@@ -124,6 +124,7 @@ async fn answer(meant: &Mqtt, worker: &Arc<Worker>, asked: Asked) -> Result<Vec<
 
 /// The answer to a request of the Open Inference Protocol: the response, with the topic of the request.
 fn protocol_answer(request: InferRequest, model: &str, topic: &str, answered: Answered) -> Result<Vec<u8>, Unanswered> {
+    request.id().iter().for_each(|id| answered.note(id));
     let Written { body, json_length } = request.respond(model, answered).map_err(Unanswered::Never)?;
     if json_length.is_some() {
         return Err(Unanswered::Never("a message is JSON from end to end: ask for no output as bytes".into()));

@@ -12,8 +12,9 @@ pub(crate) use oip::{InferRequest, Written};
 use crate::fetch::{Gap, Part};
 use crate::keeper::Counter;
 use crate::status::Status;
-use crate::worker::{Failure, Question, Serving, Worker};
+use crate::worker::{Failure, Joined, Question, Serving, Truth, Worker};
 use axum::body::Bytes;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -21,6 +22,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use oip::ModelMetadata;
 use protocol::{CHUNK_BYTES, StreamName};
+use serde::Deserialize;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +33,8 @@ use trust::Digest;
 
 /// The largest request.
 const MAX_BODY_BYTES: usize = 8 << 20;
+/// The largest list of labels: some ten thousand.
+const MAX_LABELS_BYTES: usize = 1 << 20;
 /// What has no more bytes is read, or written, in less time than it takes to hand it to somebody.
 const SMALL_BYTES: usize = 16 << 10;
 /// Larger requests in memory at a time; while it is parsed, each takes many times its own size.
@@ -49,6 +53,13 @@ pub(crate) struct Api {
     pub(crate) counter: Counter,
     /// What the driver last said of the device.
     pub(crate) status: watch::Receiver<Arc<Status>>,
+}
+
+/// What was right.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Labels {
+    labels: Vec<Truth>,
 }
 
 /// Why a request was not answered: `{"error": …}` with a code.
@@ -93,6 +104,7 @@ fn router(api: Api) -> Router {
         .route("/v2/models/{model}", get(model))
         .route("/v2/models/{model}/ready", get(model_ready))
         .route("/v2/models/{model}/infer", post(infer))
+        .route("/v2/models/{model}/labels", post(labels).layer(DefaultBodyLimit::max(MAX_LABELS_BYTES)))
         .route("/v2/models/{model}/versions/{release}", get(release))
         .route("/v2/models/{model}/versions/{release}/ready", get(release_ready))
         .route("/v2/models/{model}/versions/{release}/infer", post(infer_release))
@@ -207,6 +219,16 @@ async fn infer_release(
     answer(api, model, Some(release), request).await
 }
 
+/// What was right, by the ids of requests: how many were remembered.
+async fn labels(
+    State(api): State<Api>,
+    Path(model): Path<String>,
+    body: Result<Json<Labels>, JsonRejection>,
+) -> Result<Json<Joined>, Denied> {
+    let Json(Labels { labels }) = body.map_err(|why| denied(why.status(), why.body_text()))?;
+    Ok(Json(api.worker.judge(&model, &labels)?))
+}
+
 /// What is small is read and written here; a large request is worked on elsewhere, and holds nobody else up. Few of them
 /// are in memory at a time, the others wait before they are read.
 async fn answer(api: Api, model: String, release: Option<String>, request: Request) -> Result<Response, Denied> {
@@ -238,6 +260,7 @@ async fn answer(api: Api, model: String, release: Option<String>, request: Reque
     };
     let (request, question) = worked(small, read).await?.map_err(wrong)?;
     let answered = api.worker.infer(&model, release.as_deref(), question).await?;
+    request.id().iter().for_each(|id| answered.note(id));
     let elements: usize = answered.answer.outputs.iter().map(|(_, tensor)| tensor.data.len()).sum();
     let written = worked(elements <= SMALL_BYTES / 8, move || request.respond(&model, answered)).await?;
     let Written { body, json_length } = written.map_err(wrong)?;

@@ -130,6 +130,11 @@ enum Scalar {
 struct Flat(Vec<Scalar>);
 
 impl InferRequest {
+    /// The id that the client gave it.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
     /// Reads the JSON of a request.
     ///
     /// # Errors

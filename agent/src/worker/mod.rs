@@ -11,6 +11,7 @@ mod loader;
 mod process;
 mod sandbox;
 mod tap;
+mod truth;
 mod watcher;
 mod wire;
 
@@ -18,19 +19,20 @@ pub(crate) use counters::Counts;
 pub(crate) use inside::run;
 pub(crate) use loader::{Loader, Place, Task};
 pub(crate) use process::{Launch, Misstart, Process, Program, Question};
+pub(crate) use truth::{Joined, Truth};
 
 use agent_core::Millis;
 use counters::Counters;
 use drift::{Closed, Memory};
 use engine::{Answer, Port};
 use process::Silence;
-use protocol::{Sandbox, StreamName};
+use protocol::{Performance, Sandbox, StreamName};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tokio::sync::Notify;
 use trust::Digest;
-use watcher::{Learned, Watcher};
+use watcher::{Ended, Learned, Watcher};
 use wire::Given;
 
 /// How nice a thread is whose work can wait.
@@ -151,6 +153,8 @@ pub(crate) struct SeenWindow {
     pub(crate) span_s: u64,
     /// What it saw, and what that means.
     pub(crate) closed: Closed,
+    /// What became known of how right its answers were.
+    pub(crate) performance: Option<Performance>,
 }
 
 /// The table of what serves.
@@ -204,11 +208,16 @@ impl Loaded {
         Ok(answer)
     }
 
+    /// Remembers an answer by the id of its request, until somebody says what was right.
+    fn note(&self, id: &str, answer: &Answer) {
+        self.watcher.iter().for_each(|watcher| watcher.note(id, answer));
+    }
+
     /// Ends its window of drift, if it is over when windows are so long, or it answers no more.
     fn close(&self, stream: &StreamName, length: Millis, leaving: bool) -> Option<(SeenWindow, Memory)> {
-        let (span_s, closed, memory) = self.watcher.as_ref()?.close(length, leaving)?;
+        let Ended { span_s, closed, performance, memory } = self.watcher.as_ref()?.close(length, leaving)?;
         let (stream, bundle, release) = (stream.clone(), self.bundle, self.release);
-        Some((SeenWindow { stream, bundle, release, span_s, closed }, memory))
+        Some((SeenWindow { stream, bundle, release, span_s, closed, performance }, memory))
     }
 }
 
@@ -309,6 +318,20 @@ impl Worker {
         observations
     }
 
+    /// Holds answers of a stream against what was right.
+    ///
+    /// # Errors
+    /// `UnknownModel`.
+    pub(crate) fn judge(&self, model: &str, truths: &[Truth]) -> Result<Joined, Failure> {
+        let (_, serving) = self.find(model)?;
+        let known =
+            |truth: &&Truth| serving.loaded().filter_map(|l| l.watcher.as_ref()).any(|watcher| watcher.judge(truth));
+        let joined = truths.iter().filter(known).count() as u64;
+        let unknown = truths.len() as u64 - joined;
+        serving.main.watcher.iter().for_each(|watcher| watcher.miss(unknown));
+        Ok(Joined { joined, unknown })
+    }
+
     /// Begins with what was learned of the inputs before.
     pub(crate) fn remember(&self, learned: Vec<(StreamName, Memory)>) {
         self.watch().learned = Learned::of(learned);
@@ -385,6 +408,13 @@ async fn answer(first: Arc<Loaded>, second: Option<Arc<Loaded>>, question: &Ques
         }
         (Err(_), silence @ Silence::Request(_)) => Err(silence.into()),
         (Err(silence), _) => Err(silence.into()),
+    }
+}
+
+impl Answered {
+    /// Remembers it by the id of its request, until somebody says what was right.
+    pub(crate) fn note(&self, id: &str) {
+        self.by.note(id, &self.answer);
     }
 }
 

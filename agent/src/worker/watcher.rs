@@ -3,9 +3,11 @@
 //! Decides nothing of drift, and nothing of when a window ends. What was learned of how the inputs vary is kept for the
 //! next release with the same baseline, and for the next start.
 
+use super::truth::{Answers, Truth};
 use agent_core::{Millis, OpenWindow};
 use drift::{Baseline, Closed, Memory, Monitor};
-use protocol::StreamName;
+use engine::Answer;
+use protocol::{Performance, StreamName};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -42,6 +44,20 @@ pub(super) struct Watcher(Mutex<Watched>);
 struct Watched {
     monitor: Monitor,
     since: Instant,
+    answers: Answers,
+}
+
+/// What became of a window.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// Seconds for which it was open.
+    pub(super) span_s: u64,
+    /// What it saw, and what that means.
+    pub(super) closed: Closed,
+    /// What became known of how right the answers were.
+    pub(super) performance: Option<Performance>,
+    /// What was learned.
+    pub(super) memory: Memory,
 }
 
 impl Watcher {
@@ -51,7 +67,7 @@ impl Watcher {
         if let Some(why) = memory.and_then(|memory| monitor.remember(memory).err()) {
             tracing::warn!("what was learned of the inputs is forgotten: {why}");
         }
-        Self(Mutex::new(Watched { monitor, since: Instant::now() }))
+        Self(Mutex::new(Watched { monitor, since: Instant::now(), answers: Answers::default() }))
     }
 
     /// Takes what was measured of one request, row after row.
@@ -65,9 +81,23 @@ impl Watcher {
         }
     }
 
-    /// Ends the window, if it is over when windows are so long, or anything was seen and the release is `leaving`: what
-    /// was seen in how many seconds, and what was learned.
-    pub(super) fn close(&self, length: Millis, leaving: bool) -> Option<(u64, Closed, Memory)> {
+    /// Remembers an answer until somebody says what was right.
+    pub(super) fn note(&self, id: &str, answer: &Answer) {
+        self.watched().answers.note(id, answer);
+    }
+
+    /// Holds an answer against what was right; whether it is remembered.
+    pub(super) fn judge(&self, truth: &Truth) -> bool {
+        self.watched().answers.judge(truth)
+    }
+
+    /// Counts truths that found no answer.
+    pub(super) fn miss(&self, unknown: u64) {
+        self.watched().answers.miss(unknown);
+    }
+
+    /// Ends the window, if it is over when windows are so long, or anything was seen and the release is `leaving`.
+    pub(super) fn close(&self, length: Millis, leaving: bool) -> Option<Ended> {
         let mut watched = self.watched();
         let open = watched.since.elapsed();
         let window = OpenWindow { since: 0, rows: watched.monitor.rows().into() };
@@ -77,7 +107,8 @@ impl Watcher {
         }
         watched.since = Instant::now();
         let closed = watched.monitor.close();
-        Some((open.as_secs(), closed, watched.monitor.memory()))
+        let (performance, memory) = (watched.answers.take(), watched.monitor.memory());
+        Some(Ended { span_s: open.as_secs(), closed, performance, memory })
     }
 
     // Poisoned only by a panic between two lines that leave nothing half done.

@@ -5,7 +5,7 @@
 
 use crate::UnixMillis;
 use drift::{Baseline, Judgement, Known, Summary, SummaryError, judge, judge_against};
-use protocol::{AlarmLevel, DeviceId, Drift, DriftAlarm, StreamName};
+use protocol::{AlarmLevel, DeviceId, Drift, DriftAlarm, Performance, StreamName};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::Digest;
@@ -43,6 +43,8 @@ pub struct Group {
     pub summary: Summary,
     /// What the devices had to say, by feature: the loudest.
     pub alarms: BTreeMap<String, DriftAlarm>,
+    /// How right the answers were of which the truth came to be known meanwhile.
+    pub performance: Performance,
 }
 
 /// Adds up windows by what `key` says of each and by bundle, in the order of keys and releases. A window that does not fit
@@ -60,16 +62,25 @@ pub fn gather(windows: impl IntoIterator<Item = Window>, key: impl Fn(&Window) -
                     continue;
                 }
                 group.devices.insert(drift.device);
+                drift.performance.iter().for_each(|performance| group.performance.add(performance));
                 (group.from, group.until) = (group.from.min(began), group.until.max(ended));
                 drift.alarms.into_iter().for_each(|alarm| louder(&mut group.alarms, alarm));
             }
             None => {
                 let mut alarms = BTreeMap::new();
                 drift.alarms.into_iter().for_each(|alarm| louder(&mut alarms, alarm));
-                let (devices, release) = (BTreeSet::from([drift.device]), drift.release);
-                let group =
-                    Group { key: key.clone(), bundle, release, devices, from: began, until: ended, summary, alarms };
-                groups.insert((key, release, bundle), group);
+                let group = Group {
+                    key: key.clone(),
+                    bundle,
+                    release: drift.release,
+                    devices: BTreeSet::from([drift.device]),
+                    from: began,
+                    until: ended,
+                    summary,
+                    alarms,
+                    performance: drift.performance.unwrap_or_default(),
+                };
+                groups.insert((key, drift.release, bundle), group);
             }
         }
     }

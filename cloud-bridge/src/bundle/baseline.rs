@@ -2,26 +2,51 @@
 //!
 //! Decides what a row of an array is called. The arithmetic is decided by `drift`.
 
+use super::columnar;
 use super::read::read_bounded;
 use super::rows::Values;
 use crate::fault::Fault;
 use drift::{Baseline, Column};
 use engine::{Input, Limits, Observed, Pipeline, RunError};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use trust::{Code, Refusal};
 
+/// How a `.npz` begins: it is a zip.
+const ARCHIVE: &[u8] = b"PK\x03\x04";
 /// The most bytes of `drift.json`: a device keeps it in memory.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// Reads training rows: a table, or an array with one row on each index of its first axis.
+/// Reads rows: a table (.csv or Parquet), an array with one row on each index of its first axis (.npy), or one for each
+/// input of the model (.npz).
 ///
 /// # Errors
 /// When it cannot be read, or is an image.
 pub(crate) fn read_rows(path: &Path) -> anyhow::Result<Input> {
     let unusable = || Fault::new(format!("the training data {} cannot be used", path.display()));
-    match engine::read_input(path, &Limits::default()) {
+    let limits = Limits::default();
+    let mut start = Vec::new();
+    let begun = File::open(path).and_then(|file| file.take(4).read_to_end(&mut start));
+    begun.map_err(|why| unusable().because(why).remedy("give a .csv, .parquet, .npy or .npz file"))?;
+    if start == columnar::MAGIC {
+        let table = columnar::read(path, &limits).map_err(|why| unusable().because(why))?;
+        return Ok(Input::Table(table));
+    }
+    if start == ARCHIVE {
+        let arrays = engine::read_archive(path, &limits).map_err(|why| unusable().because(why))?;
+        let rows = arrays.first().map_or(0, |(_, tensor)| tensor.row_count());
+        if rows == 0 || arrays.iter().any(|(_, tensor)| tensor.row_count() != rows) {
+            let fault = unusable().because("its arrays have no rows, or not equally many");
+            return Err(fault.remedy("give an array for each input of the model, by its name").into());
+        }
+        return Ok(Input::Tensors(arrays));
+    }
+    match engine::read_input(path, &limits) {
         Ok(Input::Image(_)) => {
-            let fault = unusable().because("it is one image").remedy("give a .csv table or a .npy array of rows");
+            let fault = unusable()
+                .because("it is one image")
+                .remedy("give a table (.csv, .parquet) or an array (.npy) of rows");
             Err(fault.into())
         }
         Ok(rows) => Ok(rows),

@@ -5,6 +5,7 @@
 
 mod baseline;
 mod chunks;
+mod columnar;
 mod evidence;
 mod explain;
 mod measure;

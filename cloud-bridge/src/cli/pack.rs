@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// Once confirmed, devices take no release below this one
     #[arg(long, value_name = "N", default_value_t = 0)]
     security_floor: u64,
-    /// Rows without the target (.csv or .npy) that drift is told from: best such as the model has not learned from
+    /// Rows without the target (.csv, .parquet, .npy, .npz) that drift is told from: best such as the model has not learned from
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
     /// What the model itself takes, after any processing, and what a reference answered before post.json:

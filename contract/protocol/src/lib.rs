@@ -21,8 +21,9 @@ pub use enrol::{
     MAX_ENROLLED_BYTES, MAX_JOIN_BYTES, Problem, RENEW_PATH, RETURN_PATH, RenewRequest, ReturnRequest,
 };
 pub use message::{
-    AlarmLevel, Arriving, CONTENT_PATH, Drift, DriftAlarm, FETCH_SCHEME, Fetch, Hello, HexDigest, LATENCY_BOUNDS_US,
-    LATENCY_BUCKETS, Need, Offer, Presence, Profile, SpoolState, StreamTelemetry, Telemetry,
+    AlarmLevel, Arriving, CALIBRATION_BINS, CONTENT_PATH, Calibrated, Drift, DriftAlarm, FETCH_SCHEME, Fetch, Hello,
+    HexDigest, LATENCY_BOUNDS_US, LATENCY_BUCKETS, Need, Offer, Performance, Presence, Profile, SpoolState,
+    StreamTelemetry, Telemetry,
 };
 pub use name::{DeviceId, FleetId, NameError, StreamName};
 pub use report::{

@@ -223,6 +223,69 @@ pub struct Drift {
     pub alarms: Vec<DriftAlarm>,
     /// Alarms that there was no room for.
     pub unsaid: u64,
+    /// How right the answers were of which the truth came to be known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub performance: Option<Performance>,
+}
+
+/// The bins of confidence by which calibration is told.
+pub const CALIBRATION_BINS: usize = 10;
+
+/// How right answers were, of which the truth came to be known meanwhile: of classes, or of values.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Performance {
+    /// Answers whose class is known to be right or wrong, by confidence: [`CALIBRATION_BINS`] of equal width.
+    pub calibration: [Calibrated; CALIBRATION_BINS],
+    /// Answers whose value could be held against the true one.
+    pub values: u64,
+    /// The sum of their errors, without sign.
+    #[serde(deserialize_with = "finite64")]
+    pub absolute: f64,
+    /// The sum of the squares of their errors.
+    #[serde(deserialize_with = "finite64")]
+    pub squared: f64,
+    /// Truths of answers that are not remembered.
+    pub unknown: u64,
+}
+
+/// Answers of about one confidence.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibrated {
+    /// How many.
+    pub count: u64,
+    /// Those that were right.
+    pub right: u64,
+    /// The sum of their confidences, in millionths.
+    pub score: u64,
+}
+
+impl Performance {
+    /// Answers whose class is known to be right or wrong, and those that were right.
+    pub fn classes(&self) -> (u64, u64) {
+        let sum = |of: fn(&Calibrated) -> u64| self.calibration.iter().map(of).fold(0, u64::saturating_add);
+        (sum(|bin| bin.count), sum(|bin| bin.right))
+    }
+
+    /// Adds what was seen elsewhere or later.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.calibration.iter_mut().zip(&other.calibration) {
+            mine.count = mine.count.saturating_add(theirs.count);
+            mine.right = mine.right.saturating_add(theirs.right);
+            mine.score = mine.score.saturating_add(theirs.score);
+        }
+        self.values = self.values.saturating_add(other.values);
+        // What is too much for a number stays the largest one.
+        self.absolute = (self.absolute + other.absolute).min(f64::MAX);
+        self.squared = (self.squared + other.squared).min(f64::MAX);
+        self.unknown = self.unknown.saturating_add(other.unknown);
+    }
+
+    /// Whether nothing is known.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A feature that is not as it was when the model was trained.
@@ -284,6 +347,11 @@ pub struct HexDigest(#[serde(with = "hex")] pub [u8; 32]);
 fn finite<'de, D: Deserializer<'de>, T: Deserialize<'de> + Copy + Into<Option<f32>>>(d: D) -> Result<T, D::Error> {
     let measure = T::deserialize(d)?;
     if measure.into().is_none_or(f32::is_finite) { Ok(measure) } else { Err(D::Error::custom("a measure is finite")) }
+}
+
+fn finite64<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+    let measure = f64::deserialize(d)?;
+    if measure.is_finite() && measure >= 0.0 { Ok(measure) } else { Err(D::Error::custom("a sum of errors is finite")) }
 }
 
 mod bytes {

@@ -270,6 +270,13 @@ fn the_longest_drift_fits() {
         at: Some(most),
         summary: vec![0xff; MAX_SUMMARY_BYTES],
         alarms: vec![alarm; MAX_DRIFT_ALARMS],
+        performance: Some(Performance {
+            calibration: [Calibrated { count: most, right: most, score: most }; CALIBRATION_BINS],
+            values: most,
+            absolute: f64::MAX,
+            squared: f64::MAX,
+            unknown: most,
+        }),
         ..samples::drift()
     };
     assert!(drift.encode().len() <= Drift::LIMIT, "{} bytes", drift.encode().len());
@@ -279,6 +286,11 @@ fn the_longest_drift_fits() {
 #[test]
 fn a_measure_that_is_no_number_is_refused() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        for sum in [bad.into(), -1.0] {
+            let performance = Performance { squared: sum, ..Performance::default() };
+            let drift = Drift { performance: Some(performance), ..samples::drift() };
+            assert!(Drift::decode(&drift.encode()).is_err(), "{sum}");
+        }
         let mut drift = samples::drift();
         drift.alarms[0].effect = bad;
         assert!(Drift::decode(&drift.encode()).is_err(), "{bad} deviations");

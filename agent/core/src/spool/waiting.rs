@@ -150,6 +150,9 @@ fn add_drift(older: &Drift, newer: &mut Drift) -> Option<()> {
     newer.span_s = newer.span_s.saturating_add(older.span_s);
     newer.windows = newer.windows.saturating_add(older.windows);
     newer.unsaid = newer.unsaid.saturating_add(older.unsaid);
+    if let Some(performance) = &older.performance {
+        newer.performance.get_or_insert_default().add(performance);
+    }
     for alarm in &older.alarms {
         match newer.alarms.iter_mut().find(|other| other.feature == alarm.feature) {
             Some(known) => {

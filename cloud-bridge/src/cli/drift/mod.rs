@@ -3,6 +3,7 @@
 //! Decides which question is asked. How figures are made is decided by `drift`; docs/drift.md has the conventions.
 
 mod alarms;
+mod chart;
 mod compare;
 mod show;
 

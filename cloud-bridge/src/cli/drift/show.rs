@@ -1,7 +1,7 @@
 //! `petrel drift STREAM`: what the fleet's models see, beside what they were trained on.
 
 use super::alarms::loud;
-use super::{duration, short};
+use super::{chart, duration, short};
 use crate::cli::Out;
 use crate::cli::client::Client;
 use crate::cli::table::{ago, spark, table};
@@ -9,6 +9,7 @@ use crate::fault::Fault;
 use crate::service::unix_millis;
 use crate::service::view::{DriftFeatureView, DriftGroupView, DriftView};
 use std::fmt::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What to show.
@@ -29,6 +30,12 @@ pub(super) struct Show {
     /// Only this feature, bin by bin
     #[arg(long, value_name = "FEATURE")]
     feature: Option<String>,
+    /// Draw it as well, each feature beside what it was
+    #[arg(long, value_name = "FILE")]
+    pub(super) png: Option<PathBuf>,
+    /// The same, to be printed in any size
+    #[arg(long, value_name = "FILE")]
+    pub(super) svg: Option<PathBuf>,
 }
 
 /// What windows are added up by.
@@ -68,6 +75,9 @@ impl Show {
             let fault = Fault::new(format!("no baseline of {stream} has a feature `{feature}`"));
             return Err(fault.remedy(format!("`petrel drift {stream}` shows what there is")).into());
         }
+        if self.png.is_some() || self.svg.is_some() {
+            chart::write(self, &view)?;
+        }
         out.result(&view, self.people(&view))
     }
 
@@ -92,6 +102,9 @@ impl Show {
             "{key}, release {release}: {level}; {windows} of {devices}, {rows}, the last {}\n",
             ago(group.until, now)
         );
+        if let Some(performance) = group.performance.told() {
+            text += &(performance + "\n");
+        }
         if group.features.is_empty() {
             return text + "land does not have its bundle any more, and so no baseline to hold it against";
         }

@@ -127,6 +127,7 @@ fn window(seq: u64, at: u64, feature: &str) -> protocol::Drift {
         summary,
         alarms,
         unsaid: 0,
+        performance: None,
     }
 }
 

@@ -168,6 +168,9 @@ pub(crate) fn drift() -> Drift {
         effect: 0.75,
         windows: 2,
     };
+    let calibration =
+        std::array::from_fn(|bin| Calibrated { count: 10, right: bin as u64, score: 1_000_000 * bin as u64 });
+    let performance = Performance { calibration, values: 3, absolute: 1.5, squared: 0.75, unknown: 2 };
     Drift {
         device: device(),
         boot: 3,
@@ -183,6 +186,7 @@ pub(crate) fn drift() -> Drift {
         summary: (0..40).collect(),
         alarms: vec![alarm],
         unsaid: 1,
+        performance: Some(performance),
     }
 }
 

@@ -40,8 +40,31 @@ pub(crate) struct DriftGroupView {
     pub(crate) until: u64,
     /// The loudest that a device said of them: `quiet`, `warn` or `page`.
     pub(crate) level: String,
+    /// How right the answers were, where the truth came to be known, and what is thought of it without.
+    pub(crate) performance: PerformanceView,
     /// Feature by feature, in the order of the baseline; empty when land does not have the bundle any more.
     pub(crate) features: Vec<DriftFeatureView>,
+}
+
+/// How right answers were.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct PerformanceView {
+    /// Answers whose class is known to be right or wrong.
+    pub(crate) classes: u64,
+    /// The share of them that was right.
+    pub(crate) accuracy: Option<f64>,
+    /// By how much confidence and accuracy differ, on average over ten bins of confidence (the expected calibration error).
+    pub(crate) calibration_error: Option<f64>,
+    /// An ESTIMATE of the accuracy of all answers, from their confidence alone: as good as that is calibrated.
+    pub(crate) estimated_accuracy: Option<f64>,
+    /// Answers whose value was held against the true one.
+    pub(crate) values: u64,
+    /// The mean of their errors without sign.
+    pub(crate) mean_absolute_error: Option<f64>,
+    /// The root of the mean of the squares of their errors.
+    pub(crate) root_mean_square_error: Option<f64>,
+    /// Truths of answers that no device remembers.
+    pub(crate) unknown: u64,
 }
 
 /// One feature beside its baseline.
@@ -145,8 +168,59 @@ impl DriftGroupView {
             from: group.from,
             until: group.until,
             level: word(group.alarms.values().map(|alarm| alarm.level).max()),
+            performance: PerformanceView::new(group, baseline),
             features: features.unwrap_or_default(),
         }
+    }
+}
+
+impl PerformanceView {
+    fn new(group: &Group, baseline: Option<&Baseline>) -> Self {
+        let performance = &group.performance;
+        let (classes, right) = performance.classes();
+        let share = |sum: f64, count: u64| (count > 0).then(|| sum / count as f64);
+        let apart = performance.calibration.iter().map(|bin| (bin.score as f64 / 1e6 - bin.right as f64).abs()).sum();
+        let confidence = baseline.and_then(|baseline| {
+            let at = baseline.features.iter().position(|feature| feature.name == "answer.score")?;
+            let (mean, _) = group.summary.features.get(at)?.moments(&baseline.features[at])?;
+            Some(mean).filter(|mean| (0.0..=1.0).contains(mean))
+        });
+        Self {
+            classes,
+            accuracy: share(right as f64, classes),
+            calibration_error: share(apart, classes),
+            estimated_accuracy: confidence,
+            values: performance.values,
+            mean_absolute_error: share(performance.absolute, performance.values),
+            root_mean_square_error: share(performance.squared, performance.values).map(f64::sqrt),
+            unknown: performance.unknown,
+        }
+    }
+
+    /// In words; `None` where nothing is known or thought.
+    pub(crate) fn told(&self) -> Option<String> {
+        let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+        let mut parts = Vec::new();
+        if let (Some(accuracy), Some(apart)) = (self.accuracy, self.calibration_error) {
+            let (accuracy, apart) = (percent(accuracy), percent(apart));
+            parts.push(format!(
+                "accuracy {accuracy} of {} answers with a label, calibration error {apart}",
+                self.classes
+            ));
+        }
+        if let (Some(absolute), Some(squares)) = (self.mean_absolute_error, self.root_mean_square_error) {
+            parts.push(format!(
+                "{} values with a label: mean absolute error {absolute:.4}, root mean square {squares:.4}",
+                self.values
+            ));
+        }
+        if self.unknown > 0 {
+            parts.push(format!("{} labels of answers that no device remembers", self.unknown));
+        }
+        if let Some(estimate) = self.estimated_accuracy {
+            parts.push(format!("accuracy ESTIMATED from confidence alone: {}", percent(estimate)));
+        }
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 }
 
