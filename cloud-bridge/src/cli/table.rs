@@ -18,9 +18,14 @@ pub(crate) fn table<const N: usize>(header: [&str; N], rows: impl IntoIterator<I
 
 /// A row of values as bars, scaled between their least and their greatest.
 pub(crate) fn spark(values: &[f64]) -> String {
-    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let greatest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    bars(values, least, greatest)
+}
+
+/// A row of values as bars, scaled between two.
+pub(crate) fn bars(values: &[f64], least: f64, greatest: f64) -> String {
+    const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let bar = |value: &f64| {
         let share = if greatest > least { (value - least) / (greatest - least) } else { 0.0 };
         BARS[((share * 7.0).round() as usize).min(7)]
@@ -57,6 +62,7 @@ mod tests {
         assert_eq!(spark(&[0.0, 3.5, 7.0]), "▁▅█");
         assert_eq!(spark(&[2.0, 2.0]), "▁▁");
         assert_eq!(spark(&[]), "");
+        assert_eq!(bars(&[0.05, 0.06, 0.0, 0.12], 0.0, 0.12), "▄▅▁█");
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn draw_one<B: DrawingBackend>(
         .caption(title, style)
         .x_label_area_size(22)
         .y_label_area_size(36)
-        .build_cartesian_2d(0f64..bins as f64, 0f64..most * 1.05)?;
+        .build_cartesian_2d(0f64..bins as f64, 0f64..most * 1.3)?;
     let name = |at: &f64| match feature.categories.get(*at as usize) {
         Some(category) => category.chars().take(8).collect(),
         None if feature.categories.is_empty() => {
@@ -106,7 +106,8 @@ fn draw_one<B: DrawingBackend>(
     };
     chart.draw_series(bars(&feature.trained, 0.1, 0.5, TRAINED))?.label("trained").legend(key(TRAINED));
     chart.draw_series(bars(&feature.now, 0.5, 0.9, NOW))?.label("now").legend(key(NOW));
-    chart.configure_series_labels().label_font(("sans-serif", 11)).draw()
+    let labels = chart.configure_series_labels();
+    labels.position(SeriesLabelPosition::UpperRight).background_style(WHITE).label_font(("sans-serif", 11)).draw()
 }
 
 fn key(colour: RGBColor) -> impl Fn((i32, i32)) -> Rectangle<(i32, i32)> {

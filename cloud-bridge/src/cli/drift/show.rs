@@ -4,7 +4,7 @@ use super::alarms::loud;
 use super::{chart, duration, short};
 use crate::cli::Out;
 use crate::cli::client::Client;
-use crate::cli::table::{ago, spark, table};
+use crate::cli::table::{ago, bars, table};
 use crate::fault::Fault;
 use crate::service::unix_millis;
 use crate::service::view::{DriftFeatureView, DriftGroupView, DriftView};
@@ -111,7 +111,7 @@ impl Show {
         let header = ["FEATURE", "LEVEL", "WHAT", "MEAN", "MISSING", "EFFECT", "PSI", "TRAINED", "NOW"];
         text += table(header, group.features.iter().map(row)).to_string().trim_end();
         if self.feature.is_some() {
-            group.features.iter().for_each(|feature| text += &format!("\n\n{}", bins(feature)));
+            group.features.iter().for_each(|feature| text += &format!("\n\n{}", each_bin(feature)));
         }
         text
     }
@@ -121,6 +121,8 @@ fn row(feature: &DriftFeatureView) -> [String; 9] {
     let percent = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.1} %", 100.0 * share));
     let [trained, now] = feature.missing.map(percent);
     let [before, mean] = feature.mean.map(short);
+    // Both from nothing to the most of either: what is level looks level.
+    let most = feature.trained.iter().chain(&feature.now).copied().fold(0.0, f64::max);
     [
         feature.name.clone(),
         loud(&feature.level),
@@ -129,13 +131,13 @@ fn row(feature: &DriftFeatureView) -> [String; 9] {
         format!("{trained} > {now}"),
         feature.effect.map_or("-".into(), |effect| format!("{effect:.2}")),
         short(feature.psi),
-        spark(&feature.trained),
-        spark(&feature.now),
+        bars(&feature.trained, 0.0, most),
+        bars(&feature.now, 0.0, most),
     ]
 }
 
 /// Each bin or category of a feature with its shares.
-fn bins(feature: &DriftFeatureView) -> String {
+fn each_bin(feature: &DriftFeatureView) -> String {
     const WIDTH: f64 = 30.0;
     let most = feature.trained.iter().chain(&feature.now).copied().fold(f64::MIN_POSITIVE, f64::max);
     let bar = |share: f64| "█".repeat((share / most * WIDTH).round() as usize);
