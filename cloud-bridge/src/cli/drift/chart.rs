@@ -106,7 +106,7 @@ fn draw_one<B: DrawingBackend>(
     };
     chart.draw_series(bars(&feature.trained, 0.1, 0.5, TRAINED))?.label("trained").legend(key(TRAINED));
     chart.draw_series(bars(&feature.now, 0.5, 0.9, NOW))?.label("now").legend(key(NOW));
-    let labels = chart.configure_series_labels();
+    let mut labels = chart.configure_series_labels();
     labels.position(SeriesLabelPosition::UpperRight).background_style(WHITE).label_font(("sans-serif", 11)).draw()
 }
 
