@@ -165,6 +165,7 @@ impl Bridge {
             Event::DeviceRejected { device } => self.reject(now, &device),
             Event::DeviceRevoked { device } => self.revoke(now, &device),
             Event::DeviceRetired { device } => self.retire(now, &device),
+            Event::DeviceLabelled { device, labels } => self.label(&device, labels),
             Event::ReleasePushed(release) => self.learn(release),
             Event::RolloutRequested(request) => self.start(now, &request),
             Event::StockCleared => self.clear_stock(),

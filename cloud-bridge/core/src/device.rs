@@ -24,6 +24,9 @@ pub struct Device {
     pub status: Status,
     /// What it runs on.
     pub profile: Profile,
+    /// What people say of it: a site, a line, whatever they group devices by.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// Whether the broker sees it.
     pub online: bool,
     /// When it was last heard.
@@ -144,6 +147,7 @@ impl Device {
             profile,
             online: false,
             last_seen: 0,
+            labels: BTreeMap::new(),
             left: None,
             heard: Heard::default(),
             generation: 0,

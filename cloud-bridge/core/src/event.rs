@@ -3,7 +3,7 @@
 use crate::{Credential, Disbelief, UnixMillis, WaveSize};
 use protocol::{DeviceId, DocumentKind, Profile, Report, StreamName, Verdict};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use trust::{Digest, Refusal, Trial};
 
 /// Something that happened.
@@ -123,6 +123,13 @@ pub enum Event {
     DeviceRetired {
         /// Which.
         device: DeviceId,
+    },
+    /// A person says what a device is called beside its name.
+    DeviceLabelled {
+        /// Which.
+        device: DeviceId,
+        /// By key the new value, or none to take it away.
+        labels: BTreeMap<String, Option<String>>,
     },
     /// A bundle was stored whole, and verified.
     ReleasePushed(Release),

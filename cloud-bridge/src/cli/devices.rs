@@ -4,7 +4,9 @@ use super::client::Client;
 use super::table::{ago, arriving, spark, table};
 use super::{Out, token};
 use crate::service::view::{DeviceView, SpoolView, TelemetryView};
+use anyhow::Context;
 use indicatif::HumanDuration;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// List devices, let them in, see how they are doing
@@ -12,7 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 #[command(after_help = "\
 Examples:
   petrel devices token new edge-1 --out edge-1.join    # on the device: petrel-agent enrol edge-1.join
-  petrel devices ls
+  petrel devices ls -l site=plant-3
+  petrel devices label edge-1 site=plant-3
   petrel devices revoke edge-1                         # stolen: its session ends, its name stays taken
   petrel devices retire edge-1                         # gone: its name is free")]
 pub(crate) struct Args {
@@ -23,8 +26,12 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Token(token::Args),
-    /// Every device
-    Ls,
+    /// Every device, or those with some labels
+    Ls {
+        /// Only with this label [may be repeated]
+        #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = pair)]
+        labels: Vec<(String, String)>,
+    },
     /// One device
     Show {
         /// The device's name
@@ -54,6 +61,17 @@ enum Command {
         /// The device's name
         id: String,
     },
+    /// Say what a device is called beside its name
+    #[command(
+        after_help = "Examples:\n  petrel devices label edge-1 site=plant-3 line=2\n  petrel devices label edge-1 line-   # takes it away"
+    )]
+    Label {
+        /// The device's name
+        id: String,
+        /// KEY=VALUE, or KEY- to take it away
+        #[arg(required = true, value_name = "LABEL", value_parser = change)]
+        labels: Vec<(String, Option<String>)>,
+    },
     /// How a device was doing lately
     Telemetry {
         /// The device's name
@@ -70,7 +88,8 @@ impl Args {
         let client = Client::from_context()?;
         match self.command {
             Command::Token(args) => args.run(&client, out),
-            Command::Ls => list(&client, out),
+            Command::Ls { labels } => list(&client, out, &labels),
+            Command::Label { id, labels } => label(&client, out, &id, labels),
             Command::Show { id } => show(&client, out, &id),
             Command::Approve { id } => decide(&client, out, &id, "approve", "approved"),
             Command::Reject { id } => decide(&client, out, &id, "reject", "rejected"),
@@ -85,12 +104,40 @@ fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
+/// `KEY=VALUE`
+fn pair(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty());
+    pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| "write KEY=VALUE".into())
+}
+
+/// `KEY=VALUE`, or `KEY-`
+fn change(text: &str) -> Result<(String, Option<String>), String> {
+    match text.strip_suffix('-').filter(|key| !key.is_empty() && !key.contains('=')) {
+        Some(key) => Ok((key.to_owned(), None)),
+        None => pair(text).map(|(key, value)| (key, Some(value))).map_err(|why| why + ", or KEY- to take it away"),
+    }
+}
+
+fn told_labels(device: &DeviceView) -> String {
+    device.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+fn label(client: &Client, out: &Out, id: &str, labels: Vec<(String, Option<String>)>) -> anyhow::Result<()> {
+    let labels: BTreeMap<String, Option<String>> = labels.into_iter().collect();
+    let device: Option<DeviceView> =
+        client.post(&format!("/devices/{id}/labels"), &serde_json::json!({ "labels": labels }))?;
+    let device = device.context("the bridge's answer was empty")?;
+    let told = told_labels(&device);
+    out.result(&device, if told.is_empty() { format!("{id} has no labels") } else { format!("{id}: {told}") })
+}
+
 fn link(device: &DeviceView) -> String {
     if device.online { "online".into() } else { "offline".into() }
 }
 
-fn list(client: &Client, out: &Out) -> anyhow::Result<()> {
-    let devices: Vec<DeviceView> = client.list("/devices")?;
+fn list(client: &Client, out: &Out, labels: &[(String, String)]) -> anyhow::Result<()> {
+    let mut devices: Vec<DeviceView> = client.list("/devices")?;
+    devices.retain(|d| labels.iter().all(|(key, value)| d.labels.get(key) == Some(value)));
     let now = now_ms();
     let row = |d: &DeviceView| {
         let serving = d.streams.iter().filter_map(|s| s.active.map(|release| format!("{} {release}", s.stream)));
@@ -101,13 +148,16 @@ fn list(client: &Client, out: &Out) -> anyhow::Result<()> {
             ago(d.last_seen, now),
             d.board.clone(),
             d.arch.clone(),
+            told_labels(d),
             serving.collect::<Vec<_>>().join(", "),
         ]
     };
-    let people = if devices.is_empty() {
+    let people = if devices.is_empty() && !labels.is_empty() {
+        "no device has these labels".to_owned()
+    } else if devices.is_empty() {
         "no device has enrolled yet\nbegin with: petrel devices token new DEVICE --out DEVICE.join".to_owned()
     } else {
-        let header = ["DEVICE", "STATUS", "LINK", "LAST SEEN", "BOARD", "ARCH", "RUNS"];
+        let header = ["DEVICE", "STATUS", "LINK", "LAST SEEN", "BOARD", "ARCH", "LABELS", "RUNS"];
         table(header, devices.iter().map(row)).to_string()
     };
     out.result(&devices, people)

@@ -7,11 +7,13 @@ use super::{Bridge, no_device};
 use crate::{
     Answer, Credential, Device, Disbelief, Effect, Invitation, Now, Record, Rejection, Status, UnixMillis, Withdrawn,
 };
-use protocol::{DeviceId, Profile};
+use protocol::{DeviceId, Profile, StreamName};
 use std::collections::BTreeMap;
 
 /// The most devices that may wait for a person's decision.
 const MAX_PENDING: usize = 1_000;
+/// The most labels of a device.
+const MAX_LABELS: usize = 32;
 /// Clocks differ: a certificate is told as withdrawn until this long after its end.
 const AFTER_ITS_END: UnixMillis = 24 * 3_600 * 1_000;
 
@@ -152,6 +154,37 @@ impl Bridge {
     /// It is believed no more, and its session ends. Its name stays taken.
     pub(super) fn revoke(&mut self, now: Now, id: &DeviceId) -> Result<Answer, Rejection> {
         self.expel(now, id, Status::Revoked)
+    }
+
+    /// All of the labels, or none of them.
+    pub(super) fn label(
+        &mut self,
+        id: &DeviceId,
+        labels: BTreeMap<String, Option<String>>,
+    ) -> Result<Answer, Rejection> {
+        let device = self.devices.get_mut(id).ok_or_else(|| no_device(id))?;
+        let mut all = device.labels.clone();
+        for (key, value) in labels {
+            for word in [Some(&key), value.as_ref()].into_iter().flatten() {
+                if word.parse::<StreamName>().is_err() {
+                    let rule =
+                        "keys and values of labels are 1 to 63 of a-z 0-9 - _ ., beginning with a letter or a digit";
+                    return Err(Rejection::Invalid(format!("`{}`: {rule}", word.chars().take(80).collect::<String>())));
+                }
+            }
+            match value {
+                Some(value) => drop(all.insert(key, value)),
+                None => drop(all.remove(&key)),
+            }
+        }
+        if all.len() > MAX_LABELS {
+            return Err(Rejection::Invalid(format!("a device has at most {MAX_LABELS} labels")));
+        }
+        if all != device.labels {
+            device.labels = all;
+            self.changed_devices.insert(id.clone());
+        }
+        Ok(Answer::Done)
     }
 
     /// It leaves the fleet, and its name is free.

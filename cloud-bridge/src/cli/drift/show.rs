@@ -21,9 +21,9 @@ pub(super) struct Show {
     /// Windows that ended in this time: a number and s, m, h or d
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     since: Duration,
-    /// Add windows up by this, beside their release
-    #[arg(long, value_enum, default_value_t = By::Fleet)]
-    by: By,
+    /// Add windows up by fleet, device, board, or label:KEY, beside their release
+    #[arg(long, value_name = "WHAT", default_value = "fleet")]
+    by: String,
     /// Only what this device sees
     #[arg(long, value_name = "DEVICE")]
     device: Option<String>,
@@ -38,29 +38,11 @@ pub(super) struct Show {
     pub(super) svg: Option<PathBuf>,
 }
 
-/// What windows are added up by.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum By {
-    Fleet,
-    Device,
-    Board,
-}
-
-impl By {
-    fn word(self) -> &'static str {
-        match self {
-            By::Fleet => "fleet",
-            By::Device => "device",
-            By::Board => "board",
-        }
-    }
-}
-
 impl Show {
     pub(super) fn run(&self, client: &Client, out: &Out) -> anyhow::Result<()> {
         let stream = self.stream.as_deref().unwrap_or_default();
         let since = unix_millis().saturating_sub(u64::try_from(self.since.as_millis()).unwrap_or(u64::MAX));
-        let mut path = format!("/drift/{stream}?since={since}&by={}", self.by.word());
+        let mut path = format!("/drift/{stream}?since={since}&by={}", encoded(&self.by));
         for (name, value) in [("device", &self.device), ("feature", &self.feature)] {
             if let Some(value) = value {
                 // Writing to a string cannot fail.

@@ -5,13 +5,15 @@ use super::audit::Asked;
 use super::problem::Problem;
 use super::view::{DeviceView, List, TelemetryView};
 use crate::service::store::unix_millis;
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bridge_core::{Device, Event};
 use protocol::DeviceId;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use std::collections::BTreeMap;
+use utoipa::{IntoParams, ToSchema};
 
 /// Every device
 #[utoipa::path(get, path = "/api/v1/devices", responses((status = 200, body = List<DeviceView>), (status = 401, body = Problem)))]
@@ -58,6 +60,28 @@ pub(super) async fn reject(
     let device = id.parse().map_err(Problem::invalid)?;
     doors.request(&asked, "device.reject", &id, Event::DeviceRejected { device }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Labels to be set, or taken away where there is no value.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewLabels {
+    labels: BTreeMap<String, Option<String>>,
+}
+
+/// Say what a device is called beside its name
+#[utoipa::path(post, path = "/api/v1/devices/{id}/labels", params(("id" = String, Path)), request_body = NewLabels,
+    responses((status = 200, body = DeviceView), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn label(
+    State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<String>,
+    body: Result<Json<NewLabels>, JsonRejection>,
+) -> Result<Json<DeviceView>, Problem> {
+    let Json(NewLabels { labels }) = body.map_err(|e| Problem::invalid(e.body_text()))?;
+    let device = id.parse().map_err(Problem::invalid)?;
+    doors.request(&asked, "device.label", &id, Event::DeviceLabelled { device, labels }).await?;
+    show(State(doors), Path(id)).await
 }
 
 /// Throw a device out: its certificate counts no more, its session ends, its name stays taken

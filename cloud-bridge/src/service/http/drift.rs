@@ -8,26 +8,51 @@ use crate::service::store::drift::WhichWindows;
 use crate::service::store::unix_millis;
 use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
+use bridge_core::Device;
 use bridge_core::drift::{Window, gather};
 use protocol::{DeviceId, StreamName};
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 /// A day in milliseconds.
 const DAY: u64 = 24 * 3_600_000;
 
 /// What windows are added up by, beside their release.
-#[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum By {
+#[derive(Debug, Clone)]
+enum By {
     /// The whole fleet.
-    #[default]
     Fleet,
     /// Each device.
     Device,
     /// Each firmware profile.
     Board,
+    /// Each value of a label.
+    Label(String),
+}
+
+impl By {
+    fn read(text: Option<&str>) -> Result<Self, Problem> {
+        match text {
+            None | Some("fleet") => Ok(By::Fleet),
+            Some("device") => Ok(By::Device),
+            Some("board") => Ok(By::Board),
+            Some(other) => match other.strip_prefix("label:") {
+                Some(key) => Ok(By::Label(key.to_owned())),
+                None => Err(Problem::invalid("windows are added up by fleet, device, board or label:KEY")),
+            },
+        }
+    }
+
+    /// What a device is told under; of a device that has none, nothing.
+    fn of(&self, device: &Device) -> Option<String> {
+        match self {
+            By::Fleet => Some("fleet".to_owned()),
+            By::Device => Some(device.id.to_string()),
+            By::Board => Some(device.profile.board.clone()),
+            By::Label(key) => device.labels.get(key).cloned(),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -36,9 +61,8 @@ pub(super) struct Asking {
     since: Option<u64>,
     /// And before then.
     until: Option<u64>,
-    /// `fleet`, `device` or `board`.
-    #[serde(default)]
-    by: By,
+    /// `fleet`, `device`, `board` or `label:KEY`; by default `fleet`.
+    by: Option<String>,
     /// Only of this device.
     device: Option<String>,
     /// Only this feature.
@@ -59,22 +83,17 @@ pub(super) async fn show(
     let (since, until) = (asking.since.unwrap_or(now.saturating_sub(DAY)), asking.until.unwrap_or(now + 1));
     let which = WhichWindows { stream: stream.clone(), since, until, device };
     let windows = doors.store.windows(&which).await?;
-    let boards: BTreeMap<DeviceId, String> = match asking.by {
-        By::Board => {
-            doors
-                .driver
-                .look(|bridge| bridge.devices().values().map(|d| (d.id.clone(), d.profile.board.clone())).collect())
-                .await?
-        }
-        By::Fleet | By::Device => BTreeMap::new(),
-    };
+    let by = By::read(asking.by.as_deref())?;
+    let keys: BTreeMap<DeviceId, String> = doors
+        .driver
+        .look(move |bridge| {
+            let key = |device: &Device| Some((device.id.clone(), by.of(device)?));
+            bridge.devices().values().filter_map(key).collect()
+        })
+        .await?;
     let library = doors.library.clone();
     let groups = tokio::task::spawn_blocking(move || {
-        let key = |window: &Window| match asking.by {
-            By::Fleet => "fleet".to_owned(),
-            By::Device => window.drift.device.to_string(),
-            By::Board => boards.get(&window.drift.device).cloned().unwrap_or_else(|| "unknown".into()),
-        };
+        let key = |window: &Window| keys.get(&window.drift.device).cloned().unwrap_or_else(|| "-".into());
         let view = |group| {
             let group: bridge_core::drift::Group = group;
             DriftGroupView::new(&group, library.baseline(group.bundle).as_deref(), asking.feature.as_deref())

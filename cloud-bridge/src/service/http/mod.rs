@@ -158,6 +158,7 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(devices::reject))
         .routes(routes!(devices::revoke))
         .routes(routes!(devices::retire))
+        .routes(routes!(devices::label))
         .routes(routes!(devices::telemetry))
         .routes(routes!(drift::show))
         .routes(routes!(drift::alarms))

@@ -68,6 +68,9 @@ pub(crate) struct DeviceView {
     pub(crate) key_id: String,
     /// When its certificate ends, in milliseconds since 1970.
     pub(crate) certificate_until: u64,
+    /// What people say of it.
+    #[serde(default)]
+    pub(crate) labels: BTreeMap<String, String>,
     /// The firmware profile's name.
     pub(crate) board: String,
     /// `x86_64`, `aarch64`, …
@@ -224,6 +227,7 @@ impl DeviceView {
             last_seen: device.last_seen,
             key_id: trust::key_id(&device.credential.key),
             certificate_until: device.credential.until,
+            labels: device.labels.clone(),
             board: device.profile.board.clone(),
             arch: device.profile.arch.clone(),
             ram_mb: device.profile.ram_mb,
