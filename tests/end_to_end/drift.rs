@@ -133,7 +133,10 @@ fn a_broken_sensor_is_called_by_its_name_from_the_device_to_land() {
     let north = fleet.desk.json("petrel devices ls -l site=north");
     assert_eq!((north.as_array().unwrap().len(), &north[0]["labels"]), (1, &json!({ "site": "north" })), "{north}");
     let sites = fleet.desk.done("petrel drift diabetes --by label:site");
-    assert!(sites.contains("north, release 1000000: warn") && sites.contains("south, release 1000000: quiet"), "{sites}");
+    assert!(
+        sites.contains("north, release 1000000: warn") && sites.contains("south, release 1000000: quiet"),
+        "{sites}"
+    );
     let bins = fleet.desk.done("petrel drift diabetes --feature s5");
     assert!(bins.contains("TRAINED") && bins.contains("█") && !bins.contains("bmi"), "{bins}");
     fleet.desk.json("petrel drift diabetes --by device --png drift.png --svg drift.svg");

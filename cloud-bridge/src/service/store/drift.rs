@@ -11,6 +11,8 @@ use sqlx::{Row, SqliteConnection};
 pub(crate) const MAX_WINDOWS: u32 = 100_000;
 /// The most alarms that are read at once.
 const MAX_ALARMS: u32 = 1_000;
+/// The most bytes of windows that are kept of one device: years of it, and no more if it goes mad.
+const MAX_DEVICE_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
 /// A device's clock that is ahead by more is wrong.
 const AHEAD: UnixMillis = 5 * 60_000;
 
@@ -33,6 +35,9 @@ impl Store {
         let now = unix_millis();
         let ended = drift.at.filter(|at| *at <= now + AHEAD).unwrap_or(now);
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let sum = sqlx::query_scalar::<_, f64>("SELECT total(length(body)) FROM drift_window WHERE device = ?");
+        let sum = sum.bind(drift.device.as_str()).fetch_one(&mut *transaction).await?;
+        anyhow::ensure!(sum < MAX_DEVICE_BYTES, "it has sent more windows than are kept of one device");
         let kept = sqlx::query("INSERT INTO drift_window VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(drift.device.as_str())
             .bind(drift.run.cast_signed())
