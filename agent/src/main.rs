@@ -172,9 +172,11 @@ impl Command {
             Command::Worker => worker::run().map(|()| String::new()),
             Command::Config { config, set, explain, json } => explained(&config, &set, explain, json),
             Command::Run { config, log_format, log, set } => {
+                let settings = Config::explain(&config, &set)?;
                 let config = Config::read_with(&config, &set)?;
-                log::start(log_format.unwrap_or(config.log), log.as_deref().unwrap_or(&config.log_filter));
-                driver::run(config)?;
+                let filter = log.as_deref().unwrap_or(&config.log_filter);
+                let log = log::start(log_format.unwrap_or(config.log), filter);
+                driver::run(config, settings, log)?;
                 Ok(String::new())
             }
             Command::Enrol(args) => identity::enrol(&args),

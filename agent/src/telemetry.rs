@@ -183,7 +183,7 @@ mod tests {
 
     fn observation(stream: &str, release: u64, errors: u64) -> Observation {
         let counts = Counts { errors, took_us: 0, latency: [1; LATENCY_BUCKETS] };
-        Observation { stream: stream.parse().unwrap(), bundle: Digest([0; 32]), release, counts }
+        Observation { stream: stream.parse().unwrap(), bundle: Digest([0; 32]), release, counts, resident: 0 }
     }
 
     #[test]

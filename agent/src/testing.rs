@@ -276,7 +276,7 @@ impl Fixture {
 
     /// What an assignment says of it: one answer confirms it.
     pub(crate) fn order(&self, intent: Intent, release: u64) -> StreamAssignment {
-        let trial = Trial { min_answers: number(1), max_errors: number(0), window_s: number(60), max_slowdown: None };
+        let trial = Trial { min_answers: number(1), max_errors: number(0), window_s: number(60), ..Trial::default() };
         StreamAssignment {
             stream: "digits".into(),
             intent,

@@ -117,7 +117,7 @@ fn plant(folder: &Path, corpus: &Path) -> anyhow::Result<()> {
             bytes = decoded(&bytes).with_context(|| format!("{name} is no hex"))?;
         }
         fs::write(corpus.join(&name), &bytes)?;
-        for mode in 0..7 {
+        for mode in 0..9 {
             fs::write(corpus.join(format!("{name}.{mode}")), [&[mode], &bytes[..]].concat())?;
         }
     }

@@ -1,11 +1,11 @@
 //! The bench of the tables: a device whose events are words, and whose effects are told in words.
 
-use agent_core::{Agent, Described, Effect, Event, Ledger, Limits, Now, Step};
-use bridge_core::{AssignmentDraft, BeaconDraft, Numbers};
-use protocol::{DeviceId, DocumentKind, Outcome, Profile, Sandbox, StreamName};
+use agent_core::{Agent, Described, Effect, Event, Ledger, Limits, Log, Now, Step};
+use bridge_core::{AssignmentDraft, BeaconDraft, CommandDraft, Numbers};
+use protocol::{CommandOutcome, DeviceId, DocumentKind, Outcome, Profile, Sandbox, StreamName};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use trust::{Code, Digest, Hardware, Intent, Refusal, RevokedBundle, Root, Severity, WhichBundle};
+use trust::{Code, Digest, Hardware, Intent, Refusal, Request, RevokedBundle, Root, Severity, Shadow, WhichBundle};
 use world::signer::{Bundle, FIRST, FLEET, Signer, number, trial};
 
 pub(crate) struct Bench {
@@ -22,6 +22,8 @@ pub(crate) struct Bench {
     beacons: u64,
     /// The nonce of the latest hello.
     nonce: String,
+    /// When that was said.
+    greeted: u64,
     began: u64,
     pub(crate) mono: u64,
 }
@@ -72,6 +74,7 @@ impl Bench {
             numbers,
             beacons: 0,
             nonce: String::new(),
+            greeted: 0,
             began: 1_700_000_000,
             mono: 0,
         };
@@ -118,6 +121,7 @@ impl Bench {
             if let Effect::SayHello { nonce, .. } = effect {
                 assert_ne!(*nonce, self.nonce, "another for each hello");
                 self.nonce.clone_from(nonce);
+                self.greeted = self.began + self.mono / 1_000;
             }
         }
         effects
@@ -128,9 +132,12 @@ impl Bench {
         self.commit(step)
     }
 
-    /// `assign GENERATION none | INTENT RELEASE [ANSWERS ERRORS SECONDS [PERCENT]]`
+    /// `assign GENERATION none | INTENT RELEASE [ANSWERS ERRORS SECONDS] [slow:PERCENT] [memory:PERCENT] [shadow:ANSWERS:PERCENT]`
     pub(crate) fn assign(&mut self, words: &[&str]) -> Event {
-        let number = |at: usize, or: u64| words.get(at).map_or(or, |n| n.parse().unwrap());
+        let said = |what: &str| words.iter().find_map(|word| word.strip_prefix(what)?.strip_prefix(':'));
+        let plain: Vec<&str> = words.iter().copied().filter(|word| !word.contains(':')).collect();
+        let number = |at: usize, or: u64| plain.get(at).map_or(or, |n| n.parse().unwrap());
+        let percent = |text: &str| text.parse::<u64>().unwrap().try_into().unwrap();
         let intent = match words[1] {
             "install" => Some(Intent::Install),
             "rollback" => Some(Intent::Rollback),
@@ -138,7 +145,11 @@ impl Bench {
             _ => None,
         };
         let mut terms = trial(number(3, 10), number(4, 0), number(5, 60));
-        terms.max_slowdown = words.get(6).map(|_| number(6, 0).try_into().unwrap());
+        terms.max_slowdown = said("slow").map(percent);
+        terms.max_memory_percent = said("memory").map(percent);
+        terms.shadow = said("shadow")
+            .and_then(|text| text.split_once(':'))
+            .map(|(answers, most)| Shadow { answers: percent(answers), max_disagreement: percent(most) });
         let rollout = number(0, 0);
         let order = intent.map(|intent| self.bundle(number(2, 0)).order(intent, rollout, terms));
         let draft = AssignmentDraft {
@@ -157,6 +168,26 @@ impl Bench {
         let nonce = fresh.then(|| self.nonce.clone());
         let draft = BeaconDraft { to: None, seq: self.beacons, nonce, numbers: self.numbers };
         document(DocumentKind::Beacon, self.signer.beacon(&draft, self.began + self.mono / 1_000))
+    }
+
+    /// `command SEQ [late | stale] JSON`: it counts for half a minute, or did, or answers an earlier hello.
+    pub(crate) fn command(&mut self, line: &str) -> Event {
+        let (seq, rest) = line.split_once(' ').unwrap();
+        let (word, request) = rest.split_at(rest.find('{').unwrap());
+        let now = self.began + self.mono / 1_000;
+        let late = if word == "late " { 60 } else { 0 };
+        let draft = CommandDraft {
+            device: self.device.clone(),
+            seq: seq.parse().unwrap(),
+            issued: (now - late) * 1_000,
+            deadline: (now + 30 - late) * 1_000,
+            nonce: if word == "stale " { "0000".into() } else { self.nonce.clone() },
+            heard: self.greeted * 1_000,
+            numbers: self.numbers,
+            request: Request::Report {},
+        };
+        let request = serde_json::from_str(request).unwrap();
+        document(DocumentKind::Command, self.signer.command(&draft, request))
     }
 
     /// `root [stop-rollbacks]`: the next one; what land signs names it from now on.
@@ -189,7 +220,7 @@ impl Bench {
         let words: Vec<&str> = line.split_whitespace().collect();
         let number = |at: usize| words.get(at).map_or(0, |n| n.parse::<u64>().unwrap());
         let refusal = |code| Refusal::new(code, "as the table says");
-        let named = words.get(1).and_then(|n| n.parse().ok()).filter(|_| words[0] != "assign");
+        let named = words.get(1).and_then(|n| n.parse().ok()).filter(|_| !["assign", "command"].contains(&words[0]));
         let bundle = self.bundle(named.unwrap_or(1));
         let (stream, digest) = (stream(), bundle.digest);
         let event = match words[0] {
@@ -217,6 +248,9 @@ impl Bench {
             "beacon" => self.beacon(words[1] == "fresh"),
             "root" => self.root(|_| ()),
             "revoke" => self.revoke(&words[1..]),
+            "command" => self.command(line.split_once(' ').unwrap().1),
+            "restarted" => Event::Restarted { stream, outcome: Ok(()) },
+            "unstarted" => Event::Restarted { stream, outcome: Err("no memory".into()) },
             "disconnect" => Event::Disconnected,
             "described" => {
                 let found = bundle.found();
@@ -233,13 +267,16 @@ impl Bench {
             "fell" => Event::ProcessFell { stream, bundle: digest, why: "its process fell".into() },
             "unloadable" => Event::ServeFailed { stream, bundle: digest, refusal: refusal(Code::Digest) },
             "late" => Event::ServeFailed { stream, bundle: digest, refusal: refusal(Code::Model) },
-            // `answers RELEASE ANSWERS ERRORS [MICROSECONDS]`, of each
+            // `compared RELEASE ROWS OTHERS`
+            "compared" => Event::Compared { bundle: digest, compared: number(2), disagreed: number(3) },
+            // `answers RELEASE ANSWERS ERRORS [MICROSECONDS [MIB]]`, of each
             "answers" => Event::Observed {
                 stream,
                 bundle: digest,
                 answers: number(2),
                 errors: number(3),
                 took_us: number(2) * if words.len() > 4 { number(4) } else { 100 },
+                resident: number(5) << 20,
             },
             "stumbled" => Event::Stumbled { bundle: digest },
             "delivered" => Event::VerdictDelivered { seq: number(1) },
@@ -258,6 +295,7 @@ impl Bench {
             Effect::Probe { bundle } => format!("probe {}", release(bundle)),
             Effect::Serve { bundle, fallback: None, .. } => format!("serve {}", release(bundle)),
             Effect::Serve { bundle, fallback: Some(f), .. } => format!("serve {} else {}", release(bundle), release(f)),
+            Effect::Shadow { bundle, .. } => format!("shadow {}", release(bundle)),
             Effect::StopServing { .. } => "serve nothing".into(),
             Effect::Discard { bundle } => format!("discard {}", release(bundle)),
             Effect::SayHello { .. } => "hello".into(),
@@ -269,6 +307,21 @@ impl Bench {
                 };
                 let code = v.code.as_deref().map_or(String::new(), |code| format!(" {code}"));
                 format!("verdict {}: {} {outcome}{code}", v.seq, v.release)
+            }
+            Effect::Restart { .. } => "restart".into(),
+            Effect::SetLog(Log::Configured) => "log as before".into(),
+            Effect::SetLog(Log::Level(level)) => format!("log {}", level.as_str()),
+            Effect::Measure => "measure".into(),
+            Effect::Diagnose(result) => format!("diagnose {}", result.seq),
+            Effect::DeliverResult(result) => {
+                let outcome = match result.outcome {
+                    CommandOutcome::Done => "done",
+                    CommandOutcome::Refused => "refused",
+                    CommandOutcome::Failed => "failed",
+                };
+                let why =
+                    result.code.as_ref().or(result.detail.as_ref()).map_or(String::new(), |why| format!(" {why}"));
+                format!("result {} {outcome}{why}", result.seq)
             }
             Effect::AwaitRoot { version } => format!("await root {version}"),
             Effect::Keep { .. } | Effect::PublishReport(_) => return None,

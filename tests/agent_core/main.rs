@@ -5,6 +5,8 @@
 
 mod beliefs;
 mod bench;
+mod commands;
+mod shadow;
 mod spool;
 
 use agent_core::{Effect, Limits, Metered};
@@ -136,12 +138,33 @@ fn a_release_whose_answers_take_too_long_is_taken_back_when_land_said_how_long()
         script[RUNNING_1.len()].0 = words;
         script
     };
-    let limited = trying("assign 2 install 2 40 0 60 200");
+    let limited = trying("assign 2 install 2 40 0 60 slow:200");
     then(&limited, &[("answers 2 20 0 200", ""), ("answers 2 20 0 200", "verdict 2: 2 confirmed, serve 2")]);
     then(&limited, &[("answers 2 9 0 900", ""), ("answers 2 1 0 900", "verdict 2: 2 reverted E_PROBATION, serve 1")]);
     then(&trying("assign 2 install 2 40 0 60"), &[("answers 2 40 0 900", "verdict 2: 2 confirmed, serve 2")]);
     // Too few to say, and nothing known of the release before since the start.
     then(&limited, &[("answers 2 9 0 900", ""), ("wait 60", "verdict 2: 2 confirmed, serve 2")]);
+}
+
+/// Bundles of the bench promise to do with 16 MiB.
+#[test]
+fn a_release_whose_process_holds_too_much_memory_is_taken_back() {
+    let trying = |words: &'static str| {
+        let mut script = trying_2();
+        script[RUNNING_1.len()].0 = words;
+        script
+    };
+    let (back, confirmed) = ("verdict 2: 2 reverted E_PROBATION, serve 1", "verdict 2: 2 confirmed, serve 2");
+    let limited = trying("assign 2 install 2 10 0 60 memory:150");
+    then(&limited, &[("answers 2 1 0 100 24", ""), ("answers 2 9 0 100 24", confirmed)]);
+    let bench = then(&limited, &[("answers 2 1 0 100 24", ""), ("answers 2 1 0 100 25", back)]);
+    let detail = bench.saved.streams[&stream()].verdict.as_ref().unwrap().detail.clone().unwrap();
+    assert_eq!(detail, "its process holds 25 MiB of memory; its manifest promises 16, 24 are allowed");
+    // Without a word of land what a process may take: twice the promise, and 64 MiB.
+    then(&trying_2(), &[("answers 2 1 0 100 96", ""), ("answers 2 9 0 100 0", confirmed)]);
+    then(&trying_2(), &[("answers 2 1 0 100 97", back)]);
+    // What the release before holds is not its fault.
+    then(&limited, &[("answers 1 1 0 100 90", ""), ("answers 2 10 0 100 1", confirmed)]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! One stream, `digits`; releases are numbers, devices are `a`, `b`, `c`. They enter the waves of
 //! `digits` in the order a, c, b: entry is by a stable hash.
 
+mod commands;
 mod delivery;
 mod drift;
 mod identity;
@@ -203,6 +204,7 @@ impl Bench {
         let committed = self.step(event);
         let answer = match committed.answer {
             Ok(Answer::Done | Answer::Known { .. } | Answer::Taken { .. }) => None,
+            Ok(Answer::Commanded { seq }) => Some(format!("command {seq}")),
             Ok(Answer::Started { rollout }) => Some(format!("started {rollout}")),
             Ok(Answer::Forgotten { releases }) => Some(format!("forgotten {}", releases.len())),
             Err(Rejection::Conflict(_)) => Some("conflict".into()),
@@ -262,6 +264,7 @@ impl Bench {
                 format!("clear {} but what is of {}", self.release(*bundle), stay.join(" "))
             }
             Effect::RemoveBundle { bundle } => format!("remove {}", self.release(*bundle)),
+            Effect::PublishCommand(draft) => format!("command {} {}", draft.device, draft.seq),
             Effect::ClearDevice { device } => format!("clear {device}"),
             Effect::EndSession { device } => format!("end {device}"),
             Effect::PublishWithdrawn(all) => {

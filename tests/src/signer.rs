@@ -4,12 +4,12 @@
 //! that the same world signs the same bytes.
 
 use agent_core::{Found, Ledger};
-use bridge_core::{AssignmentDraft, BeaconDraft, Numbers};
+use bridge_core::{AssignmentDraft, BeaconDraft, CommandDraft, Numbers};
 use ed25519_dalek::{Signer as _, SigningKey};
 use protocol::{DeviceId, StreamName};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{
-    Assignment, Beacon, Budget, Digest, Envelope, FileRole, GoldenTerms, Intent, Key, ListedFile, Manifest,
+    Assignment, Beacon, Budget, Command, Digest, Envelope, FileRole, GoldenTerms, Intent, Key, ListedFile, Manifest,
     PayloadKind, Policy, Resource, Revocation, Role, RoleKeys, Root, Runtime, Scheme, Scope, Signature, Statement,
     StreamAssignment, Time, Trial, Trust, U53, Verified, key_id, pae,
 };
@@ -181,6 +181,28 @@ impl Signer {
         envelope(PayloadKind::Beacon, payload, &self.keys[&Role::Beacon])
     }
 
+    /// A command as land drafted it, for what may be nothing that is known.
+    ///
+    /// # Panics
+    /// When a number is above 2^53 - 1.
+    pub fn command(&self, draft: &CommandDraft, request: serde_json::Value) -> Vec<u8> {
+        let at = |millis: u64| moment(i64::try_from(millis / 1_000).expect("a moment of the tests"));
+        let command = Command {
+            spec: number(1),
+            fleet: FLEET.into(),
+            issued: at(draft.issued),
+            device_id: draft.device.to_string(),
+            role_epoch: number(draft.numbers.director),
+            nonce: draft.nonce.clone(),
+            heard: at(draft.heard),
+            seq: number(draft.seq),
+            deadline: at(draft.deadline),
+            request,
+        };
+        let payload = serde_json::to_vec(&command).expect("plain data");
+        envelope(PayloadKind::Command, payload, &self.keys[&Role::Director])
+    }
+
     /// An assignment as land drafted it.
     pub fn drafted(&self, draft: &AssignmentDraft) -> Vec<u8> {
         self.signed_assignment(&draft.device, draft.seq, draft.numbers, draft.issued / 1_000, &draft.streams)
@@ -322,7 +344,7 @@ pub fn trial(min_answers: u64, max_errors: u64, window_s: u64) -> Trial {
         min_answers: number(min_answers),
         max_errors: number(max_errors),
         window_s: number(window_s),
-        max_slowdown: None,
+        ..Trial::default()
     }
 }
 

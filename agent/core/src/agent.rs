@@ -1,6 +1,7 @@
 //! The device as a whole: its ledger, what it believes, a phase for each stream, and one `step`.
 
 use crate::belief::Deferred;
+use crate::command::Commands;
 use crate::pace::Pace;
 use crate::step::Millis;
 use crate::{Document, Effect, Event, Ledger, Limits, Memory, Now, Phase, Step};
@@ -61,6 +62,8 @@ pub struct Agent {
     pub(crate) hello: Option<(Millis, Millis)>,
     pub(crate) assignments: Pace,
     pub(crate) beacons: Pace,
+    pub(crate) commanded: Pace,
+    pub(crate) commands: Commands,
     pub(crate) deferred: Option<Deferred>,
     /// The very bytes of each kind that were taken last, by their digest.
     pub(crate) taken: BTreeMap<DocumentKind, Digest>,
@@ -111,6 +114,8 @@ impl Agent {
             hello: None,
             assignments: Pace::new(),
             beacons: Pace::new(),
+            commanded: Pace::new(),
+            commands: Commands::default(),
             deferred: None,
             taken: BTreeMap::new(),
             missed: false,
@@ -138,7 +143,7 @@ impl Agent {
     pub(crate) fn renew_nonce(&mut self) {
         self.nonce = Digest::of(format!("{} {}", self.seed, self.said).as_bytes()).to_string();
         self.nonce.truncate(32);
-        self.trust.expect_nonce(self.nonce.clone());
+        self.trust.expect_nonce(self.nonce.clone(), self.now.mono);
     }
 
     /// What the device remembers.
@@ -165,6 +170,7 @@ impl Agent {
     pub fn deadline(&self) -> Option<Millis> {
         let phases = self.phases.values().filter_map(Phase::deadline);
         let words = self.hello.map(|(due, _)| due).into_iter().chain(self.deferred.as_ref().map(|d| d.until));
+        let words = words.chain(self.commands.log_until);
         phases.chain(words).chain(self.trust.clock_turns(self.now.mono)).min()
     }
 
@@ -184,6 +190,7 @@ impl Agent {
                 self.ledger.outbox.retain(|v| v.seq != seq);
                 self.changed |= self.ledger.outbox.len() != before;
             }
+            Event::Restarted { ref stream, outcome } => self.end_restart(stream, outcome),
             Event::DeadlineReached => self.reach_deadlines(),
             Event::ServeFailed { ref stream, bundle, ref refusal } if self.is_active_alone(stream, bundle) => {
                 self.fail_to_serve(stream.clone(), bundle, refusal.clone());
@@ -200,6 +207,7 @@ impl Agent {
             | Event::Served { bundle, .. }
             | Event::ServeFailed { bundle, .. }
             | Event::Observed { bundle, .. }
+            | Event::Compared { bundle, .. }
             | Event::ProcessFell { bundle, .. }
             | Event::Stumbled { bundle } => {
                 if let Event::Served { stream, sandbox, .. } = &event {
@@ -254,6 +262,7 @@ impl Agent {
             self.say_hello(pause);
         }
         self.take_deferred();
+        self.calm_log();
         let names: Vec<StreamName> = self.phases.keys().cloned().collect();
         for name in &names {
             self.reach(name, self.now.mono);

@@ -37,6 +37,7 @@ impl Agent {
             DocumentKind::Assignment => self.take_assignment(&bytes),
             DocumentKind::Beacon => self.take_beacon(&bytes),
             DocumentKind::Breakglass => self.take_breakglass(&bytes),
+            DocumentKind::Command => self.take_command(&bytes),
         };
         match taken {
             Ok(()) => drop(self.taken.insert(kind, digest)),
@@ -243,7 +244,8 @@ impl Agent {
                     | Phase::Fetching { .. }
                     | Phase::Pausing { .. }
                     | Phase::Verifying { .. }
-                    | Phase::Probing { .. },
+                    | Phase::Probing { .. }
+                    | Phase::Shadowing { .. },
                 ) => self.check_way(&name),
                 Some(Phase::Settled | Phase::Starting { .. } | Phase::OnTrial { .. }) | None => {}
             }

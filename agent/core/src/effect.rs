@@ -1,8 +1,8 @@
 //! What the core asks of the hands. Each may be asked again after a restart: doing it twice does no harm.
 
-use protocol::{Profile, Report, StreamName, Verdict};
+use protocol::{CommandResult, Profile, Report, StreamName, Verdict};
 use std::collections::BTreeSet;
-use trust::Digest;
+use trust::{Digest, LogLevel};
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +45,14 @@ pub enum Effect {
         /// What answers in its place when it fails.
         fallback: Option<Digest>,
     },
+    /// Load the bundle beside what answers for the stream, let it be asked the same, and compare. Ends in `Compared` again
+    /// and again, or in `ServeFailed`; the next `Serve` or `StopServing` of the stream ends it.
+    Shadow {
+        /// The stream.
+        stream: StreamName,
+        /// What nobody hears.
+        bundle: Digest,
+    },
     /// The stream answers no more.
     StopServing {
         /// The stream.
@@ -80,4 +88,26 @@ pub enum Effect {
     PublishReport(Report),
     /// Publish a verdict, signed; ends in `VerdictDelivered`.
     DeliverVerdict(Verdict),
+    /// Let a new process answer for a stream in the place of the one that does; ends in `Restarted`.
+    Restart {
+        /// The stream.
+        stream: StreamName,
+    },
+    /// Log so much from now on.
+    SetLog(Log),
+    /// Measure and tell now.
+    Measure,
+    /// Publish a result with the device's diagnostics in it, signed.
+    Diagnose(CommandResult),
+    /// Publish what came of a command, signed.
+    DeliverResult(CommandResult),
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// As the configuration says.
+    Configured,
+    /// Everything from this level on.
+    Level(LogLevel),
 }

@@ -124,6 +124,17 @@ pub enum Event {
         errors: u64,
         /// Microseconds that the answers took together.
         took_us: u64,
+        /// Bytes of memory that its process holds now; 0 when nobody knows.
+        resident: u64,
+    },
+    /// What a bundle in the shadow answered beside the one that does, since the last such event.
+    Compared {
+        /// The bundle in the shadow.
+        bundle: Digest,
+        /// Answers that were compared.
+        compared: u64,
+        /// Those of them that were others, or were none.
+        disagreed: u64,
     },
     /// An effect on a bundle could not be carried out for a reason outside of it (a full disk, say).
     Stumbled {
@@ -134,6 +145,13 @@ pub enum Event {
     VerdictDelivered {
         /// The verdict's sequence number.
         seq: u64,
+    },
+    /// A new process answers for a stream, as was asked; or why none does, and the one before goes on.
+    Restarted {
+        /// The stream.
+        stream: StreamName,
+        /// Why not, in words.
+        outcome: Result<(), String>,
     },
     /// The time of [`crate::Agent::deadline`] has come.
     DeadlineReached,

@@ -7,6 +7,7 @@
 
 mod agent;
 mod belief;
+mod command;
 mod effect;
 mod event;
 mod ledger;
@@ -14,6 +15,7 @@ mod life;
 mod limits;
 mod pace;
 mod pull;
+mod shadow;
 mod spool;
 mod step;
 mod streams;
@@ -21,11 +23,11 @@ mod windows;
 mod word;
 
 pub use agent::Agent;
-pub use effect::Effect;
+pub use effect::{Effect, Log};
 pub use event::{Described, Event, Found};
 pub use ledger::{Cost, Document, Installed, Ledger, Memory, StreamLedger, TrialLedger, Wanted};
 pub use life::{Phase, Signed};
-pub use limits::{Limits, Metered};
+pub use limits::{Limits, Metered, most_memory};
 pub use pull::{Flow, Late, Wait, Window};
 pub use spool::{Spool, Spooled, Waiting};
 pub use step::{Millis, Now, Step};

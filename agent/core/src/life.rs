@@ -6,6 +6,7 @@
 
 use crate::step::Millis;
 use crate::{Described, Event, Found, Installed};
+use protocol::ShadowReport;
 use trust::{Code, Digest, Manifest, Refusal, Statement, Verified};
 
 /// The first pause after an operating failure; it doubles.
@@ -74,6 +75,19 @@ pub enum Phase {
         /// What was signed, and by whom.
         signed: Box<Signed>,
     },
+    /// It is asked what the release before answers, and nobody hears it.
+    Shadowing {
+        /// The bundle.
+        target: Installed,
+        /// What was signed, and by whom.
+        signed: Box<Signed>,
+        /// Microseconds that a row took when it was probed.
+        row_us: u64,
+        /// What was compared so far.
+        seen: ShadowReport,
+        /// When that decides.
+        until: Millis,
+    },
     /// The ledger says `trial`; the hands load it.
     Starting {
         /// The bundle.
@@ -89,6 +103,8 @@ pub enum Phase {
         errors: u64,
         /// Microseconds that the answers took together.
         took_us: u64,
+        /// The most bytes of memory that its process was seen to hold.
+        resident: u64,
         /// When what was seen decides.
         until: Millis,
     },
@@ -118,6 +134,8 @@ pub(crate) enum Turn {
     Passed(Box<Signed>, u64),
     /// It serves.
     Began,
+    /// It was compared; the shadow's terms decide.
+    Compared,
     /// It was counted; the trial's terms decide.
     Counted,
     /// It will not do.
@@ -138,6 +156,7 @@ impl Phase {
             | Phase::Held { target, .. }
             | Phase::Verifying { target, .. }
             | Phase::Probing { target, .. }
+            | Phase::Shadowing { target, .. }
             | Phase::Starting { target }
             | Phase::OnTrial { target, .. } => Some(*target),
         }
@@ -154,7 +173,8 @@ impl Phase {
             | Phase::Pausing { .. }
             | Phase::Held { .. }
             | Phase::Verifying { .. }
-            | Phase::Probing { .. } => false,
+            | Phase::Probing { .. }
+            | Phase::Shadowing { .. } => false,
         }
     }
 
@@ -168,6 +188,7 @@ impl Phase {
             | Phase::Pausing { .. }
             | Phase::Verifying { .. }
             | Phase::Probing { .. }
+            | Phase::Shadowing { .. }
             | Phase::Starting { .. }
             | Phase::OnTrial { .. } => None,
         }
@@ -184,6 +205,7 @@ impl Phase {
             Phase::Held { .. } => "held",
             Phase::Verifying { .. } => "verifying",
             Phase::Probing { .. } => "probing",
+            Phase::Shadowing { .. } => "in the shadow",
             Phase::Starting { .. } => "starting",
             Phase::OnTrial { .. } => "on trial",
         }
@@ -192,7 +214,9 @@ impl Phase {
     /// When something must happen without an event.
     pub(crate) fn deadline(&self) -> Option<Millis> {
         match self {
-            Phase::Pausing { until, .. } | Phase::OnTrial { until, .. } => Some(*until),
+            Phase::Pausing { until, .. } | Phase::Shadowing { until, .. } | Phase::OnTrial { until, .. } => {
+                Some(*until)
+            }
             Phase::Held { until, .. } => *until,
             Phase::Settled
             | Phase::Admitting { .. }
@@ -214,6 +238,7 @@ impl Phase {
             | Phase::Pausing { target, failures, .. } => (*target, *failures),
             Phase::Deferred { target, .. }
             | Phase::Held { target, .. }
+            | Phase::Shadowing { target, .. }
             | Phase::Starting { target }
             | Phase::OnTrial { target, .. } => (*target, 0),
             Phase::Settled => return Phase::Settled,
@@ -253,9 +278,19 @@ impl Phase {
             )
             | (Phase::Probing { target, .. }, Event::ProbeFailed { bundle, refusal })
             | (
-                Phase::Starting { target } | Phase::OnTrial { target, .. },
+                Phase::Shadowing { target, .. } | Phase::Starting { target } | Phase::OnTrial { target, .. },
                 Event::ServeFailed { bundle, refusal, .. },
             ) if about(target, &bundle) => Turn::Refused(refusal),
+            (Phase::Shadowing { target, .. }, Event::ProcessFell { bundle, why, .. }) if about(target, &bundle) => {
+                Turn::Refused(Refusal::new(Code::Probation, format!("in the shadow of what answers, {why}")))
+            }
+            (Phase::Shadowing { target, seen, .. }, Event::Compared { bundle, compared, disagreed })
+                if about(target, &bundle) =>
+            {
+                seen.compared = seen.compared.saturating_add(compared);
+                seen.disagreed = seen.disagreed.saturating_add(disagreed);
+                Turn::Compared
+            }
             (Phase::Starting { target } | Phase::OnTrial { target, .. }, Event::ProcessFell { bundle, why, .. })
                 if about(target, &bundle) =>
             {
@@ -263,12 +298,13 @@ impl Phase {
             }
             (Phase::Starting { target }, Event::Served { bundle, .. }) if about(target, &bundle) => Turn::Began,
             (
-                Phase::OnTrial { target, answers, errors, took_us, .. },
-                Event::Observed { bundle, answers: more, errors: worse, took_us: longer, .. },
+                Phase::OnTrial { target, answers, errors, took_us, resident, .. },
+                Event::Observed { bundle, answers: more, errors: worse, took_us: longer, resident: now, .. },
             ) if about(target, &bundle) => {
                 *answers = answers.saturating_add(more);
                 *errors = errors.saturating_add(worse);
                 *took_us = took_us.saturating_add(longer);
+                *resident = now.max(*resident);
                 Turn::Counted
             }
             (
@@ -288,6 +324,7 @@ impl Phase {
                 | Phase::Held { .. }
                 | Phase::Verifying { .. }
                 | Phase::Probing { .. }
+                | Phase::Shadowing { .. }
                 | Phase::Starting { .. }
                 | Phase::OnTrial { .. },
                 Event::Connected
@@ -304,8 +341,10 @@ impl Phase {
                 | Event::ProcessFell { .. }
                 | Event::ServeFailed { .. }
                 | Event::Observed { .. }
+                | Event::Compared { .. }
                 | Event::Stumbled { .. }
                 | Event::VerdictDelivered { .. }
+                | Event::Restarted { .. }
                 | Event::DeadlineReached,
             ) => Turn::Stay,
         }

@@ -20,6 +20,15 @@ pub struct Metered {
     pub refuses: bool,
 }
 
+/// Memory that a process may take besides what its bundle promises twice over: the promise was measured on another
+/// machine, with another allocator, and with as many rows at a time as its golden vectors have.
+const HEADROOM_BYTES: u64 = 64 << 20;
+
+/// The bytes that the process of a model may take whose manifest promises to do with `ram_mb`.
+pub fn most_memory(ram_mb: u64) -> u64 {
+    ram_mb.saturating_mul(2 << 20).saturating_add(HEADROOM_BYTES)
+}
+
 impl Limits {
     /// Why `missing` bytes do not come over this link.
     pub(crate) fn too_dear(&self, missing: u64) -> Option<Refusal> {

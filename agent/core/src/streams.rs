@@ -3,11 +3,12 @@
 use crate::agent::{Agent, Took};
 use crate::life::{Signed, Turn};
 use crate::step::Millis;
-use crate::{Cost, Described, Effect, Event, Found, Installed, Phase, TrialLedger, Wanted};
+use crate::{Cost, Described, Effect, Event, Found, Installed, Phase, TrialLedger, Wanted, most_memory};
 use protocol::{Generation, Outcome, StreamName};
 use std::collections::BTreeMap;
 use trust::{
-    Assignment, Board, Code, Digest, Intent, Judgement, Offer, Refusal, Resource, Standing, StreamAssignment, Verified,
+    Assignment, Board, Code, Digest, Intent, Judgement, Offer, Refusal, Resource, Standing, StreamAssignment, U53,
+    Verified,
 };
 
 /// Starts of the agent that a release may see while it is on trial: a power cut and a crash look alike.
@@ -161,17 +162,20 @@ impl Agent {
                 self.effects.push(Effect::Examine { bundle: target.bundle });
             }
             Turn::Examined(found) => self.judge(&name, target, failures, &found),
-            Turn::Passed(signed, row_us) => self.begin_trial(name, target, &signed, row_us),
+            Turn::Passed(signed, row_us) => self.go_on(name, target, signed, row_us),
+            Turn::Compared => self.weigh_shadow(&name),
             Turn::Began => {
                 let window = self.wanted(&name).map_or(0, |w| w.order.trial.window_s.get());
                 let until = self.now.mono.saturating_add(window.saturating_mul(1_000));
-                self.phases.insert(name.clone(), Phase::OnTrial { target, answers: 0, errors: 0, took_us: 0, until });
+                let (answers, errors, took_us, resident) = (0, 0, 0, 0);
+                let on_trial = Phase::OnTrial { target, answers, errors, took_us, resident, until };
+                self.phases.insert(name.clone(), on_trial);
                 self.report_due = true;
                 self.weigh(&name);
             }
             Turn::Counted => self.weigh(&name),
             Turn::Refused(refusal) => match phase {
-                Phase::Starting { .. } | Phase::OnTrial { .. } => {
+                Phase::Shadowing { .. } | Phase::Starting { .. } | Phase::OnTrial { .. } => {
                     let seen = self.counted(&name);
                     self.revert(&name, refusal, seen);
                 }
@@ -218,7 +222,7 @@ impl Agent {
             class: self.profile.board.clone(),
             ram_mb: self.profile.ram_mb,
             models_mb: self.limits.models_mb,
-            in_use_mb: self.ledger.ram_in_use(),
+            in_use_mb: self.ram_in_use(),
             agent: self.profile.agent.clone(),
         };
         let offer = Offer {
@@ -247,28 +251,37 @@ impl Agent {
         self.effects.push(Effect::Probe { bundle: target.bundle });
     }
 
-    /// The trial is in the ledger before the candidate serves: a crash that it causes is counted.
-    fn begin_trial(&mut self, name: StreamName, candidate: Installed, signed: &Signed, row_us: u64) {
-        let Some(stream) = self.ledger.streams.get_mut(&name) else { return };
-        stream.trial = Some(TrialLedger { candidate, security_floor: signed.manifest.security_floor, boots: 0 });
+    /// What a release costs here, and who signed it, is remembered as long as it may run.
+    pub(crate) fn price(&mut self, candidate: Installed, signed: &Signed, row_us: u64) {
         self.ledger.signers.insert(candidate.bundle, signed.statement.signers().to_vec());
         let ram_mb = signed.manifest.resources_budget.ram_mb.get();
         self.ledger.costs.insert(candidate.bundle, Cost { ram_mb, row_us });
         self.changed = true;
+    }
+
+    /// The trial is in the ledger before the candidate serves: a crash that it causes is counted.
+    pub(crate) fn begin_trial(&mut self, name: StreamName, candidate: Installed, signed: &Signed, row_us: u64) {
+        let Some(stream) = self.ledger.streams.get_mut(&name) else { return };
+        stream.trial = Some(TrialLedger { candidate, security_floor: signed.manifest.security_floor, boots: 0 });
+        self.price(candidate, signed, row_us);
         self.phases.insert(name.clone(), Phase::Starting { target: candidate });
         self.serve(&name);
     }
 
     /// Decides a trial when its terms are met.
     pub(crate) fn weigh(&mut self, name: &StreamName) {
-        let Some(Phase::OnTrial { answers, errors, took_us, until, .. }) = self.phases.get(name) else { return };
-        let (answers, errors, over) = (*answers, *errors, self.now.mono >= *until);
+        let Some(Phase::OnTrial { answers, errors, took_us, resident, until, .. }) = self.phases.get(name) else {
+            return;
+        };
+        let (answers, errors, resident, over) = (*answers, *errors, *resident, self.now.mono >= *until);
         let took = Took { answers, took_us: *took_us };
         let Some(terms) = self.wanted(name).map(|w| w.order.trial) else { return };
         if errors > terms.max_errors.get() {
             let detail = format!("{errors} of {} requests on trial had no usable answer", answers + errors);
             self.revert(name, Refusal::new(Code::Probation, detail), (answers, errors));
         } else if let Some(detail) = terms.max_slowdown.and_then(|most| self.slower(name, took, most.get())) {
+            self.revert(name, Refusal::new(Code::Probation, detail), (answers, errors));
+        } else if let Some(detail) = self.larger(name, resident, terms.max_memory_percent) {
             self.revert(name, Refusal::new(Code::Probation, detail), (answers, errors));
         } else if over || answers >= terms.min_answers.get() {
             self.confirm(name, (answers, errors));
@@ -282,6 +295,20 @@ impl Agent {
         let percent = now.saturating_mul(100) / usual.max(1);
         (percent > most).then(|| {
             format!("an answer takes {now} us on average, {percent} % of the {usual} us of release {}; {most} % are allowed", before.release)
+        })
+    }
+
+    /// Whether the process of the release on trial holds more than what its manifest promises lets it; in words.
+    fn larger(&self, name: &StreamName, resident: u64, percent: Option<U53>) -> Option<String> {
+        let candidate = self.ledger.streams.get(name)?.trial?.candidate;
+        let ram_mb = self.ledger.costs.get(&candidate.bundle)?.ram_mb;
+        let most = match percent {
+            Some(percent) => (ram_mb << 20).saturating_mul(percent.get()) / 100,
+            None => most_memory(ram_mb),
+        };
+        (resident > most).then(|| {
+            let [resident, most] = [resident, most].map(|bytes| bytes >> 20);
+            format!("its process holds {resident} MiB of memory; its manifest promises {ram_mb}, {most} are allowed")
         })
     }
 
@@ -386,10 +413,21 @@ impl Agent {
 
     /// Leaves the way to a bundle that is not on trial.
     pub(crate) fn give_up(&mut self, name: &StreamName) {
-        if let Some(Phase::Admitting { target, .. } | Phase::Deferred { target, .. } | Phase::Fetching { target, .. }) =
-            self.phases.remove(name)
-        {
-            self.effects.push(Effect::StopFetching { bundle: target.bundle });
+        match self.phases.remove(name) {
+            Some(Phase::Admitting { target, .. } | Phase::Deferred { target, .. } | Phase::Fetching { target, .. }) => {
+                self.effects.push(Effect::StopFetching { bundle: target.bundle });
+            }
+            Some(Phase::Shadowing { .. }) => self.serve(name),
+            Some(
+                Phase::Settled
+                | Phase::Pausing { .. }
+                | Phase::Held { .. }
+                | Phase::Verifying { .. }
+                | Phase::Probing { .. }
+                | Phase::Starting { .. }
+                | Phase::OnTrial { .. },
+            )
+            | None => {}
         }
     }
 
@@ -412,6 +450,7 @@ impl Agent {
             }
             None => Effect::StopServing { stream },
         });
+        self.cast_shadow(name);
     }
 
     /// What is due for a stream whose phase has a deadline.
@@ -427,6 +466,7 @@ impl Agent {
                 self.phases.remove(name);
                 self.pursue(name);
             }
+            Phase::Shadowing { .. } => self.weigh_shadow(name),
             Phase::OnTrial { .. } => self.weigh(name),
             Phase::Settled
             | Phase::Admitting { .. }

@@ -152,6 +152,14 @@ impl Agent {
             statement_sha256: t.candidate.bundle.0,
             answers,
             errors,
+            shadow: None,
+        });
+        let shadow = self.shadow(name).map(|(target, seen)| TrialReport {
+            release: target.release,
+            statement_sha256: target.bundle.0,
+            answers: 0,
+            errors: 0,
+            shadow: Some(seen),
         });
         let standing = match stream.active.map(|active| self.trust.standing(&self.ledger.held(name, active))) {
             None | Some(trust::Standing::Good) => Standing::Good,
@@ -163,7 +171,7 @@ impl Agent {
             stream: name.clone(),
             active: stream.active.map(running),
             previous: stream.previous.map(running),
-            trial,
+            trial: trial.or(shadow),
             floor: self.trust.floor(name.as_str()),
             standing,
             sandbox: self.sandboxes.get(name).copied(),

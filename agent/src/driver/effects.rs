@@ -4,9 +4,13 @@ use super::Driver;
 use crate::fetch::Action;
 use crate::keeper::Errand;
 use crate::mqtt::{Message, Receipt};
+use crate::settings::Origin;
 use crate::worker::{Place, Task};
-use agent_core::Effect;
-use protocol::{BridgeTopic, Hello, Kind, Need, Presence, Verdict, encode_json};
+use agent_core::{Effect, Log};
+use protocol::{
+    BridgeTopic, CommandResult, Diagnostics, Hello, Kind, MAX_RESULT_BYTES, Need, Presence, Setting, Verdict,
+    encode_json,
+};
 use serde::Serialize;
 use trust::PayloadKind;
 
@@ -38,6 +42,9 @@ impl Driver {
                 let (main, fallback) = (self.place(bundle), fallback.map(|bundle| self.place(bundle)));
                 self.loader.ask(Task::Serve { stream, main, fallback });
             }
+            Effect::Shadow { stream, bundle } => {
+                self.loader.ask(Task::Shadow { stream, place: self.place(bundle) });
+            }
             Effect::StopServing { stream } => self.loader.ask(Task::Stop(stream)),
             Effect::AwaitRoot { version } => {
                 let [next, last] = [version, version.saturating_sub(1)].map(|version| self.topics.root(version));
@@ -63,7 +70,38 @@ impl Driver {
                 let topic = BridgeTopic::Verdict(self.config.device.clone());
                 self.say_document(PayloadKind::Verdict, &topic, &verdict, false, Some(Receipt::Verdict(verdict.seq)));
             }
+            Effect::Restart { stream } => self.loader.ask(Task::Restart(stream)),
+            Effect::SetLog(Log::Configured) => self.log.set(None),
+            Effect::SetLog(Log::Level(level)) => self.log.set(Some(level.as_str())),
+            Effect::Measure => self.measure(),
+            Effect::Diagnose(result) => {
+                let mut result = CommandResult { diagnostics: Some(self.diagnose()), ..result };
+                result.fit(MAX_RESULT_BYTES);
+                self.say_result(&result);
+            }
+            Effect::DeliverResult(result) => self.say_result(&result),
         }
+    }
+
+    fn say_result(&mut self, result: &CommandResult) {
+        let (command, outcome, why) = (result.seq, result.outcome, result.detail.as_deref().unwrap_or("-"));
+        tracing::info!(command, ?outcome, why, "land asked, and is told");
+        let topic = BridgeTopic::Result(self.config.device.clone());
+        self.say_document(PayloadKind::Result, &topic, result, false, None);
+    }
+
+    /// What a person who looks for a fault wants to see. There is no secret in any of it: keys are in files of their own,
+    /// and the configuration names those.
+    fn diagnose(&self) -> Diagnostics {
+        let (log, log_left_out) = self.log.lines.latest();
+        let setting = |(key, value, origin): &(String, toml::Value, Origin)| Setting {
+            key: key.clone(),
+            value: value.to_string(),
+            from: origin.to_string(),
+        };
+        // Plain data has a JSON form.
+        let status = serde_json::to_string(&self.describe()).unwrap_or_default();
+        Diagnostics { status, config: self.settings.iter().map(setting).collect(), log, log_left_out }
     }
 
     /// A bundle with what is remembered of its probe.

@@ -22,7 +22,9 @@ use crate::fault::told;
 use crate::feed::Counts;
 use crate::identity::{self, Identity};
 use crate::keeper::{Arrival, Errand, Keeper, Word};
+use crate::log::Log;
 use crate::mqtt::{self, Heard, Link, Loss, LossKind, Receipt};
+use crate::settings::Origin;
 use crate::status::{DriftStatus, Status, StreamStatus};
 use crate::store::{self, Store, Summed};
 use crate::telemetry::Gauge;
@@ -48,6 +50,9 @@ const LAST_WORD_PATIENCE: Duration = Duration::from_secs(2);
 /// Everything that one device's agent holds.
 pub(crate) struct Driver {
     config: Config,
+    /// Each key of it, and where it was said.
+    settings: Vec<(String, toml::Value, Origin)>,
+    log: Log,
     /// The root that the device was given at first.
     root: Vec<u8>,
     papers: Papers,
@@ -221,7 +226,10 @@ impl Driver {
             pause.as_secs()
         );
         self.trouble = Some(trouble);
-        self.core = None;
+        if self.core.take().is_some() {
+            // Nobody knows any more when another level would end.
+            self.log.set(None);
+        }
         self.retry = Some((Instant::now() + pause, pause));
         self.connected = None;
         if let Some(link) = self.link.take() {
@@ -429,14 +437,18 @@ impl Driver {
             let (answers, errors) = (observation.counts.answers(), observation.counts.errors);
             let total = self.totals.entry(observation.stream.clone()).or_default();
             *total = (total.0 + answers, total.1 + errors);
-            let took_us = observation.counts.took_us;
+            let (took_us, resident) = (observation.counts.took_us, observation.resident);
             self.step(Event::Observed {
                 stream: observation.stream,
                 bundle: observation.bundle,
                 answers,
                 errors,
                 took_us,
+                resident,
             });
+        }
+        for (bundle, compared, disagreed) in self.worker.compared() {
+            self.step(Event::Compared { bundle, compared, disagreed });
         }
     }
 

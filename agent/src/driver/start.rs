@@ -11,6 +11,8 @@ use crate::feed::{Counts, Feeds};
 use crate::http::{self, Api};
 use crate::identity::{self, Floor, Slots};
 use crate::keeper::{Keeper, Word};
+use crate::log::Log;
+use crate::settings::Origin;
 use crate::status::{ADDRESS_FILE, Status};
 use crate::store::{self, Bundles, Found, Lock, Summed};
 use crate::telemetry::{self, Gauge};
@@ -46,7 +48,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// What keeps it from starting.
-pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) fn run(config: Config, settings: Vec<(String, toml::Value, Origin)>, log: Log) -> anyhow::Result<()> {
     let span = tracing::info_span!("agent", device = config.device.as_str());
     let _entered = span.clone().entered();
     let _lock = Lock::take(&config.state)?;
@@ -57,10 +59,14 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(MOST_THREADS).build()?;
-    runtime.block_on(work(config, root, ca, bundles).instrument(span))
+    runtime.block_on(work((config, settings, log), root, ca, bundles).instrument(span))
 }
 
-async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> anyhow::Result<()> {
+/// The configuration, each key of it with its origin, and the log.
+type Meant = (Config, Vec<(String, toml::Value, Origin)>, Log);
+
+async fn work(meant: Meant, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> anyhow::Result<()> {
+    let (config, settings, log) = meant;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listener = TcpListener::bind(config.listen).await.map_err(|why| {
         Fault::new(format!("cannot listen on {}", config.listen))
@@ -100,7 +106,7 @@ async fn work(config: Config, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> a
     let server = tokio::spawn(http::serve(listener, socket, api, stopped));
 
     let (feeds, counts) = Feeds::start(&config.feeds, &config.device, &worker);
-    let driver = assemble(config, root, ca, bundles, kept, worker, (status, counts))?;
+    let driver = assemble((config, settings, log), root, ca, bundles, kept, worker, (status, counts))?;
     driver
         .work(async {
             tokio::select! {
@@ -155,7 +161,7 @@ fn keep(config: &Config, root: &[u8], bundles: &Bundles) -> anyhow::Result<Kept>
 }
 
 fn assemble(
-    config: Config,
+    (config, settings, log): Meant,
     root: Vec<u8>,
     ca: Vec<u8>,
     bundles: Bundles,
@@ -186,6 +192,8 @@ fn assemble(
         measure_at: Instant::now() + config.telemetry.min(FIRST_TELEMETRY),
         windows_at: Instant::now() + config.drift_window.min(LOOK_AT_WINDOWS),
         config,
+        settings,
+        log,
         root,
         started: Instant::now(),
         awake: Instant::now(),

@@ -4,6 +4,7 @@
 //! what lay on the disk since yesterday is not believed today.
 
 use super::process::{Launch, Misstart, Process, Program};
+use super::shadow::Shadow;
 use super::watcher::{self, Watcher};
 use super::{Loaded, Serving, Worker, lanes, let_answers_pass};
 use crate::fault::told;
@@ -48,16 +49,32 @@ pub(crate) enum Task {
         /// What answers when that fails.
         fallback: Option<Place>,
     },
+    /// Ask a bundle what answers for a stream is asked, and compare. It has an outcome only when it does not come up.
+    Shadow {
+        /// The stream.
+        stream: StreamName,
+        /// What nobody hears.
+        place: Place,
+    },
     /// Nothing answers for a stream any more.
     Stop(StreamName),
+    /// A new process takes the place of the one that answers for a stream.
+    Restart(StreamName),
 }
 
 impl Task {
-    /// What it is about, where that is a stream.
-    fn stream(&self) -> Option<&StreamName> {
-        match self {
-            Task::Serve { stream, .. } | Task::Stop(stream) => Some(stream),
-            Task::Probe(_) => None,
+    /// Whether it takes the place of `waiting`, which was asked before. A shadow goes with what it is the shadow of.
+    fn replaces(&self, waiting: &Task) -> bool {
+        match (self, waiting) {
+            (
+                Task::Serve { stream, .. } | Task::Stop(stream),
+                Task::Serve { stream: other, .. } | Task::Stop(other) | Task::Shadow { stream: other, .. },
+            )
+            | (Task::Shadow { stream, .. }, Task::Shadow { stream: other, .. }) => stream == other,
+            (
+                Task::Probe(_) | Task::Restart(_) | Task::Serve { .. } | Task::Stop(_) | Task::Shadow { .. },
+                Task::Probe(_) | Task::Restart(_) | Task::Serve { .. } | Task::Stop(_) | Task::Shadow { .. },
+            ) => false,
         }
     }
 }
@@ -152,7 +169,7 @@ impl Bench {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             // What is asked of a stream takes the place of what was asked before.
-            later.retain(|(.., waits)| waits.stream() != task.stream());
+            later.retain(|(.., waits)| !task.replaces(waits));
             match self.run(task.clone()) {
                 // The driver may be gone already; then nobody needs to know.
                 Ok(event) => drop(event.map(|event| self.events.send(event))),
@@ -176,9 +193,14 @@ impl Bench {
                 }
             }),
             Task::Serve { stream, main, fallback } => Some(self.serve(stream, main, fallback)?),
+            Task::Shadow { stream, place } => self.cast(stream, place)?,
             Task::Stop(stream) => {
                 self.worker.remove(&stream);
                 None
+            }
+            Task::Restart(stream) => {
+                let outcome = self.restart(&stream);
+                Some(Event::Restarted { stream, outcome })
             }
         })
     }
@@ -216,17 +238,49 @@ impl Bench {
             }
         });
         let (release, sandbox) = (main.release, main.process.sandbox);
-        self.worker.put(&stream, Serving { main, fallback });
+        self.worker.put(&stream, Serving { main, fallback, shadow: None });
         tracing::info!(%stream, release, ?sandbox, "serves");
         Ok(Event::Served { stream, bundle, sandbox })
     }
 
-    fn bring(&self, stream: &StreamName, Place { bundle, row_us }: Place) -> Result<Arc<Loaded>, Obstacle> {
-        let serving = self.worker.find(stream.as_str()).ok();
-        let here = serving.iter().flat_map(|(_, s)| s.loaded()).find(|loaded| loaded.bundle == bundle);
-        if let Some(loaded) = here {
-            return Ok(loaded.clone());
+    /// The old process answers until the new one does, and ends with what it was asked last. Its release, and what it
+    /// counted, stay as they were.
+    fn restart(&self, stream: &StreamName) -> Result<(), String> {
+        let (_, Serving { main, fallback, shadow }) =
+            self.worker.find(stream.as_str()).map_err(|why| why.to_string())?;
+        let place = Place { bundle: main.bundle, row_us: main.row_us };
+        let main = self.load(stream, place).map_err(|obstacle| match obstacle {
+            Obstacle::Refused(refusal) => refusal.to_string(),
+            Obstacle::Unreadable(why) => why,
+        })?;
+        tracing::info!(%stream, release = main.release, "a new process answers, as land asked");
+        self.worker.put(stream, Serving { main, fallback, shadow });
+        Ok(())
+    }
+
+    /// Lets a bundle be asked beside what answers.
+    fn cast(&self, stream: StreamName, place: Place) -> Result<Option<Event>, String> {
+        let bundle = place.bundle;
+        let (_, serving) = self.worker.find(stream.as_str()).map_err(|why| why.to_string())?;
+        match self.bring(&stream, place) {
+            Ok(loaded) => {
+                let (release, beside) = (loaded.release, serving.main.release);
+                self.worker.put(&stream, Serving { shadow: Some(Arc::new(Shadow::new(loaded))), ..serving });
+                tracing::info!(%stream, release, beside, "is compared with what answers");
+                Ok(None)
+            }
+            Err(Obstacle::Refused(refusal)) => Ok(Some(Event::ServeFailed { stream, bundle, refusal })),
+            Err(Obstacle::Unreadable(why)) => Err(why),
         }
+    }
+
+    fn bring(&self, stream: &StreamName, place: Place) -> Result<Arc<Loaded>, Obstacle> {
+        let serving = self.worker.find(stream.as_str()).ok();
+        let here = serving.iter().flat_map(|(_, s)| s.in_memory()).find(|loaded| loaded.bundle == place.bundle);
+        here.map_or_else(|| self.load(stream, place), |loaded| Ok(loaded.clone()))
+    }
+
+    fn load(&self, stream: &StreamName, Place { bundle, row_us }: Place) -> Result<Arc<Loaded>, Obstacle> {
         let (manifest, launch) = self.open(bundle)?;
         if manifest.stream != stream.as_str() {
             let detail = format!("the bundle is of `{}`, not of `{stream}`", manifest.stream);

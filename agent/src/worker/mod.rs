@@ -10,6 +10,7 @@ mod inside;
 mod loader;
 mod process;
 mod sandbox;
+mod shadow;
 mod tap;
 mod truth;
 mod watcher;
@@ -27,6 +28,7 @@ use drift::{Closed, Memory};
 use engine::{Answer, Port};
 use process::Silence;
 use protocol::{Performance, Sandbox, StreamName};
+use shadow::Shadow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
@@ -72,6 +74,8 @@ pub(crate) struct Serving {
     pub(crate) main: Arc<Loaded>,
     /// It answers what the first cannot.
     pub(crate) fallback: Option<Arc<Loaded>>,
+    /// It is asked what they answered, and nobody hears it.
+    shadow: Option<Arc<Shadow>>,
 }
 
 /// What serves for a stream, at a glance.
@@ -138,6 +142,8 @@ pub(crate) struct Observation {
     pub(crate) release: u64,
     /// What it did.
     pub(crate) counts: Counts,
+    /// Bytes of memory that its process holds now; 0 when nobody knows.
+    pub(crate) resident: u64,
 }
 
 /// A window of drift that has ended.
@@ -164,7 +170,7 @@ pub(crate) struct Worker {
     drift: Mutex<Watch>,
     /// Releases that serve no more, until what they did last is told.
     retired: Mutex<Vec<(StreamName, Arc<Loaded>)>>,
-    stirred: Notify,
+    stirred: Arc<Notify>,
 }
 
 /// Windows of releases that serve no more, and what was learned of all.
@@ -256,14 +262,17 @@ impl Worker {
         question: Question,
     ) -> Result<Answered, Failure> {
         let (name, serving) = self.find(model)?;
-        let (first, second) = match release {
-            None => (serving.main, serving.fallback),
-            Some(release) => (serving.of(&name, release)?, None),
+        let (first, second, shadow) = match release {
+            None => (serving.main, serving.fallback, serving.shadow),
+            Some(release) => (serving.of(&name, release)?, None, None),
         };
         let worker = self.clone();
         // On its own: whoever asked may go away, and what was begun must come to its end.
         let answered = tokio::spawn(async move {
             let outcome = answer(first, second, &question).await;
+            if let (Some(shadow), Ok(answered)) = (shadow, &outcome) {
+                shadow.follow(question, &answered.answer, worker.stirred.clone());
+            }
             worker.stirred.notify_one();
             outcome
         });
@@ -304,7 +313,8 @@ impl Worker {
         let observed = |stream: &StreamName, loaded: &Loaded| {
             let counts = loaded.counters.take();
             let (stream, bundle, release) = (stream.clone(), loaded.bundle, loaded.release);
-            (!counts.is_zero()).then_some(Observation { stream, bundle, release, counts })
+            let resident = || loaded.process.resident();
+            (!counts.is_zero()).then(|| Observation { stream, bundle, release, counts, resident: resident() })
         };
         let mut retired = self.retired();
         // Who has nobody left to answer has counted all that it ever will.
@@ -361,9 +371,19 @@ impl Worker {
         windows
     }
 
+    /// What was compared in the shadows since the last call: bundles, rows, and those of them that were others.
+    pub(crate) fn compared(&self) -> Vec<(Digest, u64, u64)> {
+        let table = self.read();
+        let compared = table.values().filter_map(|serving| serving.shadow.as_ref()).map(|shadow| {
+            let (rows, others) = shadow.take();
+            (shadow.loaded.bundle, rows, others)
+        });
+        compared.filter(|(_, rows, _)| *rows > 0).collect()
+    }
+
     /// What serves for each stream.
     pub(crate) fn serving(&self) -> BTreeMap<StreamName, Seen> {
-        let seen = |Serving { main, fallback }: &Serving| Seen {
+        let seen = |Serving { main, fallback, .. }: &Serving| Seen {
             main: main.release,
             fallback: fallback.as_ref().map(|f| f.release),
             process: main.process.id(),
@@ -419,7 +439,12 @@ impl Answered {
 }
 
 impl Serving {
-    /// The releases in memory.
+    /// The releases in memory, also what nobody hears.
+    fn in_memory(&self) -> impl Iterator<Item = &Arc<Loaded>> {
+        self.loaded().chain(self.shadow.iter().map(|shadow| &shadow.loaded))
+    }
+
+    /// The releases that answer.
     pub(crate) fn loaded(&self) -> impl Iterator<Item = &Arc<Loaded>> {
         std::iter::once(&self.main).chain(&self.fallback)
     }

@@ -22,9 +22,6 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// Memory that a process may take besides what its bundle promises twice over: the promise was measured on another
-/// machine, with another allocator, and with as many rows at a time as its golden vectors have.
-const HEADROOM_BYTES: u64 = 64 << 20;
 /// The first pause before a process that fell is started again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -237,7 +234,7 @@ impl Launch {
     }
 
     fn memory(&self) -> u64 {
-        (self.ram_mb << 20).saturating_mul(2).saturating_add(HEADROOM_BYTES)
+        agent_core::most_memory(self.ram_mb)
     }
 
     /// Runs the golden vectors in a process that is thrown away.
@@ -339,6 +336,15 @@ impl Process {
         };
         self.shared.fell(number, why.clone());
         Err(Silence::Model(why.unwrap_or_else(|| "its process fell".into())))
+    }
+
+    /// Bytes of memory that the process holds by itself; 0 when there is none, or the system does not tell. What it shares
+    /// with others of this program, its code above all, is not among them.
+    pub(crate) fn resident(&self) -> u64 {
+        let told = self.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok());
+        let line = told.as_deref().and_then(|told| told.lines().find_map(|line| line.strip_prefix("RssAnon:")));
+        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        kib.unwrap_or(0) << 10
     }
 
     /// The process's number for the system, while there is one.

@@ -1,5 +1,6 @@
 //! Land as a whole: devices, releases, rollouts, and one `step`.
 
+mod command;
 mod identity;
 mod repair;
 mod shelf;
@@ -7,14 +8,15 @@ mod stock;
 mod twin;
 mod waves;
 
+pub use command::LONGEST_COMMAND;
 pub use repair::{NEED_RATE, Needs};
 pub use stock::Stay;
 
 use crate::documents::{Announcement, Beacons, Documents};
 use crate::rollout::{Evidence, MAX_WAVES, entry_order};
 use crate::{
-    Answer, Desired, Device, DeviceResult, Disbelief, Effect, Event, Now, Phase, Record, Rejection, Release, Rollout,
-    RolloutRequest, Status, Step, StoredDocument, Targets, UnixMillis, Withdrawn,
+    Answer, Desired, Device, DeviceResult, Disbelief, Effect, Event, Greeted, Now, Phase, Record, Rejection, Release,
+    Rollout, RolloutRequest, Status, Step, StoredDocument, Targets, UnixMillis, Withdrawn,
 };
 use protocol::{DeviceId, FleetId, MAX_STREAMS, Outcome, Profile, Report, StreamName, Verdict};
 use repair::Repair;
@@ -91,6 +93,8 @@ impl Bridge {
                 Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
                 // The log is the hands' to read.
                 Record::Deed(_) => {}
+                // So are commands, and what came of them.
+                Record::Command(_) => {}
                 Record::Document(document) => documents.push(*document),
                 Record::Beacons { reserved } => bridge.beacons.restore(reserved),
                 Record::Withdrawn(w) => drop(bridge.withdrawn.insert(w.serial.clone(), w)),
@@ -169,6 +173,7 @@ impl Bridge {
             Event::ReleasePushed(release) => self.learn(release),
             Event::RolloutRequested(request) => self.start(now, &request),
             Event::StockCleared => self.clear_stock(),
+            Event::CommandRequested { device, request, good_for } => self.command(now, &device, request, good_for),
             Event::DeadlineReached => self.reach_deadlines(now),
         };
         self.finish(now, answer)
@@ -242,6 +247,7 @@ impl Bridge {
         let new = heard > device.heard.hello;
         if new {
             device.heard.hello = heard;
+            device.greeted = Some(Greeted { nonce: nonce.clone(), at: now.unix });
             device.profile = profile;
             device.online = true;
             device.last_seen = now.unix;
@@ -455,7 +461,7 @@ impl Bridge {
     /// no later rollout takes for their previous release one that they never ran.
     fn send_back(&mut self, id: u64, names: &[DeviceId]) {
         let Some(rollout) = self.rollouts.get(&id) else { return };
-        let at_once = Trial { min_answers: 0.into(), max_errors: 0.into(), window_s: 0.into(), max_slowdown: None };
+        let at_once = Trial::default();
         for name in names {
             let Some(device) = self.devices.get_mut(name) else { continue };
             let wants = |d: &Desired| d.rollout == id && d.bundle == rollout.bundle;

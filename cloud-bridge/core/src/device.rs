@@ -36,6 +36,12 @@ pub struct Device {
     pub left: Option<UnixMillis>,
     /// The latest of its messages, each kind once.
     pub heard: Heard,
+    /// Its latest hello, which commands answer.
+    #[serde(default)]
+    pub greeted: Option<Greeted>,
+    /// The number of the latest command for it.
+    #[serde(default)]
+    pub commands: u64,
     /// The generation of its latest assignment.
     pub generation: u64,
     /// What its latest assignment was signed with.
@@ -112,6 +118,15 @@ pub struct Heard {
     pub report: (u64, u64),
 }
 
+/// A hello that was heard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greeted {
+    /// Its nonce.
+    pub nonce: String,
+    /// When.
+    pub at: UnixMillis,
+}
+
 /// What a device should run of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Desired {
@@ -150,6 +165,8 @@ impl Device {
             labels: BTreeMap::new(),
             left: None,
             heard: Heard::default(),
+            greeted: None,
+            commands: 0,
             generation: 0,
             sealed: Sealed::default(),
             alarm: None,

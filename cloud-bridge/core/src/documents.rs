@@ -73,8 +73,10 @@ impl Documents {
             DocumentKind::Root => PayloadKind::Root,
             DocumentKind::Revocation => PayloadKind::Revocation,
             DocumentKind::Breakglass => PayloadKind::Breakglass,
-            DocumentKind::Assignment | DocumentKind::Beacon => {
-                return Err(Rejection::Invalid("assignments and beacons are signed by the bridge itself".into()));
+            DocumentKind::Assignment | DocumentKind::Beacon | DocumentKind::Command => {
+                return Err(Rejection::Invalid(
+                    "assignments, beacons and commands are signed by the bridge itself".into(),
+                ));
             }
         };
         let sha256 = Digest::of(&Envelope::parse(payload, bytes, MAX_ROOT_BYTES)?.payload);

@@ -2,14 +2,17 @@
 
 use crate::{Numbers, StoredDocument, UnixMillis, Withdrawn};
 use protocol::DeviceId;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use trust::{Digest, Revocation, Root, StreamAssignment, Verified};
+use trust::{Digest, Request, Revocation, Root, StreamAssignment, Verified};
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Sign an assignment and publish it, retained.
     PublishAssignment(AssignmentDraft),
+    /// Sign a command and publish it.
+    PublishCommand(CommandDraft),
     /// Sign the time and publish it: retained when it is for everybody.
     PublishBeacon(BeaconDraft),
     /// Publish a document for everybody, retained.
@@ -80,6 +83,27 @@ pub struct AssignmentDraft {
     pub numbers: Numbers,
     /// All that it should run.
     pub streams: Vec<StreamAssignment>,
+}
+
+/// A command before it is signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandDraft {
+    /// For whom.
+    pub device: DeviceId,
+    /// Its number among the commands for this device.
+    pub seq: u64,
+    /// When it was asked for.
+    pub issued: UnixMillis,
+    /// Until when it counts.
+    pub deadline: UnixMillis,
+    /// The nonce of the latest hello.
+    pub nonce: String,
+    /// When that was heard.
+    pub heard: UnixMillis,
+    /// The director's epoch is one of them.
+    pub numbers: Numbers,
+    /// What is asked.
+    pub request: Request,
 }
 
 /// A beacon before it is signed.

@@ -4,7 +4,7 @@ use crate::{Credential, Disbelief, UnixMillis, WaveSize};
 use protocol::{DeviceId, DocumentKind, Profile, Report, StreamName, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use trust::{Digest, Refusal, Trial};
+use trust::{Digest, Refusal, Request, Trial};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -137,6 +137,15 @@ pub enum Event {
     StockCleared,
     /// A person wants a release on devices.
     RolloutRequested(RolloutRequest),
+    /// A person wants something of a device now.
+    CommandRequested {
+        /// Which.
+        device: DeviceId,
+        /// What.
+        request: Request,
+        /// For how long that counts, in milliseconds.
+        good_for: UnixMillis,
+    },
     /// The time of [`crate::Bridge::deadline`] has come.
     DeadlineReached,
 }

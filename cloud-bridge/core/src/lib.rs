@@ -17,11 +17,11 @@ mod event;
 mod rollout;
 mod step;
 
-pub use bridge::{Bridge, NEED_RATE, Needs, Stay};
+pub use bridge::{Bridge, LONGEST_COMMAND, NEED_RATE, Needs, Stay};
 pub use credential::{Credential, Disbelief, Withdrawn};
-pub use device::{Alarm, Desired, Device, Heard, Sealed, Status};
+pub use device::{Alarm, Desired, Device, Greeted, Heard, Sealed, Status};
 pub use documents::{Numbers, StoredDocument};
-pub use effect::{AssignmentDraft, BeaconDraft, Effect};
+pub use effect::{AssignmentDraft, BeaconDraft, CommandDraft, Effect};
 pub use event::{Event, Invitation, Rejection, Release, RolloutRequest, Targets};
 pub use rollout::{DeviceResult, Phase, Rollout, WaveSize};
 pub use step::{Answer, Committed, Now, Record, Step, UnixMillis};

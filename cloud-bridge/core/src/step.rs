@@ -1,7 +1,7 @@
 //! The door out: answers and effects leave a step only after the records that they rest on are saved.
 
 use crate::audit::Deed;
-use crate::{Device, Effect, Rejection, Release, Rollout, StoredDocument, Withdrawn};
+use crate::{CommandDraft, Device, Effect, Rejection, Release, Rollout, StoredDocument, Withdrawn};
 use protocol::{DeviceId, DocumentKind, StreamName};
 use serde::{Deserialize, Serialize};
 use trust::Digest;
@@ -39,6 +39,8 @@ pub enum Record {
     Rollout(Box<Rollout>),
     /// What the bridge itself decided, for the audit log.
     Deed(Box<Deed>),
+    /// A command, for whoever keeps what came of it.
+    Command(Box<CommandDraft>),
     /// A document for everybody.
     Document(Box<StoredDocument>),
     /// Numbers of beacons below this may be in use.
@@ -64,6 +66,11 @@ pub enum Answer {
     Started {
         /// Its number.
         rollout: u64,
+    },
+    /// A command was given.
+    Commanded {
+        /// Its number among those for the device.
+        seq: u64,
     },
     /// The document is kept and published from now on.
     Taken {

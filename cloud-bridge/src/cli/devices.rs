@@ -2,7 +2,7 @@
 
 use super::client::Client;
 use super::table::{ago, arriving, spark, table};
-use super::{Out, token};
+use super::{Out, command, token};
 use crate::service::view::{DeviceView, SpoolView, TelemetryView};
 use anyhow::Context;
 use indicatif::HumanDuration;
@@ -16,6 +16,7 @@ Examples:
   petrel devices token new edge-1 --out edge-1.join    # on the device: petrel-agent enrol edge-1.join
   petrel devices ls -l site=plant-3
   petrel devices label edge-1 site=plant-3
+  petrel devices command edge-1 diagnostics
   petrel devices revoke edge-1                         # stolen: its session ends, its name stays taken
   petrel devices retire edge-1                         # gone: its name is free")]
 pub(crate) struct Args {
@@ -72,6 +73,12 @@ enum Command {
         #[arg(required = true, value_name = "LABEL", value_parser = change)]
         labels: Vec<(String, Option<String>)>,
     },
+    Command(command::Args),
+    /// What was asked of a device lately, and what came of it
+    Commands {
+        /// The device's name
+        id: String,
+    },
     /// How a device was doing lately
     Telemetry {
         /// The device's name
@@ -95,12 +102,14 @@ impl Args {
             Command::Reject { id } => decide(&client, out, &id, "reject", "rejected"),
             Command::Revoke { id } => decide(&client, out, &id, "revoke", "revoked"),
             Command::Retire { id } => decide(&client, out, &id, "retire", "retired"),
+            Command::Command(args) => args.run(&client, out),
+            Command::Commands { id } => command::list(&client, out, &id),
             Command::Telemetry { id, last } => telemetry(&client, out, &id, last),
         }
     }
 }
 
-fn now_ms() -> u64 {
+pub(super) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
@@ -195,7 +204,11 @@ fn show(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
             ("unwanted" | "stopped", _) => format!("{}: does not answer", s.standing),
             (_, Some(code)) => format!("waits: {code}"),
             (_, None) if s.converged => "as wanted".into(),
-            (_, None) => s.arriving.as_ref().map_or("on its way".into(), arriving),
+            (_, None) => match (&s.shadow, &s.arriving) {
+                (Some(seen), _) => format!("in the shadow: {} of {} answers are others", seen.disagreed, seen.compared),
+                (None, Some(rows)) => arriving(rows),
+                (None, None) => "on its way".into(),
+            },
         };
         let desired = s.desired.clone().unwrap_or("-".into());
         [s.stream.clone(), desired, release(s.active), release(s.trial), release(s.previous), state]

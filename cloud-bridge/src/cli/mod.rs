@@ -7,6 +7,7 @@ pub(crate) mod breakglass;
 pub(crate) mod bridge;
 pub(crate) mod broker;
 pub(crate) mod client;
+mod command;
 pub(crate) mod devices;
 pub(crate) mod draft;
 pub(crate) mod drift;

@@ -4,7 +4,8 @@ use super::Out;
 use super::client::Client;
 use super::table::{arriving, table};
 use crate::fault::Fault;
-use crate::service::view::{ArrivingView, NewRollout, RolloutView};
+use crate::service::rollouts::{NewRollout, NewShadow};
+use crate::service::view::{ArrivingView, RolloutView};
 use anyhow::Context;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -15,7 +16,7 @@ const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Put a release on devices wave by wave
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  petrel rollout start digits@1.2.0 --waves 1,100%\n  petrel rollout start digits@1.2.0 --to edge-1,edge-2 --trial-answers 50\n  petrel rollout watch 1"
+    after_help = "Examples:\n  petrel rollout start digits@1.2.0 --waves 1,100%\n  petrel rollout start digits@1.2.0 --to edge-1,edge-2 --trial-answers 50\n  petrel rollout start digits@1.2.0 --shadow 500 --max-disagreement 2\n  petrel rollout watch 1"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -58,6 +59,16 @@ struct Start {
     /// more and the device goes back. Without it an answer takes as long as it takes
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(100..))]
     trial_slowdown: Option<u64>,
+    /// The memory that its process may hold on trial, in percent of what its manifest promises; more and the device goes
+    /// back. Without it a process may take what a model's process may take
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(1..))]
+    trial_memory: Option<u64>,
+    /// Before its trial it is asked beside the release before, so many answers are compared, and nobody hears it
+    #[arg(long, value_name = "ANSWERS", value_parser = clap::value_parser!(u64).range(1..))]
+    shadow: Option<u64>,
+    /// Of a hundred answers in the shadow so many may be others; more and the device goes back
+    #[arg(long, value_name = "PERCENT", default_value_t = 5, requires = "shadow", value_parser = clap::value_parser!(u64).range(..=100))]
+    max_disagreement: u64,
     /// Devices that may fail; one more stops the rollout and sends its devices back
     #[arg(long, default_value_t = 0)]
     max_failed: u64,
@@ -104,6 +115,8 @@ impl Start {
             trial_errors: self.trial_errors,
             trial_window_s: self.trial_window,
             trial_slowdown: self.trial_slowdown,
+            trial_memory: self.trial_memory,
+            shadow: self.shadow.map(|answers| NewShadow { answers, max_disagreement: self.max_disagreement }),
             max_failed: self.max_failed,
             deadline_s: self.deadline,
             at_once: self.at_once,

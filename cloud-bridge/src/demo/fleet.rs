@@ -9,8 +9,9 @@ use crate::cli::Out;
 use crate::cli::client::{Client, Context, Token};
 use crate::cli::draft::now;
 use crate::keyfile;
+use crate::service::rollouts::NewRollout;
 use crate::service::tokens::{MadeToken, NewToken};
-use crate::service::view::{DeviceView, NewRollout, RolloutView, StatusView};
+use crate::service::view::{DeviceView, RolloutView, StatusView};
 use crate::service::{self, ADDRESSES, ADMIN_TOKEN, Addresses, BridgeConfig};
 use anyhow::Context as _;
 use ed25519_dalek::SigningKey;
@@ -206,6 +207,8 @@ impl Fleet {
             trial_errors: 3,
             trial_window_s: 60,
             trial_slowdown: None,
+            trial_memory: None,
+            shadow: None,
             max_failed: 0,
             deadline_s: ROLLOUT_PATIENCE.as_secs(),
             at_once: None,

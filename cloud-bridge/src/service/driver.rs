@@ -20,7 +20,7 @@ use bridge_core::audit::Deed;
 use bridge_core::{Answer, Bridge, Disbelief, Effect, Event, Now, Record, Rejection, Status};
 use drift::Summary;
 use protocol::{
-    BridgeTopic, CodecError, DeviceId, DocumentKind, Drift, DriftAlarm, Hello, Kind, MAX_DRIFT_ALARMS,
+    BridgeTopic, CodecError, CommandResult, DeviceId, DocumentKind, Drift, DriftAlarm, Hello, Kind, MAX_DRIFT_ALARMS,
     MAX_SUMMARY_BYTES, Need, Outcome, Presence, Report, SignedFrame, Telemetry, Topics, Verdict, decode_cbor,
     decode_json,
 };
@@ -207,6 +207,7 @@ fn outcome(answer: &Result<Answer, Rejection>) -> &'static str {
             | Answer::Started { .. }
             | Answer::Taken { .. }
             | Answer::Known { .. }
+            | Answer::Commanded { .. }
             | Answer::Forgotten { .. },
         ) => DONE,
         Err(rejection) => rejection.code(),
@@ -227,6 +228,7 @@ fn tell(hands: &Hands, records: &[Record]) {
                 info!(stream = %r.stream, release = r.release, version = r.version, bundle = %r.bundle.short(), "release known");
             }
             Record::NoRelease { bundle } => info!(bundle = %bundle.short(), "release removed"),
+            Record::Command(c) => info!(device = %c.device, command = c.seq, request = ?c.request, "command"),
             Record::Deed(deed) => debug!(who = deed.who, action = deed.action, subject = deed.subject, "audit"),
             Record::Document(d) => info!(document = ?d.document, number = d.number, "document"),
             Record::Beacons { reserved } => debug!(reserved, "numbers of beacons"),
@@ -313,6 +315,15 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
                 warn!(%topic, error = format!("{error:#}"), "a window of drift was not kept");
             }
         }
+        Heard::Result(result) => {
+            let (device, command, outcome) = (&result.device_id, result.seq, result.outcome);
+            match hands.store.keep_result(&result).await {
+                Ok(true) => info!(%device, command, ?outcome, "a command was answered"),
+                Ok(false) => debug!(%device, command, "an answer to no command that waits for one"),
+                // Whoever asked sees that nothing came; the bridge must go on.
+                Err(error) => warn!(%topic, error = format!("{error:#}"), "an answer was not kept"),
+            }
+        }
         Heard::Nothing => {}
     }
     Ok(())
@@ -340,6 +351,7 @@ enum Heard {
     Event(Box<Event>),
     Telemetry(Box<Telemetry>),
     Drift(Box<Drift>),
+    Result(Box<CommandResult>),
     Nothing,
 }
 
@@ -427,6 +439,11 @@ fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> Result<Belie
             let (key, verdict): (_, Verdict) = document(bridge, device, PayloadKind::Verdict, bytes)?;
             same(device, &verdict.device_id)?;
             Ok(Believed { key: Some(key), ..Believed::event(Event::VerdictReceived(verdict)) })
+        }
+        BridgeTopic::Result(device) => {
+            let (key, result): (_, CommandResult) = document(bridge, device, PayloadKind::Result, bytes)?;
+            same(device, &result.device_id)?;
+            Ok(Believed { key: Some(key), heard: Heard::Result(Box::new(result)) })
         }
     }
 }
@@ -517,6 +534,12 @@ impl Hands {
                     error!(device = %draft.device, error = format!("{error:#}"), "an assignment cannot be signed")
                 }
             },
+            Effect::PublishCommand(draft) => match self.pen.command(&draft) {
+                Ok(envelope) => self.speaker.tell(What::Command, self.topics.command(&draft.device), envelope),
+                Err(error) => {
+                    error!(device = %draft.device, error = format!("{error:#}"), "a command cannot be signed")
+                }
+            },
             Effect::PublishBeacon(draft) => match (self.pen.beacon(&draft, unix_millis() / 1_000), &draft.to) {
                 (Ok(envelope), Some(device)) => self.speaker.tell(What::Beacon, self.topics.answer(device), envelope),
                 (Ok(envelope), None) => self.speaker.publish(What::Beacon, self.topics.beacon(), envelope),
@@ -528,7 +551,7 @@ impl Hands {
                     DocumentKind::Revocation => self.topics.revocation(),
                     DocumentKind::Breakglass => self.topics.breakglass(),
                     // The core keeps none of these.
-                    DocumentKind::Assignment | DocumentKind::Beacon => return,
+                    DocumentKind::Assignment | DocumentKind::Beacon | DocumentKind::Command => return,
                 };
                 self.speaker.publish(What::Document, topic, stored.text.into_bytes());
             }

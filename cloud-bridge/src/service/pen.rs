@@ -1,4 +1,4 @@
-//! The pen of a running bridge: signs assignments, beacons and checkpoints of the audit log, and nothing else.
+//! The pen of a running bridge: signs assignments, commands, beacons and checkpoints of the audit log, and nothing else.
 //!
 //! Decides nothing of what it signs: the core drafts it. The same draft of an assignment is always signed
 //! to the same bytes. Its keys hold the director's and the beacon's role and no other; both are wiped
@@ -9,11 +9,11 @@ use crate::fault::Fault;
 use crate::keyfile::Passphrase;
 use crate::{authority, keyfile};
 use bridge_core::audit::Head;
-use bridge_core::{AssignmentDraft, BeaconDraft};
+use bridge_core::{AssignmentDraft, BeaconDraft, CommandDraft};
 use ed25519_dalek::SigningKey;
 use protocol::FleetId;
 use std::path::Path;
-use trust::{Assignment, Beacon, Checkpoint, PayloadKind, Role, Root, Time, U53};
+use trust::{Assignment, Beacon, Checkpoint, Command, PayloadKind, Role, Root, Time, U53};
 
 /// How long an assignment is good for: a year, since devices may be away for long.
 const GOOD_FOR_SECONDS: u64 = 365 * 24 * 3_600;
@@ -87,6 +87,28 @@ impl Pen {
         };
         let payload = serde_json::to_vec(&assignment)?;
         Ok(authority::envelope(PayloadKind::Assignment, payload, &self.director).to_bytes())
+    }
+
+    /// The signed envelope of a command.
+    ///
+    /// # Errors
+    /// When a number or a time cannot be written.
+    pub(crate) fn command(&self, draft: &CommandDraft) -> anyhow::Result<Vec<u8>> {
+        let command = Command {
+            spec: U53::from(1),
+            fleet: self.fleet.to_string(),
+            issued: time(draft.issued / 1_000)?,
+            device_id: draft.device.to_string(),
+            role_epoch: number(draft.numbers.director)?,
+            nonce: draft.nonce.clone(),
+            heard: time(draft.heard / 1_000)?,
+            seq: number(draft.seq)?,
+            // Rounded in the device's favour, or one of a second might never count.
+            deadline: time(draft.deadline.div_ceil(1_000))?,
+            request: serde_json::to_value(&draft.request)?,
+        };
+        let payload = serde_json::to_vec(&command)?;
+        Ok(authority::envelope(PayloadKind::Command, payload, &self.director).to_bytes())
     }
 
     /// The signed envelope of a beacon of this moment.

@@ -1,6 +1,7 @@
 //! What land keeps: one SQLite file in WAL mode, synced before anything is acknowledged.
 
 pub(crate) mod audit;
+pub(crate) mod commands;
 pub(crate) mod drift;
 mod tokens;
 
@@ -83,6 +84,7 @@ impl Store {
             | Record::Release(_)
             | Record::NoRelease { .. }
             | Record::Rollout(_)
+            | Record::Command(_)
             | Record::Document(_)
             | Record::Beacons { .. }
             | Record::Withdrawn(_)
@@ -124,16 +126,20 @@ impl Store {
         rows.iter().rev().map(parse).collect()
     }
 
-    /// Removes telemetry and windows older than `days`, now and every hour.
+    /// Removes telemetry, commands and windows older than `days`, now and every hour.
     pub(crate) async fn forget_regularly(self, days: u32) {
         let mut every = tokio::time::interval(FORGET_EVERY);
         loop {
             every.tick().await;
             let oldest = unix_millis().saturating_sub(u64::from(days) * 24 * 3_600_000);
             let oldest = i64::try_from(oldest).unwrap_or(i64::MAX);
-            let forgotten = sqlx::query("DELETE FROM telemetry WHERE taken < ?").bind(oldest).execute(&self.pool).await;
-            if let Err(error) = forgotten.and(self.forget_drift(oldest).await) {
-                tracing::warn!(%error, "old telemetry could not be removed");
+            for old in ["DELETE FROM telemetry WHERE taken < ?", "DELETE FROM command WHERE at < ?"] {
+                if let Err(error) = sqlx::query(old).bind(oldest).execute(&self.pool).await {
+                    tracing::warn!(%error, "what is old could not be removed");
+                }
+            }
+            if let Err(error) = self.forget_drift(oldest).await {
+                tracing::warn!(%error, "old windows could not be removed");
             }
         }
     }
@@ -176,6 +182,7 @@ impl Store {
 async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow::Result<()> {
     let (kind, key) = match record {
         Record::Deed(_) => return Ok(()),
+        Record::Command(draft) => return commands::save(connection, draft).await,
         Record::Device(device) => ("device", device.id.to_string()),
         Record::NoDevice { id } => ("device", id.to_string()),
         Record::Release(release) => ("release", release.bundle.to_string()),
@@ -198,6 +205,7 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         | Record::Document(_)
         | Record::Beacons { .. }
         | Record::Withdrawn(_)
+        | Record::Command(_)
         | Record::Deed(_) => {
             sqlx::query("INSERT INTO record VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")
                 .bind(kind)

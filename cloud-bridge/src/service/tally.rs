@@ -17,19 +17,22 @@ pub(crate) enum What {
     Assignment,
     /// The time.
     Beacon,
+    /// What a device should do now.
+    Command,
     /// Nothing: what is retained goes.
     Cleared,
 }
 
 impl What {
     /// Every kind, with its name.
-    pub(crate) const ALL: [(Self, &str); 7] = [
+    pub(crate) const ALL: [(Self, &str); 8] = [
         (Self::Chunk, "chunk"),
         (Self::ChunkAgain, "chunk_again"),
         (Self::BundleDocument, "bundle_document"),
         (Self::Document, "document"),
         (Self::Assignment, "assignment"),
         (Self::Beacon, "beacon"),
+        (Self::Command, "command"),
         (Self::Cleared, "cleared"),
     ];
 }

@@ -54,12 +54,14 @@ mod tests {
     fn a_device_reads_and_writes_what_is_its_own() {
         let topics = Topics::new(&"sea".parse().unwrap());
         let at = |rest: &str| format!("petrel/v1/sea/{rest}");
-        for own in ["d/a/up/hello", "d/a/up/report"] {
+        for own in ["d/a/up/hello", "d/a/up/report", "d/a/up/result"] {
             assert!(topics.may_write("a", &at(own)), "{own}");
         }
         for foreign in [
             "d/b/up/report",
             "d/a/down/assignment",
+            "d/a/down/command",
+            "d/b/up/result",
             "d/a/up/",
             "all/beacon",
             "c/00",
@@ -70,7 +72,7 @@ mod tests {
             assert!(!topics.may_write("a", &at(foreign)) && topics.may_write(BRIDGE_NAME, &at(foreign)), "{foreign}");
         }
         assert!(!topics.may_write("a", "petrel/v1/sea2/d/a/up/hello") && !topics.may_write("a", "x"));
-        for own in ["d/a/down/+", "d/a/down/#", "all/#", "b/00/+", "c/00"] {
+        for own in ["d/a/down/+", "d/a/down/command", "d/a/down/#", "all/#", "b/00/+", "c/00"] {
             assert!(topics.may_read("a", &at(own)), "{own}");
         }
         for foreign in [
@@ -78,6 +80,7 @@ mod tests {
             "d/#",
             "d/+/down/+",
             "d/b/down/assignment",
+            "d/b/down/command",
             "d/a/up/report",
             "d/+/up/+",
             "c/",

@@ -86,7 +86,7 @@ pub struct StreamReport {
     pub active: Option<Running>,
     /// The previous good release, pinned on disk.
     pub previous: Option<Running>,
-    /// The release on trial, which serves.
+    /// The release on trial, which serves; or the one in its shadow.
     pub trial: Option<TrialReport>,
     /// The lowest release that may be installed.
     pub floor: u64,
@@ -136,7 +136,7 @@ pub struct Running {
     pub statement_sha256: [u8; 32],
 }
 
-/// A release on trial and what it has shown.
+/// A release on trial, or in the shadow of the one before it, and what it has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrialReport {
@@ -149,6 +149,19 @@ pub struct TrialReport {
     pub answers: u64,
     /// Requests that it could not answer on trial.
     pub errors: u64,
+    /// While it is in the shadow of the release that answers: nobody hears it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowReport>,
+}
+
+/// What a release has shown in the shadow of the one before it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowReport {
+    /// Answers that were compared.
+    pub compared: u64,
+    /// Those of them that were others.
+    pub disagreed: u64,
 }
 
 /// A refusal of something that arrived, counted by its code.

@@ -26,13 +26,15 @@ pub enum DocumentKind {
     Beacon,
     /// Leave to go below a floor.
     Breakglass,
+    /// What one device should do now.
+    Command,
 }
 
 /// What a device receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceTopic {
-    /// `d/<device>/down/{assignment,beacon}` and `all/{roots/<n>,revocation,beacon,breakglass}`: signed;
-    /// retained, but for the beacon that answers one device.
+    /// `d/<device>/down/{assignment,beacon,command}` and `all/{roots/<n>,revocation,beacon,breakglass}`: signed;
+    /// retained, but for the beacon that answers one device, and commands.
     Document(DocumentKind),
     /// `b/<statement digest>/envelope`: signed, retained.
     Envelope([u8; 32]),
@@ -59,6 +61,8 @@ pub enum BridgeTopic {
     Drift(DeviceId),
     /// `up/verdict`
     Verdict(DeviceId),
+    /// `up/result`
+    Result(DeviceId),
 }
 
 impl Topics {
@@ -80,6 +84,11 @@ impl Topics {
     /// `d/<device>/down/beacon`: the answer to this device's hello.
     pub fn answer(&self, device: &DeviceId) -> String {
         format!("{}d/{device}/down/beacon", self.root)
+    }
+
+    /// `d/<device>/down/command`
+    pub fn command(&self, device: &DeviceId) -> String {
+        format!("{}d/{device}/down/command", self.root)
     }
 
     /// `all/roots/<version>`: each root on a topic of its own, so that a device reads what it lacks and no more.
@@ -122,6 +131,7 @@ impl Topics {
             BridgeTopic::Telemetry(device) => self.up(device, "telemetry"),
             BridgeTopic::Drift(device) => self.up(device, "drift"),
             BridgeTopic::Verdict(device) => self.up(device, "verdict"),
+            BridgeTopic::Result(device) => self.up(device, "result"),
         }
     }
 
@@ -162,6 +172,7 @@ impl Topics {
             ["d", name, "down", leaf] if *name == device.as_str() => match *leaf {
                 "assignment" => Some(DeviceTopic::Document(DocumentKind::Assignment)),
                 "beacon" => Some(DeviceTopic::Document(DocumentKind::Beacon)),
+                "command" => Some(DeviceTopic::Document(DocumentKind::Command)),
                 _ => None,
             },
             ["all", "roots", version] => read_version(version).map(|_| DeviceTopic::Document(DocumentKind::Root)),
@@ -193,6 +204,7 @@ impl Topics {
             "telemetry" => Some(BridgeTopic::Telemetry(device)),
             "drift" => Some(BridgeTopic::Drift(device)),
             "verdict" => Some(BridgeTopic::Verdict(device)),
+            "result" => Some(BridgeTopic::Result(device)),
             _ => None,
         }
     }
@@ -245,12 +257,14 @@ mod tests {
             BridgeTopic::Telemetry(device.clone()),
             BridgeTopic::Drift(device.clone()),
             BridgeTopic::Verdict(device.clone()),
+            BridgeTopic::Result(device.clone()),
         ] {
             assert_eq!(topics.read_up(&topics.upstream(&up)), Some(up));
         }
         for (topic, kind) in [
             (topics.assignment(&device), DocumentKind::Assignment),
             (topics.answer(&device), DocumentKind::Beacon),
+            (topics.command(&device), DocumentKind::Command),
             (topics.beacon(), DocumentKind::Beacon),
             (topics.root(12), DocumentKind::Root),
             (topics.revocation(), DocumentKind::Revocation),

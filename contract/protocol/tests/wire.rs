@@ -53,6 +53,7 @@ fn every_message() -> Vec<Golden> {
         golden(&samples::offer()),
         golden(&samples::report()),
         golden(&samples::verdict()),
+        golden(&samples::result()),
         golden(&samples::fetch()),
         golden(&samples::join()),
         golden(&samples::enrol()),
@@ -394,4 +395,28 @@ fn no_bytes_break_a_reader() {
         }
         println!("{name}: {rounds} inputs, no panic, each says itself again or was refused");
     }
+}
+
+#[test]
+fn a_result_leaves_out_the_oldest_lines_that_do_not_fit() {
+    let whole = samples::result();
+    let mut result = whole.clone();
+    result.fit(MAX_RESULT_BYTES);
+    assert_eq!(result, whole);
+    let line = |n: usize| format!("line {n} \"quoted\" {}", "x".repeat(n % 900));
+    let log = |result: &mut CommandResult| {
+        let diagnostics = result.diagnostics.as_mut().expect("diagnostics");
+        diagnostics.log = (0..2_000).map(line).collect();
+    };
+    log(&mut result);
+    assert!(result.encode().len() > MAX_RESULT_BYTES);
+    result.fit(MAX_RESULT_BYTES);
+    let kept = result.diagnostics.as_ref().expect("diagnostics");
+    assert!(result.encode().len() <= MAX_RESULT_BYTES && result.encode().len() > MAX_RESULT_BYTES - 1_000);
+    assert_eq!(kept.log.last(), Some(&line(1_999)));
+    assert_eq!(kept.log.len() as u64 + kept.log_left_out, 2_003);
+    assert_eq!(CommandResult::decode(&result.encode()), Ok(result.clone()));
+    // Nothing else goes, and a result without a log stays as it is.
+    result.fit(10);
+    assert!(result.diagnostics.expect("diagnostics").log.is_empty());
 }

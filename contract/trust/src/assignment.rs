@@ -78,7 +78,7 @@ pub enum Intent {
 }
 
 /// How a release proves itself on a device before it is confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trial {
     /// Answers after which it is confirmed before the window ends.
@@ -91,6 +91,23 @@ pub struct Trial {
     /// long as it takes when nobody says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_slowdown: Option<U53>,
+    /// Its process may hold so much memory, in percent of what the manifest says that it needs; as much as a process may
+    /// take when nobody says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory_percent: Option<U53>,
+    /// Before the trial it is asked what the release before answers, and nobody hears it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<Shadow>,
+}
+
+/// How much a release may differ from the one before it, before anybody hears it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shadow {
+    /// Answers that are compared; what was seen when the trial's window has passed decides too.
+    pub answers: U53,
+    /// Of a hundred so many may be others; one that it cannot give is another.
+    pub max_disagreement: U53,
 }
 
 /// Believes an assignment: signed by the director of `root`, for this fleet and this device. Whether

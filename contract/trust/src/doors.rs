@@ -173,7 +173,7 @@ impl Trust {
     }
 
     /// Which keys may not sign what was issued when.
-    fn dated(&self) -> impl Fn(&str, Time) -> bool {
+    pub(crate) fn dated(&self) -> impl Fn(&str, Time) -> bool {
         |key, issued| self.revocation.as_ref().is_some_and(|r| r.key_revoked(key, Some(issued)))
     }
 }

@@ -33,6 +33,10 @@ pub enum PayloadKind {
     Verdict,
     /// How far the audit log had come.
     Checkpoint,
+    /// What land asks of a device now.
+    Command,
+    /// What came of it.
+    Result,
 }
 
 impl PayloadKind {
@@ -48,6 +52,8 @@ impl PayloadKind {
             PayloadKind::Report => "application/vnd.petrel.report.v1+json",
             PayloadKind::Verdict => "application/vnd.petrel.verdict.v1+json",
             PayloadKind::Checkpoint => "application/vnd.petrel.checkpoint.v1+json",
+            PayloadKind::Command => "application/vnd.petrel.command.v1+json",
+            PayloadKind::Result => "application/vnd.petrel.result.v1+json",
         }
     }
 
@@ -70,6 +76,8 @@ impl PayloadKind {
             PayloadKind::Report => "report",
             PayloadKind::Verdict => "verdict",
             PayloadKind::Checkpoint => "checkpoint",
+            PayloadKind::Command => "command",
+            PayloadKind::Result => "result",
         }
     }
 }

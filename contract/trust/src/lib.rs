@@ -13,6 +13,7 @@ mod breakglass;
 mod chain;
 mod checkpoint;
 mod clock;
+mod command;
 mod counters;
 mod device;
 mod digest;
@@ -31,12 +32,13 @@ mod strict;
 mod trust;
 mod verified;
 
-pub use assignment::{Assignment, Intent, StreamAssignment, Trial, verify_assignment};
+pub use assignment::{Assignment, Intent, Shadow, StreamAssignment, Trial, verify_assignment};
 pub use beacon::Beacon;
 pub use breakglass::{Breakglass, Recipients, verify_breakglass};
 pub use chain::{MAX_ROOT_STEPS, catch_up, next_root};
 pub use checkpoint::{Checkpoint, verify_checkpoint};
 pub use clock::{Clock, ClockState};
+pub use command::{Command, LogLevel, MAX_LOG_LEVEL_S, Request};
 pub use counters::{Counters, Generation};
 pub use device::{DeviceKey, verify_device_document};
 pub use digest::Digest;
@@ -66,5 +68,7 @@ pub const MAX_ROOT_BYTES: usize = 64 * 1024;
 pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// The most bytes of a document that a broker retains: revocation, beacon, breakglass, assignment.
 pub const MAX_RETAINED_BYTES: usize = 48 * 1024;
+/// The most bytes of a command.
+pub const MAX_COMMAND_BYTES: usize = 4 * 1024;
 /// The version of every document in this crate.
 pub const SPEC: u64 = 1;

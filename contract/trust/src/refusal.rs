@@ -93,6 +93,8 @@ codes! {
     Rate = "E_RATE", "Nothing: the device takes the newest one when it is time.";
     /// A document that is not newer than the last one.
     Replay = "E_REPLAY", "If the bridge was restored from a backup, restore a newer one or raise the role's epoch in a new root.";
+    /// A request that this device does not know, or cannot do.
+    Request = "E_REQUEST", "Ask for what `petrel devices command --help` lists, or update the agent.";
     /// A digest that was reverted, without a newer generation.
     Reverted = "E_REVERTED", "Roll out a mended release.";
     /// Somebody trusted knows a newer revocation than the device has.

@@ -57,6 +57,9 @@ pub struct Trust {
     /// The newest root and revocation of which a beacon told in this boot.
     pub(crate) told: Option<(U53, U53)>,
     pub(crate) nonce: Option<String>,
+    /// When that hello was said, and the number of the latest command that answered it.
+    pub(crate) greeted_ms: u64,
+    pub(crate) commanded: u64,
     pub(crate) roots_taken: usize,
 }
 
@@ -146,7 +149,18 @@ impl Trust {
         counters: Counters,
     ) -> Self {
         let clock = Clock::new(counters.time.max(device.built));
-        Self { device, root, revocation, counters, clock, told: None, nonce: None, roots_taken: 0 }
+        Self {
+            device,
+            root,
+            revocation,
+            counters,
+            clock,
+            told: None,
+            nonce: None,
+            greeted_ms: 0,
+            commanded: 0,
+            roots_taken: 0,
+        }
     }
 
     /// All that must be saved.
@@ -193,9 +207,10 @@ impl Trust {
         turns.into_iter().flatten().filter(|turn| *turn > uptime_ms).min()
     }
 
-    /// The nonce of this boot's hello, drawn by the caller: only an answer that holds it is fresh.
-    pub fn expect_nonce(&mut self, nonce: impl Into<String>) {
+    /// The nonce of the hello that is said now, drawn by the caller: only an answer that holds it is fresh.
+    pub fn expect_nonce(&mut self, nonce: impl Into<String>, uptime_ms: u64) {
         self.nonce = Some(nonce.into());
+        (self.greeted_ms, self.commanded) = (uptime_ms, 0);
     }
 
     /// The lowest release of a stream that may be installed.

@@ -29,6 +29,7 @@ fn documents_are_their_golden_bytes() {
     same("root.json", &json(&root()));
     same("assignment.dsse.json", &assignment_bytes());
     same("assignment.json", &json(&assignment()));
+    same("assignment-careful.json", &json(&careful_assignment()));
     same("manifest.json", &json(&manifest()));
     same("statement.json", &statement_payload());
     same("bundle.dsse.json", &bundle_bytes());
@@ -41,6 +42,8 @@ fn documents_are_their_golden_bytes() {
     same("breakglass.json", &json(&breakglass()));
     same("checkpoint.dsse.json", &checkpoint_bytes());
     same("checkpoint.json", &json(&checkpoint()));
+    same("command.dsse.json", &command_bytes());
+    same("command.json", &json(&command()));
     // The state of a device that took them all: what its ledger holds.
     same("counters.json", &json(settled().counters()));
 }
@@ -51,6 +54,7 @@ fn newer_golden_documents_are_believed_as_what_they_say() {
     assert_eq!(**t.accept_revocation(&golden("revocation.dsse.json"), UP).unwrap().document(), full_revocation());
     assert_eq!(**t.accept_beacon(&golden("beacon.dsse.json"), UP).unwrap().document(), beacon(9));
     assert_eq!(*t.accept_breakglass(&golden("breakglass.dsse.json"), UP).unwrap(), breakglass());
+    assert_eq!(*t.verify_command(&golden("command.dsse.json")).unwrap(), command());
     assert_eq!(**t.accept_root(&golden("root-2.dsse.json"), UP).unwrap().document(), second_root());
     assert_eq!(t.root().digest(), Digest::of(&json(&second_root())));
     let counters: Counters = serde_json::from_slice(&golden("counters.json")).unwrap();
@@ -93,6 +97,9 @@ fn golden_documents_are_believed_as_what_they_say() {
     let assigned = verify_assignment(&trusted, DEVICE, &golden("assignment.dsse.json")).unwrap();
     assert_eq!(*assigned, assignment());
     assert_eq!(assigned.digest(), Digest::of(&golden("assignment.json")));
+
+    let careful = sealed(PayloadKind::Assignment, &golden("assignment-careful.json"), &[DIRECTOR]);
+    assert_eq!(*verify_assignment(&trusted, DEVICE, &careful).unwrap(), careful_assignment());
 
     let statement = verify_statement(&trusted, &golden("bundle.dsse.json")).unwrap();
     assert_eq!(statement.digest(), Digest::of(&golden("statement.json")));
@@ -151,6 +158,8 @@ fn kinds_have_the_media_types_of_the_protocol_page() {
     assert_eq!(media(PayloadKind::Report), "application/vnd.petrel.report.v1+json");
     assert_eq!(media(PayloadKind::Verdict), "application/vnd.petrel.verdict.v1+json");
     assert_eq!(media(PayloadKind::Checkpoint), "application/vnd.petrel.checkpoint.v1+json");
+    assert_eq!(media(PayloadKind::Command), "application/vnd.petrel.command.v1+json");
+    assert_eq!(media(PayloadKind::Result), "application/vnd.petrel.result.v1+json");
 }
 
 /// The statement as the Model Signing specification v1.0 lays it out, field by field and in order,

@@ -192,6 +192,13 @@ impl Checks {
                 !disk.streams.values().any(in_use)
             }
             Effect::StopFetching { .. } | Effect::Examine { .. } => true,
+            // Nobody gives commands here, or asks for a shadow.
+            Effect::Shadow { .. }
+            | Effect::Restart { .. }
+            | Effect::SetLog(_)
+            | Effect::Measure
+            | Effect::Diagnose(_)
+            | Effect::DeliverResult(_) => false,
             Effect::AwaitRoot { version } => {
                 disk.trust.as_ref().is_some_and(|trust| trust.root_version() + 1 == *version)
             }
@@ -247,6 +254,7 @@ impl Checks {
                 | Record::Document(_)
                 | Record::Beacons { .. }
                 | Record::Deed(_)
+                | Record::Command(_)
                 | Record::Withdrawn(_)
                 | Record::NotWithdrawn { .. } => {}
             }
@@ -422,6 +430,7 @@ fn reported(said: &Report, ledger: &Ledger) -> Report {
             statement_sha256: t.candidate.bundle.0,
             answers: counted(name).map_or(0, |c| c.answers),
             errors: counted(name).map_or(0, |c| c.errors),
+            shadow: None,
         }),
         floor: ledger.trust.as_ref().map_or(0, |trust| trust.floor(name.as_str())),
         standing: protocol::Standing::Good,

@@ -355,6 +355,13 @@ impl World {
                 let token = Some(verdict.seq);
                 self.say(device, Topic::Verdict(device), Payload::Verdict(Rc::new(verdict)), token);
             }
+            // The check says that they do not come.
+            Effect::Shadow { .. }
+            | Effect::Restart { .. }
+            | Effect::SetLog(_)
+            | Effect::Measure
+            | Effect::Diagnose(_)
+            | Effect::DeliverResult(_) => {}
         }
     }
 
@@ -587,6 +594,7 @@ impl World {
             let stream = stream.clone();
             self.hand_on(device, 2 * SECOND..20 * SECOND, Job::Traffic { stream, bundle, left: left - 1 });
         }
-        self.tell_device(device, Event::Observed { stream, bundle, answers, errors, took_us: answers * 100 })
+        let observed = Event::Observed { stream, bundle, answers, errors, took_us: answers * 100, resident: 0 };
+        self.tell_device(device, observed)
     }
 }

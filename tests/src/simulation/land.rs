@@ -187,8 +187,8 @@ impl World {
             Record::NoDevice { id } => return drop(self.land.rows.remove(&Row::Device(id.clone()))),
             Record::NoRelease { bundle } => return drop(self.land.rows.remove(&Row::Release(*bundle))),
             Record::NotWithdrawn { serial } => return drop(self.land.rows.remove(&Row::Withdrawn(serial.clone()))),
-            // Nothing is decided from the audit log.
-            Record::Deed(_) => return,
+            // Nothing is decided from the audit log, and nobody gives commands here.
+            Record::Deed(_) | Record::Command(_) => return,
         };
         self.land.rows.insert(row, record);
     }
@@ -265,6 +265,7 @@ impl World {
             Effect::RemoveBundle { .. }
             | Effect::ClearDevice { .. }
             | Effect::EndSession { .. }
+            | Effect::PublishCommand(_)
             | Effect::PublishWithdrawn(_) => {}
         }
     }

@@ -360,6 +360,13 @@ impl Device {
                 Ok(())
             }
             Effect::AwaitRoot { .. } | Effect::PublishReport(_) => Ok(()),
+            // Nobody gives commands here, or asks for a shadow.
+            Effect::Shadow { .. }
+            | Effect::Restart { .. }
+            | Effect::SetLog(_)
+            | Effect::Measure
+            | Effect::Diagnose(_)
+            | Effect::DeliverResult(_) => Ok(()),
         }
     }
 
@@ -388,7 +395,14 @@ impl Device {
             Ok(()) => {
                 self.served = Some(bundle);
                 self.events.push_back(Event::Served { stream: stream.clone(), bundle, sandbox: Sandbox::default() });
-                self.events.push_back(Event::Observed { stream, bundle, answers: 1, errors: 0, took_us: 100 });
+                self.events.push_back(Event::Observed {
+                    stream,
+                    bundle,
+                    answers: 1,
+                    errors: 0,
+                    took_us: 100,
+                    resident: 0,
+                });
             }
             Err(fault) => {
                 let refusal = match fault {

@@ -66,10 +66,11 @@ impl Bridge {
                 return Err(Rejection::Conflict(format!("{MAX_PENDING} devices already wait for approval")));
             }
             retired => {
-                // Generations go on: the device may remember those that it had under this name.
-                let (generation, left) = retired.map_or((0, None), |d| (d.generation, d.left));
+                // Numbers go on: the device may remember those that it had under this name.
+                let (generation, commands, left) = retired.map_or((0, 0, None), |d| (d.generation, d.commands, d.left));
                 let status = if invitation.pending { Status::Pending } else { Status::Approved };
-                let mut device = Device { generation, left, status, ..Device::new(id.clone(), credential, profile) };
+                let mut device =
+                    Device { generation, commands, left, status, ..Device::new(id.clone(), credential, profile) };
                 device.last_seen = now.unix;
                 if !invitation.pending {
                     device.generation += 1;

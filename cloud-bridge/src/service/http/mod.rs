@@ -4,6 +4,7 @@
 
 pub(crate) mod audit;
 mod bundles;
+pub(crate) mod commands;
 mod content;
 mod devices;
 mod documents;
@@ -12,7 +13,7 @@ mod enrol;
 mod limiter;
 mod metrics;
 mod problem;
-mod rollouts;
+pub(crate) mod rollouts;
 mod status;
 pub(crate) mod tokens;
 pub(crate) mod view;
@@ -163,6 +164,8 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(drift::show))
         .routes(routes!(drift::alarms))
         .routes(routes!(drift::acknowledge))
+        .routes(routes!(commands::list, commands::give))
+        .routes(routes!(commands::show))
         .routes(routes!(documents::list, documents::publish))
         .routes(routes!(tokens::list, tokens::make))
         .routes(routes!(tokens::revoke))

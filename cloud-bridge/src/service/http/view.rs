@@ -8,7 +8,8 @@ use crate::service::arrivals::Arrivals;
 use bridge_core::audit::Line;
 use bridge_core::{Device, Phase, Release, Rollout, Stay, StoredDocument, UnixMillis};
 use protocol::{
-    Arriving, ClockState, DocumentKind, Outcome, Running, Sandbox, SpoolState, Standing, StreamReport, Telemetry,
+    Arriving, ClockState, DocumentKind, Outcome, Running, Sandbox, ShadowReport, SpoolState, Standing, StreamReport,
+    Telemetry,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -112,8 +113,11 @@ pub(crate) struct StreamView {
     pub(crate) active: Option<u64>,
     /// The release before it.
     pub(crate) previous: Option<u64>,
-    /// The release on trial.
+    /// The release on trial, or in the shadow of the active one.
     pub(crate) trial: Option<u64>,
+    /// What it has shown in the shadow, when that was told last.
+    #[serde(default)]
+    pub(crate) shadow: Option<ShadowView>,
     /// What it should run is what it runs.
     pub(crate) converged: bool,
     /// How the active release stands: `good`, `doubted`, or `unwanted` and `stopped`, which do not answer.
@@ -124,6 +128,15 @@ pub(crate) struct StreamView {
     pub(crate) arriving: Option<ArrivingView>,
     /// How the process of what answers is shut in.
     pub(crate) sandbox: Option<SandboxView>,
+}
+
+/// What a release has shown in the shadow of the active one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct ShadowView {
+    /// Answers that were compared.
+    pub(crate) compared: u64,
+    /// Those of them that were others.
+    pub(crate) disagreed: u64,
 }
 
 /// The parts of a sandbox that the device's system can do.
@@ -202,6 +215,9 @@ impl DeviceView {
                 active: active.map(|(release, _)| release),
                 previous: said.and_then(|s| release(s.previous)),
                 trial: said.and_then(|s| s.trial).map(|t| t.release),
+                shadow: said
+                    .and_then(|s| s.trial?.shadow)
+                    .map(|ShadowReport { compared, disagreed }| ShadowView { compared, disagreed }),
                 converged: desired.map(|d| d.bundle) == active.map(|(_, bundle)| bundle),
                 standing: match said.map_or(Standing::Good, |s| s.standing) {
                     Standing::Good => "good",
@@ -280,6 +296,7 @@ impl DocumentView {
             DocumentKind::Assignment => "assignment",
             DocumentKind::Beacon => "beacon",
             DocumentKind::Breakglass => "breakglass",
+            DocumentKind::Command => "command",
         }
     }
 }
@@ -458,37 +475,6 @@ impl RolloutView {
             results: results.collect(),
         }
     }
-}
-
-/// What a person asks of a rollout.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NewRollout {
-    /// The stream.
-    pub(crate) stream: String,
-    /// The version to roll out.
-    pub(crate) version: String,
-    /// Device names; absent for every approved device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) devices: Option<Vec<String>>,
-    /// How many devices have it after each wave: counts such as `1`, shares such as `10%`.
-    pub(crate) waves: Vec<String>,
-    /// Answers on trial after which a device confirms before the window ends.
-    pub(crate) trial_answers: u64,
-    /// One error more and a device reverts.
-    pub(crate) trial_errors: u64,
-    /// The longest trial in seconds.
-    pub(crate) trial_window_s: u64,
-    /// An answer on trial may take so much, in percent of what it takes the release before; absent for as long as it takes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) trial_slowdown: Option<u64>,
-    /// One failed device more stops the rollout.
-    pub(crate) max_failed: u64,
-    /// Seconds after which a wave that is not done stops the rollout.
-    pub(crate) deadline_s: u64,
-    /// Devices that may be on their way to a verdict at a time; absent for all of a wave.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) at_once: Option<u64>,
 }
 
 /// One telemetry message.

@@ -35,6 +35,7 @@ pub(crate) fn any_topic(data: &[u8]) {
     if let Some(down) = topics.read_down(&device, &topic) {
         let forms = match down {
             DeviceTopic::Document(DocumentKind::Assignment) => vec![topics.assignment(&device)],
+            DeviceTopic::Document(DocumentKind::Command) => vec![topics.command(&device)],
             DeviceTopic::Document(DocumentKind::Beacon) => vec![topics.answer(&device), topics.beacon()],
             DeviceTopic::Document(DocumentKind::Revocation) => vec![topics.revocation()],
             DeviceTopic::Document(DocumentKind::Breakglass) => vec![topics.breakglass()],
@@ -53,7 +54,7 @@ pub(crate) fn any_topic(data: &[u8]) {
 /// Messages of every kind.
 pub(crate) fn any_message(data: &[u8]) {
     let Some((mode, rest)) = data.split_first() else { return };
-    match mode % 9 {
+    match mode % 10 {
         0 => says_itself::<Hello>(rest),
         1 => says_itself::<Need>(rest),
         2 => says_itself::<Telemetry>(rest),
@@ -62,6 +63,7 @@ pub(crate) fn any_message(data: &[u8]) {
         5 => says_itself::<Report>(rest),
         6 => says_itself::<Verdict>(rest),
         7 => says_itself::<Drift>(rest),
+        8 => says_itself::<CommandResult>(rest),
         _ => says_itself::<Fetch>(rest),
     }
 }

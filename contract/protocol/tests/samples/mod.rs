@@ -80,6 +80,7 @@ json! {
     Offer "offer.json" MAX_RETAINED_BYTES;
     Report "report.json" MAX_DOCUMENT_BYTES;
     Verdict "verdict.json" MAX_DOCUMENT_BYTES;
+    CommandResult "result.json" MAX_RESULT_BYTES;
     JoinFile "join.json" JoinFile::MAX_BYTES;
     EnrolRequest "enrol.json" EnrolRequest::MAX_BYTES;
     RenewRequest "renew.json" RenewRequest::MAX_BYTES;
@@ -205,10 +206,12 @@ pub(crate) fn offer() -> Offer {
     Offer { spec: 1, index: vec![HexDigest(digest(0xd1)), HexDigest(digest(0xd2))] }
 }
 
-/// A report with one stream at rest and one on trial.
+/// A report with one stream at rest, one on trial and one in the shadow.
 pub(crate) fn report() -> Report {
     let running = |release, byte| Running { release, statement_sha256: digest(byte) };
-    let trial = TrialReport { release: 5, statement_sha256: digest(0xe3), answers: 17, errors: 1 };
+    let trial = TrialReport { release: 5, statement_sha256: digest(0xe3), answers: 17, errors: 1, shadow: None };
+    let shadow =
+        TrialReport { answers: 0, errors: 0, shadow: Some(ShadowReport { compared: 90, disagreed: 2 }), ..trial };
     Report {
         spec: SPEC,
         fleet: "demo".parse().expect("a good name"),
@@ -237,6 +240,16 @@ pub(crate) fn report() -> Report {
                 active: None,
                 previous: None,
                 trial: Some(trial),
+                floor: 0,
+                standing: Standing::Good,
+                held: None,
+                sandbox: None,
+            },
+            StreamReport {
+                stream: stream("vib-3"),
+                active: Some(running(4, 0xe4)),
+                previous: None,
+                trial: Some(shadow),
                 floor: 0,
                 standing: Standing::Good,
                 held: None,
@@ -271,6 +284,27 @@ pub(crate) fn verdict() -> Verdict {
         detail: Some("3 errors in 20 answers, at most 2 are allowed".into()),
         answers: 20,
         errors: 3,
+    }
+}
+
+/// What came of a request for diagnostics; what a refusal says stands there too.
+pub(crate) fn result() -> CommandResult {
+    let from = "/etc/petrel/agent.toml".into();
+    CommandResult {
+        spec: SPEC,
+        fleet: "demo".parse().expect("a good name"),
+        device_id: device(),
+        nonce: nonce(),
+        seq: 12,
+        outcome: CommandOutcome::Done,
+        code: Some("E_EXPIRED".into()),
+        detail: Some("the command expired at 2026-01-31T12:00:00Z".into()),
+        diagnostics: Some(Diagnostics {
+            status: "{\"device\":\"rpi-1\",\"connected\":true}".into(),
+            config: vec![Setting { key: "window".into(), value: "8".into(), from }],
+            log: vec!["{\"level\":\"INFO\",\"message\":\"connected\"}".into(), "cut".into()],
+            log_left_out: 3,
+        }),
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 pub(crate) type Target = (&'static str, fn() -> Vec<u8>, fn(&[u8]));
 
 /// Every target.
-pub(crate) const TARGETS: [Target; 9] = [
+pub(crate) const TARGETS: [Target; 10] = [
     ("dsse", root_bytes, any_dsse),
     ("root_chain", || json(&second_root()), any_root_chain),
     ("bundle", || json(&manifest()), any_bundle),
@@ -24,6 +24,7 @@ pub(crate) const TARGETS: [Target; 9] = [
     ("breakglass", || json(&breakglass()), any_breakglass),
     ("model_sig", statement_payload, any_model_sig),
     ("checkpoint", || json(&checkpoint()), any_checkpoint),
+    ("command", || json(&command()), any_command),
 ];
 
 /// A device at its beginning, and one that took a document of each kind.
@@ -38,7 +39,8 @@ fn offered(kind: PayloadKind, data: &[u8], keys: &[u8]) -> Option<Vec<u8>> {
 /// Envelopes of every kind: what is parsed is written and parsed again as the same.
 pub(crate) fn any_dsse(data: &[u8]) {
     use PayloadKind::*;
-    for kind in [Root, Bundle, Assignment, Revocation, Beacon, Breakglass, Report, Verdict, Checkpoint] {
+    for kind in [Root, Bundle, Assignment, Revocation, Beacon, Breakglass, Report, Verdict, Checkpoint, Command, Result]
+    {
         if let Ok(envelope) = Envelope::parse(kind, data, MAX_DOCUMENT_BYTES) {
             let again = Envelope::parse(kind, &envelope.to_bytes(), 2 * MAX_DOCUMENT_BYTES).expect("its own bytes");
             assert_eq!(again, envelope);
@@ -138,6 +140,22 @@ pub(crate) fn any_checkpoint(data: &[u8]) {
     if let Ok(known) = verify_checkpoint(DEVICES[0].root(), &bytes) {
         assert_eq!(known.fleet, FLEET);
         assert_eq!(serde_json::from_slice::<Checkpoint>(&json(&*known)).expect("itself"), *known);
+    }
+}
+
+/// Commands: what is taken is for this device and this hello, and is taken once.
+pub(crate) fn any_command(data: &[u8]) {
+    let Some(bytes) = offered(PayloadKind::Command, data, &[DIRECTOR]) else { return };
+    let mut t = DEVICES[0].clone();
+    let Ok(command) = t.verify_command(&bytes) else { return };
+    assert_eq!(command.device_id, DEVICE);
+    if let Ok(request) = Request::read(&command.request) {
+        assert_eq!(Request::read(&serde_json::to_value(&request).expect("plain data")), Ok(request));
+    }
+    if unchanged(&mut t, |t| t.take_command(&command, UP)).is_ok() {
+        assert_eq!(command.nonce, NONCE);
+        let again = unchanged(&mut t, |t| t.take_command(&command, UP));
+        assert_eq!(again.expect_err("a command is taken once").code, Code::Replay);
     }
 }
 

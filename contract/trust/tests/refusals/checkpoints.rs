@@ -42,6 +42,8 @@ fn other_versions() -> Vec<Case> {
         (Report, "report"),
         (Verdict, "verdict"),
         (Checkpoint, "checkpoint"),
+        (Command, "command"),
+        (Result, "result"),
     ] {
         for version in [0, 2, 10] {
             let payload_type = format!("application/vnd.petrel.{name}.v{version}+json");

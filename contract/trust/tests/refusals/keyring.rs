@@ -213,7 +213,7 @@ fn beacons() -> Vec<Case> {
     assert!(matches!(t.accept_beacon(&fresh, UP + 30 * day), Ok(Accepted::Again(_))));
     assert_eq!(t.clock_state(UP + 30 * day), ClockState::Stale, "T38: the same word does not make it fresh again");
     let mut rebooted = Trust::open(device(), FLEET, t.counters().clone(), &root_bytes(), None).expect("its own root");
-    rebooted.expect_nonce("of this boot");
+    rebooted.expect_nonce("of this boot", 0);
     let replay = unchanged(&mut rebooted, |t| t.accept_beacon(&fresh, 10));
     assert_eq!(rebooted.clock_state(10), ClockState::Stale, "T34");
     let year_ahead = |b: &mut Value, year: u32| b["now"] = format!("{year}-11-14T00:00:00Z").into();
@@ -348,7 +348,7 @@ fn memory() -> Vec<Case> {
     let bundle = bundle(|_| {});
     let lost = Trust::after_loss(device(), FLEET, &root).expect("the root that it was built with");
     let mut found = lost.clone();
-    found.expect_nonce(NONCE);
+    found.expect_nonce(NONCE, 0);
     beaconed(&mut found, 1, |b| b["nonce"] = "another".into()).expect("a time");
     let still_lost = bundle.judged(&found, |_| {});
     beaconed(&mut found, 2, |_| {}).expect("the answer");

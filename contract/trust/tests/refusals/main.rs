@@ -13,6 +13,7 @@ mod bundles;
 mod chain;
 mod checkpoints;
 mod clocks;
+mod commands;
 mod content;
 mod devices;
 mod elsewhere;
@@ -61,6 +62,7 @@ static SUITE: LazyLock<Vec<Case>> = LazyLock::new(|| {
     cases.extend(clocks::cases());
     cases.extend(models::cases());
     cases.extend(checkpoints::cases());
+    cases.extend(commands::cases());
     cases
 });
 

@@ -34,7 +34,7 @@ pub(crate) fn device() -> Device {
 /// A device at the beginning of its life, which expects [`NONCE`].
 pub(crate) fn trust() -> Trust {
     let mut trust = Trust::first(device(), FLEET, &root_bytes()).expect("the honest root is believed");
-    trust.expect_nonce(NONCE);
+    trust.expect_nonce(NONCE, 0);
     trust
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn trust() -> Trust {
 pub(crate) fn trust_under(edit: impl FnOnce(&mut Value)) -> Trust {
     let bytes = edited_and_sealed(PayloadKind::Root, &root(), edit, &ROOTS[..2]);
     let mut trust = Trust::first(device(), FLEET, &bytes).expect("the edited root is believed");
-    trust.expect_nonce(NONCE);
+    trust.expect_nonce(NONCE, 0);
     trust
 }
 
@@ -121,6 +121,27 @@ pub(crate) fn checkpoint() -> Checkpoint {
 
 pub(crate) fn checkpoint_bytes() -> Vec<u8> {
     sealed(PayloadKind::Checkpoint, &json(&checkpoint()), &[DIRECTOR])
+}
+
+/// A command that was signed a minute after land heard the hello, and counts for a minute.
+pub(crate) fn command() -> Command {
+    let request = Request::LogLevel { level: LogLevel::Debug, for_s: number(600) };
+    Command {
+        spec: number(SPEC),
+        fleet: FLEET.into(),
+        issued: moment(T0 + 60),
+        device_id: DEVICE.into(),
+        role_epoch: number(3),
+        nonce: NONCE.into(),
+        heard: moment(T0),
+        seq: number(7),
+        deadline: moment(T0 + 120),
+        request: serde_json::to_value(request).expect("plain data"),
+    }
+}
+
+pub(crate) fn command_bytes() -> Vec<u8> {
+    sealed(PayloadKind::Command, &json(&command()), &[DIRECTOR])
 }
 
 pub(crate) fn breakglass_bytes() -> Vec<u8> {

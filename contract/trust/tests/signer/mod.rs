@@ -116,7 +116,7 @@ pub(crate) fn assignment() -> Assignment {
         statement_sha256: Digest::of(b"the statement"),
         total_size: number(4_000_000),
         rollout_id: number(7),
-        trial: Trial { min_answers: number(100), max_errors: number(1), window_s: number(600), max_slowdown: None },
+        trial: Trial { min_answers: number(100), max_errors: number(1), window_s: number(600), ..Trial::default() },
         from_release: None,
         not_before: None,
         deadline: None,
@@ -133,6 +133,16 @@ pub(crate) fn assignment() -> Assignment {
         expires: moment(1_800_000_000),
         streams: vec![stream],
     }
+}
+
+/// One whose trial says all that one can say.
+pub(crate) fn careful_assignment() -> Assignment {
+    let mut careful = assignment();
+    let trial = &mut careful.streams[0].trial;
+    trial.max_slowdown = Some(number(150));
+    trial.max_memory_percent = Some(number(120));
+    trial.shadow = Some(Shadow { answers: number(500), max_disagreement: number(2) });
+    careful
 }
 
 pub(crate) fn assignment_bytes() -> Vec<u8> {

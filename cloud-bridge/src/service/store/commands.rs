@@ -1,0 +1,162 @@
+//! What people asked of devices, and what came of it.
+//!
+//! The latest of each device are kept, and of those that brought diagnostics, which are large, fewer.
+
+use super::{Store, unix_millis};
+use anyhow::Context;
+use bridge_core::{CommandDraft, UnixMillis};
+use protocol::{CommandResult, DeviceId};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row, SqliteConnection};
+
+/// Commands that are kept of each device.
+pub(crate) const KEPT: u32 = 50;
+/// Of the latest so many the diagnostics are.
+const KEPT_WHOLE: u32 = 5;
+
+/// A command, and what came of it so far.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// What was signed.
+    pub(crate) draft: CommandDraft,
+    /// When the device answered, and what.
+    pub(crate) answer: Option<(UnixMillis, CommandResult)>,
+}
+
+/// Keeps a command in the transaction that counts it.
+pub(super) async fn save(connection: &mut SqliteConnection, draft: &CommandDraft) -> anyhow::Result<()> {
+    let seq = i64::try_from(draft.seq)?;
+    sqlx::query("INSERT OR REPLACE INTO command (device, seq, at, draft) VALUES (?, ?, ?, ?)")
+        .bind(draft.device.as_str())
+        .bind(seq)
+        .bind(i64::try_from(draft.issued)?)
+        .bind(serde_json::to_string(draft)?)
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM command WHERE device = ? AND seq <= ?")
+        .bind(draft.device.as_str())
+        .bind(seq - i64::from(KEPT))
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("UPDATE command SET result = json_remove(result, '$.diagnostics') WHERE device = ? AND seq <= ? AND result IS NOT NULL")
+        .bind(draft.device.as_str())
+        .bind(seq - i64::from(KEPT_WHOLE))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+impl Store {
+    /// Keeps what a device says of a command that it was given and had not answered; whether it was that.
+    pub(crate) async fn keep_result(&self, result: &CommandResult) -> anyhow::Result<bool> {
+        let kept = sqlx::query(
+            "UPDATE command SET answered = ?, result = ?
+             WHERE device = ? AND seq = ? AND result IS NULL AND draft ->> 'nonce' = ?",
+        )
+        .bind(i64::try_from(unix_millis())?)
+        .bind(serde_json::to_string(result)?)
+        .bind(result.device_id.as_str())
+        .bind(result.seq.cast_signed())
+        .bind(&result.nonce)
+        .execute(&self.pool)
+        .await?;
+        Ok(kept.rows_affected() == 1)
+    }
+
+    /// The latest commands of a device, the oldest first.
+    pub(crate) async fn commands(&self, device: &DeviceId, limit: u32) -> anyhow::Result<Vec<Given>> {
+        let rows =
+            sqlx::query("SELECT draft, answered, result FROM command WHERE device = ? ORDER BY seq DESC LIMIT ?")
+                .bind(device.as_str())
+                .bind(limit)
+                .fetch_all(&self.pool)
+                .await?;
+        rows.iter().rev().map(given).collect()
+    }
+
+    /// One of them.
+    pub(crate) async fn command(&self, device: &DeviceId, seq: u64) -> anyhow::Result<Option<Given>> {
+        let row = sqlx::query("SELECT draft, answered, result FROM command WHERE device = ? AND seq = ?")
+            .bind(device.as_str())
+            .bind(seq.cast_signed())
+            .fetch_optional(&self.pool)
+            .await?;
+        row.as_ref().map(given).transpose()
+    }
+}
+
+fn given(row: &SqliteRow) -> anyhow::Result<Given> {
+    let draft = serde_json::from_str(row.try_get("draft")?).context("a command of the database is not understood")?;
+    let answered: Option<i64> = row.try_get("answered")?;
+    let result: Option<&str> = row.try_get("result")?;
+    let answer = match (answered, result) {
+        (Some(at), Some(result)) => Some((u64::try_from(at)?, serde_json::from_str(result)?)),
+        (None, _) | (_, None) => None,
+    };
+    Ok(Given { draft, answer })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bridge_core::{Numbers, Record};
+    use protocol::{CommandOutcome, Diagnostics, SPEC};
+    use trust::Request;
+
+    fn draft(device: &str, seq: u64) -> CommandDraft {
+        CommandDraft {
+            device: device.parse().unwrap(),
+            seq,
+            issued: seq,
+            deadline: seq + 30_000,
+            nonce: format!("nonce {}", seq / 10),
+            heard: 0,
+            numbers: Numbers::default(),
+            request: Request::Diagnostics {},
+        }
+    }
+
+    fn result(of: &CommandDraft) -> CommandResult {
+        CommandResult {
+            spec: SPEC,
+            fleet: "sea".parse().unwrap(),
+            device_id: of.device.clone(),
+            nonce: of.nonce.clone(),
+            seq: of.seq,
+            outcome: CommandOutcome::Done,
+            code: None,
+            detail: None,
+            diagnostics: Some(Diagnostics { log: vec!["a line".into()], ..Diagnostics::default() }),
+        }
+    }
+
+    #[tokio::test]
+    async fn each_command_is_answered_once_and_the_latest_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path(), "sea").await.unwrap();
+        let (edge, other) = ("edge-1".parse().unwrap(), "edge-2".parse().unwrap());
+        let give = async |draft: &CommandDraft| {
+            store.save(&[Record::Command(Box::new(draft.clone()))], None).await.unwrap();
+        };
+        give(&draft("edge-2", 1)).await;
+        for seq in 1..=60 {
+            let draft = draft("edge-1", seq);
+            give(&draft).await;
+            assert!(store.command(&edge, seq).await.unwrap().unwrap().answer.is_none());
+            let said = result(&draft);
+            assert!(!store.keep_result(&CommandResult { nonce: "another".into(), ..said.clone() }).await.unwrap());
+            assert!(!store.keep_result(&CommandResult { seq: seq + 1, ..said.clone() }).await.unwrap());
+            assert!(store.keep_result(&said).await.unwrap(), "{seq}");
+            let again = CommandResult { outcome: CommandOutcome::Failed, ..said.clone() };
+            assert!(!store.keep_result(&again).await.unwrap(), "{seq} once more");
+            assert_eq!(store.command(&edge, seq).await.unwrap().unwrap().answer.unwrap().1, said);
+        }
+        let kept = store.commands(&edge, 1_000).await.unwrap();
+        assert_eq!(kept.iter().map(|given| given.draft.seq).collect::<Vec<_>>(), (11..=60).collect::<Vec<_>>());
+        let whole = kept.iter().filter(|given| given.answer.as_ref().unwrap().1.diagnostics.is_some());
+        assert_eq!(whole.map(|given| given.draft.seq).collect::<Vec<_>>(), [56, 57, 58, 59, 60]);
+        assert_eq!(store.commands(&edge, 2).await.unwrap()[0].draft.seq, 59);
+        assert_eq!(store.commands(&other, 9).await.unwrap().len(), 1);
+        assert!(store.command(&other, 2).await.unwrap().is_none());
+    }
+}
