@@ -16,8 +16,8 @@ mod service;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    Out, audit, breakglass, bridge, broker as broker_config, devices, drift as drift_figures, inspect, keys, login,
-    pack, publish, push, revoke, rollout, root, sign, status, streams, verify,
+    Out, audit, breakglass, bridge, broker as broker_config, devices, drift as drift_figures, inspect, keys, labels,
+    login, pack, publish, push, revoke, rollout, root, sign, status, streams, verify,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
@@ -50,6 +50,7 @@ enum Command {
     Broker(broker_config::Args),
     Devices(devices::Args),
     Drift(drift_figures::Args),
+    Labels(labels::Args),
     Rollout(rollout::Args),
     Audit(audit::Args),
     Streams(streams::Args),
@@ -75,6 +76,7 @@ impl Command {
             Command::Broker(args) => args.run(out),
             Command::Devices(args) => args.run(out),
             Command::Drift(args) => args.run(out),
+            Command::Labels(args) => args.run(out),
             Command::Rollout(args) => args.run(out),
             Command::Audit(args) => args.run(out),
             Command::Streams(args) => args.run(out),

@@ -309,6 +309,7 @@ impl Bench {
                 format!("verdict {}: {} {outcome}{code}", v.seq, v.release)
             }
             Effect::Restart { .. } => "restart".into(),
+            Effect::Judge { stream, labels, .. } => format!("judge {stream} {}", labels.len()),
             Effect::SetLog(Log::Configured) => "log as before".into(),
             Effect::SetLog(Log::Level(level)) => format!("log {}", level.as_str()),
             Effect::Measure => "measure".into(),

@@ -187,6 +187,17 @@ fn labels_that_come_back_tell_how_right_a_model_is() {
     assert!(apart > Some(0.05) && estimate > Some(0.95), "surer than it is right: {performance}");
     let told = fleet.desk.done("petrel drift digits");
     assert!(told.contains("accuracy 90.0 % of 300 answers") && told.contains("ESTIMATED"), "{told}");
+    // From land: by hundreds, each once.
+    let answered = fleet.classes("edge-1", 200, &images[300 * 64..]);
+    assert_eq!(answered["id"], "7");
+    let lines = (300..500).map(|at| format!("edge-1,7#{},{}\n", at - 299, classes[at]));
+    fleet.desk.write("labels.csv", "device,id,label\nedge-1,nobody's,4\n".to_owned() + &lines.collect::<String>());
+    let brought = fleet.desk.json("petrel labels push digits labels.csv");
+    assert_eq!((&brought["edge-1"]["joined"], &brought["edge-1"]["unknown"]), (&json!(200), &json!(1)), "{brought}");
+    wait_for("how right the rest was", || {
+        let view = fleet.ask("/drift/digits").1;
+        (view["groups"].get(0)?["performance"]["classes"].as_u64() == Some(500)).then_some(())
+    });
     let (status, _) = fleet.local("edge-1", "/v2/models/nobody/labels", Some(&json!({ "labels": [] })));
     assert_eq!(status, 404);
     let (status, why) = fleet.local("edge-1", "/v2/models/digits/labels", Some(&json!({ "labels": [{ "id": 3 }] })));

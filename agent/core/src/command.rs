@@ -60,6 +60,9 @@ impl Agent {
                 self.commands.log_until = Some(until);
                 self.effects.extend([Effect::SetLog(Log::Level(level)), Effect::DeliverResult(done)]);
             }
+            Request::Labels { stream, labels } => {
+                self.effects.push(Effect::Judge { stream, labels, result: done });
+            }
             Request::Restart { stream } => {
                 let refuse = |why: String| Refusal::new(Code::Request, why);
                 let name: StreamName = stream.parse().map_err(|e| refuse(format!("`{stream}`: {e}")))?;
@@ -116,6 +119,7 @@ impl Agent {
             code: None,
             detail: None,
             diagnostics: None,
+            labels: None,
         }
     }
 }

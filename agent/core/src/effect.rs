@@ -2,7 +2,7 @@
 
 use protocol::{CommandResult, Profile, Report, StreamName, Verdict};
 use std::collections::BTreeSet;
-use trust::{Digest, LogLevel};
+use trust::{Digest, Labelled, LogLevel};
 
 /// Something to do.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +88,15 @@ pub enum Effect {
     PublishReport(Report),
     /// Publish a verdict, signed; ends in `VerdictDelivered`.
     DeliverVerdict(Verdict),
+    /// Hold the answers that are remembered against what was right, and tell how many were.
+    Judge {
+        /// Of which stream.
+        stream: String,
+        /// What was right.
+        labels: Vec<Labelled>,
+        /// The result, if the stream is known.
+        result: CommandResult,
+    },
     /// Let a new process answer for a stream in the place of the one that does; ends in `Restarted`.
     Restart {
         /// The stream.

@@ -5,11 +5,11 @@ use crate::fetch::Action;
 use crate::keeper::Errand;
 use crate::mqtt::{Message, Receipt};
 use crate::settings::Origin;
-use crate::worker::{Place, Task};
+use crate::worker::{Place, Task, Truth};
 use agent_core::{Effect, Log};
 use protocol::{
-    BridgeTopic, CommandResult, Diagnostics, Hello, Kind, MAX_RESULT_BYTES, Need, Presence, Setting, Verdict,
-    encode_json,
+    BridgeTopic, CommandOutcome, CommandResult, Diagnostics, Hello, Kind, MAX_RESULT_BYTES, Need, Presence, Setting,
+    Verdict, encode_json,
 };
 use serde::Serialize;
 use trust::PayloadKind;
@@ -78,6 +78,16 @@ impl Driver {
                 let mut result = CommandResult { diagnostics: Some(self.diagnose()), ..result };
                 result.fit(MAX_RESULT_BYTES);
                 self.say_result(&result);
+            }
+            Effect::Judge { stream, labels, result } => {
+                let truths: Vec<Truth> = labels.into_iter().map(Truth::from).collect();
+                self.say_result(&match self.worker.judge(&stream, &truths) {
+                    Ok(joined) => CommandResult { labels: Some(joined), ..result },
+                    Err(why) => {
+                        let outcome = CommandOutcome::Failed;
+                        CommandResult { outcome, detail: Some(why.to_string()), ..result }
+                    }
+                });
             }
             Effect::DeliverResult(result) => self.say_result(&result),
         }

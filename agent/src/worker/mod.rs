@@ -20,14 +20,14 @@ pub(crate) use counters::Counts;
 pub(crate) use inside::run;
 pub(crate) use loader::{Loader, Place, Task};
 pub(crate) use process::{Launch, Misstart, Process, Program, Question};
-pub(crate) use truth::{Joined, Truth};
+pub(crate) use truth::Truth;
 
 use agent_core::Millis;
 use counters::Counters;
 use drift::{Closed, Memory};
 use engine::{Answer, Port};
 use process::Silence;
-use protocol::{Performance, Sandbox, StreamName};
+use protocol::{Joined, Performance, Sandbox, StreamName};
 use shadow::Shadow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

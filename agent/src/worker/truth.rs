@@ -7,6 +7,7 @@ use engine::{Answer, Class, Data};
 use protocol::{CALIBRATION_BINS, Calibrated, Performance};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+use trust::Labelled;
 
 /// Answers of a release that are remembered, the latest.
 const MOST_ANSWERS: usize = 4096;
@@ -32,13 +33,10 @@ pub(crate) enum Label {
     Name(String),
 }
 
-/// How many labels found their answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Joined {
-    /// Those that did.
-    pub(crate) joined: u64,
-    /// Those of answers that are not remembered, or were no classes and no single value.
-    pub(crate) unknown: u64,
+impl From<Labelled> for Truth {
+    fn from(Labelled { id, label }: Labelled) -> Self {
+        Self { id, label: Label::Name(label) }
+    }
 }
 
 /// What is remembered of one answer.
@@ -95,14 +93,16 @@ impl Answers {
                 *sum += (f64::from(score.clamp(0.0, 1.0)) * 1e6) as u64;
                 true
             }
-            (Some(Remembered::Value(value)), Label::Number(said)) if (value - said).is_finite() => {
-                let error = (value - said).abs();
+            (Some(Remembered::Value(value)), said) => {
+                let Some(error) = said.number().map(|said| (value - said).abs()).filter(|e| e.is_finite()) else {
+                    return false;
+                };
                 let error =
                     Performance { values: 1, absolute: error, squared: error * error, ..Performance::default() };
                 self.performance.add(&error);
                 true
             }
-            (Some(Remembered::Value(_)), _) | (None, _) => false,
+            (None, _) => false,
         };
         if right {
             self.by_id.remove(&truth.id);
@@ -119,6 +119,15 @@ impl Answers {
     /// What became known since the last call.
     pub(super) fn take(&mut self) -> Option<Performance> {
         Some(std::mem::take(&mut self.performance)).filter(|performance| !performance.is_empty())
+    }
+}
+
+impl Label {
+    fn number(&self) -> Option<f64> {
+        match self {
+            Label::Number(number) => Some(*number),
+            Label::Name(text) => text.trim().parse().ok(),
+        }
     }
 }
 

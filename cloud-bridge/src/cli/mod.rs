@@ -15,6 +15,7 @@ pub(crate) mod explain;
 pub(crate) mod inspect;
 mod judgement;
 pub(crate) mod keys;
+pub(crate) mod labels;
 pub(crate) mod login;
 pub(crate) mod pack;
 pub(crate) mod publish;

@@ -34,6 +34,19 @@ pub struct CommandResult {
     /// What was asked for, where it was that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diagnostics: Option<Diagnostics>,
+    /// What became of labels, where it was that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Joined>,
+}
+
+/// How many labels found their answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Joined {
+    /// Those that did.
+    pub joined: u64,
+    /// Those of answers that are not remembered.
+    pub unknown: u64,
 }
 
 /// What came of a command.

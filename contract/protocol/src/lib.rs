@@ -17,7 +17,7 @@ mod topic;
 pub use access::is_bridge;
 pub use chunk::{CHUNK_BYTES, ChunkSpan, chunks_in, spans};
 pub use codec::{CodecError, Kind, SIGNATURE_BYTES, SignedFrame, decode_cbor, decode_json, encode_cbor, encode_json};
-pub use command::{CommandOutcome, CommandResult, Diagnostics, MAX_RESULT_BYTES, Setting};
+pub use command::{CommandOutcome, CommandResult, Diagnostics, Joined, MAX_RESULT_BYTES, Setting};
 pub use enrol::{
     BRIDGE_NAME, ENROL_PATH, EnrolRequest, Enrolled, Exchanged, JoinFile, JoinToken, MAX_ENROL_BYTES,
     MAX_ENROLLED_BYTES, MAX_JOIN_BYTES, Problem, RENEW_PATH, RETURN_PATH, RenewRequest, ReturnRequest,

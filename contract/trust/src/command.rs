@@ -15,6 +15,10 @@ use serde_json::Value;
 const MAX_NONCE: usize = 128;
 /// The longest that a command may hold the log at another level, in seconds.
 pub const MAX_LOG_LEVEL_S: u64 = 24 * 3_600;
+/// The most labels of one command.
+pub const MAX_LABELS: usize = 400;
+/// The most bytes of an id, and of a label.
+const MAX_LABEL_BYTES: usize = 128;
 
 /// What land asks of one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +59,13 @@ pub enum Request {
     },
     /// Its report and its telemetry, again.
     Report {},
+    /// What was right: it joins the answers that it remembers, and tells how many.
+    Labels {
+        /// Which stream.
+        stream: String,
+        /// At most [`MAX_LABELS`].
+        labels: Vec<Labelled>,
+    },
     /// Another level of the log, which goes back by itself.
     LogLevel {
         /// Which.
@@ -62,6 +73,16 @@ pub enum Request {
         /// For so many seconds, at most [`MAX_LOG_LEVEL_S`].
         for_s: U53,
     },
+}
+
+/// What was right for one request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Labelled {
+    /// The id that the request had.
+    pub id: String,
+    /// A class by its name or number, or a value, as text.
+    pub label: String,
 }
 
 /// How much is logged.
@@ -95,7 +116,7 @@ impl LogLevel {
 
 impl Request {
     /// The words that name requests.
-    const KNOWN: [&str; 4] = ["diagnostics", "restart", "report", "log-level"];
+    const KNOWN: [&str; 5] = ["diagnostics", "restart", "report", "labels", "log-level"];
 
     /// Reads what a command asks.
     ///
@@ -113,6 +134,13 @@ impl Request {
             && !(1..=MAX_LOG_LEVEL_S).contains(&for_s.get())
         {
             return Err(refuse(format!("a level of the log holds for 1 to {MAX_LOG_LEVEL_S} seconds")));
+        }
+        if let Request::Labels { labels, .. } = &request {
+            let long = |word: &str| word.len() > MAX_LABEL_BYTES;
+            if labels.len() > MAX_LABELS || labels.iter().any(|l| long(&l.id) || long(&l.label)) {
+                let most = format!("a command has at most {MAX_LABELS} labels of {MAX_LABEL_BYTES} bytes");
+                return Err(refuse(most));
+            }
         }
         Ok(request)
     }

@@ -38,7 +38,7 @@ pub use breakglass::{Breakglass, Recipients, verify_breakglass};
 pub use chain::{MAX_ROOT_STEPS, catch_up, next_root};
 pub use checkpoint::{Checkpoint, verify_checkpoint};
 pub use clock::{Clock, ClockState};
-pub use command::{Command, LogLevel, MAX_LOG_LEVEL_S, Request};
+pub use command::{Command, Labelled, LogLevel, MAX_LABELS, MAX_LOG_LEVEL_S, Request};
 pub use counters::{Counters, Generation};
 pub use device::{DeviceKey, verify_device_document};
 pub use digest::Digest;
@@ -69,6 +69,6 @@ pub const MAX_DOCUMENT_BYTES: usize = 256 * 1024;
 /// The most bytes of a document that a broker retains: revocation, beacon, breakglass, assignment.
 pub const MAX_RETAINED_BYTES: usize = 48 * 1024;
 /// The most bytes of a command.
-pub const MAX_COMMAND_BYTES: usize = 4 * 1024;
+pub const MAX_COMMAND_BYTES: usize = 48 * 1024;
 /// The version of every document in this crate.
 pub const SPEC: u64 = 1;

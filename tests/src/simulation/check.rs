@@ -194,6 +194,7 @@ impl Checks {
             Effect::StopFetching { .. } | Effect::Examine { .. } => true,
             // Nobody gives commands here, or asks for a shadow.
             Effect::Shadow { .. }
+            | Effect::Judge { .. }
             | Effect::Restart { .. }
             | Effect::SetLog(_)
             | Effect::Measure

@@ -351,12 +351,12 @@ impl World {
             Effect::PublishReport(report) => {
                 self.say(device, Topic::Report(device), Payload::Report(Rc::new(report)), None);
             }
-            Effect::DeliverVerdict(verdict) => {
-                let token = Some(verdict.seq);
-                self.say(device, Topic::Verdict(device), Payload::Verdict(Rc::new(verdict)), token);
+            Effect::DeliverVerdict(said) => {
+                let (token, said) = (Some(said.seq), Payload::Verdict(Rc::new(said)));
+                self.say(device, Topic::Verdict(device), said, token);
             }
-            // The check says that they do not come.
             Effect::Shadow { .. }
+            | Effect::Judge { .. }
             | Effect::Restart { .. }
             | Effect::SetLog(_)
             | Effect::Measure

@@ -362,6 +362,7 @@ impl Device {
             Effect::AwaitRoot { .. } | Effect::PublishReport(_) => Ok(()),
             // Nobody gives commands here, or asks for a shadow.
             Effect::Shadow { .. }
+            | Effect::Judge { .. }
             | Effect::Restart { .. }
             | Effect::SetLog(_)
             | Effect::Measure

@@ -20,7 +20,8 @@ use utoipa::{IntoParams, ToSchema};
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewCommand {
-    /// `{"what": "diagnostics"}`, `{"what": "restart", "stream": …}`, `{"what": "report"}`, or
+    /// `{"what": "diagnostics"}`, `{"what": "restart", "stream": …}`, `{"what": "report"}`,
+    /// `{"what": "labels", "stream": …, "labels": [{"id": …, "label": …}]}`, or
     /// `{"what": "log-level", "level": "debug", "for_s": 600}`.
     #[schema(value_type = Object)]
     pub(crate) request: serde_json::Value,
@@ -56,6 +57,18 @@ pub(crate) struct CommandView {
     /// What was asked for, where it was that; only when one command is looked at, and of the latest ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) diagnostics: Option<DiagnosticsView>,
+    /// How many labels found their answers, where it brought some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) labels: Option<JoinedView>,
+}
+
+/// How many labels found their answers.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub(crate) struct JoinedView {
+    /// Those that did.
+    pub(crate) joined: u64,
+    /// Those of answers that are not remembered.
+    pub(crate) unknown: u64,
 }
 
 /// What a person who looks for a fault wants to see of a device.
@@ -94,6 +107,7 @@ impl CommandView {
             None if now <= draft.deadline => "waiting",
             None => "silent",
         };
+        let labels = result.as_ref().and_then(|result| result.labels);
         let (code, detail, diagnostics) = result.map_or((None, None, None), |r| (r.code, r.detail, r.diagnostics));
         let view = |d: protocol::Diagnostics| DiagnosticsView {
             // A device that writes no JSON is shown as what it wrote.
@@ -107,6 +121,7 @@ impl CommandView {
             at: draft.issued,
             deadline: draft.deadline,
             request: serde_json::to_value(&draft.request)?,
+            labels: labels.map(|l| JoinedView { joined: l.joined, unknown: l.unknown }),
             state: state.into(),
             answered,
             code,

@@ -127,6 +127,7 @@ mod tests {
             code: None,
             detail: None,
             diagnostics: Some(Diagnostics { log: vec!["a line".into()], ..Diagnostics::default() }),
+            labels: None,
         }
     }
 

@@ -305,6 +305,7 @@ pub(crate) fn result() -> CommandResult {
             log: vec!["{\"level\":\"INFO\",\"message\":\"connected\"}".into(), "cut".into()],
             log_left_out: 3,
         }),
+        labels: Some(Joined { joined: 300, unknown: 1 }),
     }
 }
 

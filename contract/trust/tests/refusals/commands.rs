@@ -33,7 +33,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("COMMAND", "with a field that nobody knows", Code::Parse, given(UP, &|c| c["x"] = 1.into())),
         case("VERSION", "a command of spec 2", Code::Version, given(UP, &|c| c["spec"] = 2.into())),
         case("COMMAND", "an assignment in its place", Code::Type, trust().verify_command(&assignment_bytes())),
-        case("COMMAND", "4 KiB and a byte", Code::Limit, trust().verify_command(&vec![b' '; MAX_COMMAND_BYTES + 1])),
+        case("COMMAND", "48 KiB and a byte", Code::Limit, trust().verify_command(&vec![b' '; MAX_COMMAND_BYTES + 1])),
         // Two minutes after the hello, by the device's own clock.
         taken("COMMAND", "at its deadline, the time not known", given(120_999, &|_| {})),
         case("COMMAND", "after it, the time not known", Code::Expired, given(121_000, &|_| {})),
