@@ -59,6 +59,7 @@ impl Bench {
             "telemetry" => frame(Kind::Telemetry),
             "report" => document(PayloadKind::Report),
             "verdict" => document(PayloadKind::Verdict),
+            "result" => document(PayloadKind::Result),
             _ => body.to_vec(),
         }
     }
@@ -78,6 +79,7 @@ fn honest(leaf: &str) -> Vec<u8> {
         "telemetry" => hex(include_str!("../../../../contract/protocol/tests/golden/telemetry.hex")),
         "report" => include_bytes!("../../../../contract/protocol/tests/golden/report.json").trim_ascii().to_vec(),
         "verdict" => include_bytes!("../../../../contract/protocol/tests/golden/verdict.json").trim_ascii().to_vec(),
+        "result" => include_bytes!("../../../../contract/protocol/tests/golden/result.json").trim_ascii().to_vec(),
         _ => b"{\"boot\":3,\"online\":true}".to_vec(),
     }
 }
@@ -88,14 +90,14 @@ fn said(number: u8, leaf: &str) -> String {
     everything.replace('#', &format!("d/rpi-{number}/up/{leaf}"))
 }
 
-const LEAVES: [&str; 6] = ["hello", "need", "telemetry", "report", "verdict", "presence"];
+const LEAVES: [&str; 7] = ["hello", "need", "telemetry", "report", "verdict", "result", "presence"];
 
 #[test]
 fn no_bytes_break_the_reader_of_what_devices_say() {
     let bench = Bench::new();
     let mut dice = fastrand::Rng::with_seed(7);
     let (mut understood, mut refused) = (0, 0);
-    for round in 0..6_000 {
+    for round in 0..7_000 {
         let leaf = LEAVES[round % LEAVES.len()];
         let mut body = honest(leaf);
         for _ in 0..dice.usize(..3) {
@@ -115,11 +117,11 @@ fn no_bytes_break_the_reader_of_what_devices_say() {
                 assert!(known, "{topic}: a device was believed under another's name: {event:?}");
                 understood += 1;
             }
-            Some(Ok(Heard::Telemetry(_) | Heard::Nothing)) => understood += 1,
+            Some(Ok(Heard::Telemetry(_) | Heard::Result(_) | Heard::Nothing)) => understood += 1,
             Some(Err(_)) | None => refused += 1,
         }
     }
-    println!("6000 messages, {understood} understood, {refused} refused, no panic");
+    println!("7000 messages, {understood} understood, {refused} refused, no panic");
     assert!(understood > 500 && refused > 500, "{understood} understood, {refused} refused");
 }
 
@@ -133,7 +135,7 @@ fn another_version_is_named() {
         let error = bench.hear(&said(1, leaf), &bytes).unwrap().err().unwrap();
         assert_eq!(code(&error), Some("E_VERSION"), "{leaf}: {error}");
     }
-    for leaf in ["report", "verdict"] {
+    for leaf in ["report", "verdict", "result"] {
         let body = String::from_utf8(honest(leaf)).unwrap().replacen("\"spec\":1", "\"spec\":2", 1);
         let error = bench.hear(&said(1, leaf), &bench.signed(leaf, body.as_bytes()));
         let error = error.unwrap().err().unwrap();
