@@ -4,6 +4,7 @@
 //! nobody else can.
 
 mod binary;
+mod door;
 mod metrics;
 mod oip;
 
@@ -20,6 +21,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use door::Door;
 use oip::ModelMetadata;
 use protocol::{CHUNK_BYTES, Joined, StreamName};
 use serde::Deserialize;
@@ -81,9 +83,11 @@ pub(crate) async fn serve(
 ) -> std::io::Result<()> {
     let stopped = |mut stop: watch::Receiver<()>| async move { while stop.changed().await.is_ok() {} };
     let router = router(api);
+    let listener = Door::new(listener, door::MOST, door::PATIENCE);
     let by_address = axum::serve(listener, router.clone()).with_graceful_shutdown(stopped(stop.clone()));
     match socket {
         Some(socket) => {
+            let socket = Door::new(socket, door::MOST, door::PATIENCE);
             let by_path = axum::serve(socket, router).with_graceful_shutdown(stopped(stop));
             tokio::try_join!(by_address.into_future(), by_path.into_future()).map(drop)
         }

@@ -105,6 +105,58 @@ fn the_fallback_answers_what_the_release_cannot_and_each_is_counted() {
 }
 
 #[test]
+fn a_new_process_takes_the_place_of_the_old_one_and_no_answer_is_lost() {
+    let (one, two) = (Fixture::digits(1), Fixture::digits(2));
+    let shelf = Shelf::of(&[&one, &two]);
+    shelf.serve(&two, Some(&one));
+    shelf.infer("digits", None, &row(0)).unwrap();
+    let before = shelf.loaded();
+    assert!(matches!(shelf.run(Task::Restart(stream())), Event::Restarted { outcome: Ok(()), .. }));
+    let after = shelf.loaded();
+    assert!(after.bundle == before.bundle && after.process.id() != before.process.id());
+    // Who was asking the old one gets the answer.
+    shelf.runtime.block_on(before.ask(&Question::of(&row(1)).unwrap())).unwrap();
+    drop(before);
+    shelf.infer("digits", Some("1"), &row(2)).unwrap();
+    shelf.infer("digits", None, &row(3)).unwrap();
+    let observed = shelf.worker().observe();
+    let answers = |release| observed.iter().filter(|o| o.release == release).map(|o| o.counts.answers()).sum::<u64>();
+    assert_eq!((answers(1), answers(2)), (1, 3), "{observed:?}");
+    // Its own memory, which is some, and less than a process may take.
+    let held: Vec<u64> = observed.iter().map(|o| o.resident).collect();
+    assert!(held.iter().any(|held| (1 << 20..agent_core::most_memory(64)).contains(held)), "{held:?}");
+    let nothing = shelf.run(Task::Restart("prime".parse().unwrap()));
+    assert!(matches!(&nothing, Event::Restarted { outcome: Err(why), .. } if why.contains("prime")), "{nothing:?}");
+}
+
+#[test]
+fn a_shadow_is_asked_what_was_answered_and_heard_by_nobody() {
+    let (good, bad) = (Fixture::digits(1), Fixture::digits_bad(2));
+    let shelf = Shelf::of(&[&good, &bad]);
+    shelf.serve(&good, None);
+    let place = Place { bundle: bad.digest, row_us: 1_000 };
+    assert!(shelf.bench.run(Task::Shadow { stream: stream(), place }).unwrap().is_none());
+    let (mut compared, mut others, mut asked) = (0, 0, 0);
+    // It lets pass what comes while it is busy.
+    while compared < 30 {
+        assert_eq!(shelf.infer("digits", None, &row(asked % 100)).unwrap().by.release, 1);
+        asked += 1;
+        for (bundle, rows, differ) in shelf.worker().compared() {
+            assert_eq!(bundle, bad.digest);
+            (compared, others) = (compared + rows, others + differ);
+        }
+    }
+    assert!(others > 0 && others < compared, "{others} of {compared}");
+    assert_eq!(observed(shelf.worker()), BTreeMap::from([(1, (asked as u64, 0))]));
+    assert!(shelf.infer("digits", Some("2"), &row(0)).is_err());
+    // On trial it is the same process, and what answers next ends the shadow.
+    let shadow = shelf.worker().find("digits").unwrap().1.shadow.unwrap().loaded.process.id();
+    shelf.serve(&bad, Some(&good));
+    assert_eq!(shelf.loaded().process.id(), shadow);
+    assert!(shelf.worker().find("digits").unwrap().1.shadow.is_none());
+}
+
+#[test]
 fn without_a_fallback_there_is_no_answer() {
     let bad = Fixture::digits_bad(2);
     let shelf = Shelf::of(&[&bad]);

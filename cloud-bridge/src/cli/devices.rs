@@ -73,7 +73,8 @@ enum Command {
         #[arg(required = true, value_name = "LABEL", value_parser = change)]
         labels: Vec<(String, Option<String>)>,
     },
-    Command(command::Args),
+    #[command(name = "command")]
+    Ask(command::Args),
     /// What was asked of a device lately, and what came of it
     Commands {
         /// The device's name
@@ -102,7 +103,7 @@ impl Args {
             Command::Reject { id } => decide(&client, out, &id, "reject", "rejected"),
             Command::Revoke { id } => decide(&client, out, &id, "revoke", "revoked"),
             Command::Retire { id } => decide(&client, out, &id, "retire", "retired"),
-            Command::Command(args) => args.run(&client, out),
+            Command::Ask(args) => args.run(&client, out),
             Command::Commands { id } => command::list(&client, out, &id),
             Command::Telemetry { id, last } => telemetry(&client, out, &id, last),
         }

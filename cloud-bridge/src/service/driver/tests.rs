@@ -60,6 +60,7 @@ impl Bench {
             "drift" => frame(Kind::Drift),
             "report" => document(PayloadKind::Report),
             "verdict" => document(PayloadKind::Verdict),
+            "result" => document(PayloadKind::Result),
             _ => body.to_vec(),
         }
     }
@@ -80,6 +81,7 @@ fn honest(leaf: &str) -> Vec<u8> {
         "drift" => hex(include_str!("../../../../contract/protocol/tests/golden/drift.hex")),
         "report" => include_bytes!("../../../../contract/protocol/tests/golden/report.json").trim_ascii().to_vec(),
         "verdict" => include_bytes!("../../../../contract/protocol/tests/golden/verdict.json").trim_ascii().to_vec(),
+        "result" => include_bytes!("../../../../contract/protocol/tests/golden/result.json").trim_ascii().to_vec(),
         _ => b"{\"boot\":3,\"online\":true}".to_vec(),
     }
 }
@@ -90,14 +92,14 @@ fn said(number: u8, leaf: &str) -> String {
     everything.replace('#', &format!("d/rpi-{number}/up/{leaf}"))
 }
 
-const LEAVES: [&str; 7] = ["hello", "need", "telemetry", "drift", "report", "verdict", "presence"];
+const LEAVES: [&str; 8] = ["hello", "need", "telemetry", "drift", "report", "verdict", "result", "presence"];
 
 #[test]
 fn no_bytes_break_the_reader_of_what_devices_say() {
     let bench = Bench::new();
     let mut dice = fastrand::Rng::with_seed(7);
     let (mut understood, mut refused) = (0, 0);
-    for round in 0..7_000 {
+    for round in 0..8_000 {
         let leaf = LEAVES[round % LEAVES.len()];
         let mut body = honest(leaf);
         for _ in 0..dice.usize(..3) {
@@ -121,7 +123,7 @@ fn no_bytes_break_the_reader_of_what_devices_say() {
             Some(Err(_)) | None => refused += 1,
         }
     }
-    println!("7000 messages, {understood} understood, {refused} refused, no panic");
+    println!("8000 messages, {understood} understood, {refused} refused, no panic");
     assert!(understood > 500 && refused > 500, "{understood} understood, {refused} refused");
 }
 
@@ -135,7 +137,7 @@ fn another_version_is_named() {
         let error = bench.hear(&said(1, leaf), &bytes).unwrap().err().unwrap();
         assert_eq!(code(&error), Some("E_VERSION"), "{leaf}: {error}");
     }
-    for leaf in ["report", "verdict"] {
+    for leaf in ["report", "verdict", "result"] {
         let body = String::from_utf8(honest(leaf)).unwrap().replacen("\"spec\":1", "\"spec\":2", 1);
         let error = bench.hear(&said(1, leaf), &bench.signed(leaf, body.as_bytes()));
         let error = error.unwrap().err().unwrap();

@@ -300,9 +300,9 @@ pub(crate) fn result() -> CommandResult {
         code: Some("E_EXPIRED".into()),
         detail: Some("the command expired at 2026-01-31T12:00:00Z".into()),
         diagnostics: Some(Diagnostics {
-            status: "{\"device\":\"rpi-1\",\"connected\":true}".into(),
+            status: "null".into(),
             config: vec![Setting { key: "window".into(), value: "8".into(), from }],
-            log: vec!["{\"level\":\"INFO\",\"message\":\"connected\"}".into(), "cut".into()],
+            log: vec!["INFO connected".into(), "cut".into()],
             log_left_out: 3,
         }),
         labels: Some(Joined { joined: 300, unknown: 1 }),
