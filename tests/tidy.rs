@@ -8,22 +8,24 @@ use std::path::{Path, PathBuf};
 use toml::Table;
 
 /// Who may use which room of the house; no other arrow exists.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("contract/protocol", &[]),
     ("contract/trust", &[]),
     ("contract/drift", &[]),
+    ("contract/board", &[]),
     ("agent/core", &["drift", "protocol", "trust"]),
     ("agent/engine", &[]),
-    ("agent", &["agent-core", "engine", "drift", "protocol", "trust"]),
+    ("agent", &["agent-core", "board", "engine", "drift", "protocol", "trust"]),
     ("cloud-bridge/core", &["drift", "protocol", "trust"]),
     ("cloud-bridge", &["bridge-core", "engine", "drift", "protocol", "trust"]),
-    ("cross", &[]),
+    ("cross", &["board"]),
     ("tests", &["agent-core", "bridge-core", "drift", "protocol", "trust"]),
 ];
 /// The names by which rooms use each other.
-const ROOMS: [&str; 6] = ["agent-core", "bridge-core", "drift", "engine", "protocol", "trust"];
+const ROOMS: [&str; 7] = ["agent-core", "board", "bridge-core", "drift", "engine", "protocol", "trust"];
 /// Rooms that decide and touch nothing.
-const PURE: [&str; 5] = ["contract/protocol", "contract/trust", "contract/drift", "agent/core", "cloud-bridge/core"];
+const PURE: [&str; 6] =
+    ["contract/protocol", "contract/trust", "contract/drift", "contract/board", "agent/core", "cloud-bridge/core"];
 /// What a pure room cannot use, because it would be able to touch the world.
 const HANDS: [&str; 12] = [
     "axum",

@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) device: DeviceId,
     /// The firmware profile's name.
     pub(crate) board: String,
+    /// What the board must be.
+    pub(crate) profile: Option<board::Profile>,
     /// The broker.
     pub(crate) broker: Broker,
     /// Where land is, for newer certificates.
@@ -227,8 +229,8 @@ impl Config {
         if settings.is_one_file() {
             return Self::parse(path, &text);
         }
-        let raw = Raw::deserialize(settings.table.clone()).map_err(|why| wrong_file(path, &why))?;
-        Self::of(path, raw)
+        let raw = Raw::deserialize(settings.table).map_err(|why| wrong_file(path, &why))?;
+        Ok(Self { profile: settings.profile, ..Self::of(path, raw)? })
     }
 
     /// The same of a text that will be, or was, in the file.
@@ -299,6 +301,7 @@ impl Config {
             fleet: raw.fleet.parse().map_err(|e| wrong("fleet", format!("{e}"), one_name))?,
             device: raw.device.parse().map_err(|e| wrong("device", format!("{e}"), one_name))?,
             board: raw.board,
+            profile: None,
             broker: Broker::parse(&raw.broker).map_err(|why| {
                 wrong(
                     "broker",

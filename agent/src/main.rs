@@ -11,6 +11,7 @@ mod feed;
 mod fetch;
 #[cfg(test)]
 mod fuzzed;
+mod hardware;
 mod http;
 mod identity;
 mod infer;

@@ -6,6 +6,7 @@
 use crate::config::{self, Config};
 use crate::driver::read_root;
 use crate::fault::{Fault, told};
+use crate::hardware;
 use crate::identity::Slots;
 use crate::store::Bundles;
 use crate::telemetry;
@@ -120,16 +121,39 @@ fn table(findings: &[Finding]) -> String {
 fn look(config: &Config) -> Vec<Finding> {
     let folder = config.state.join("self-test");
     let mut findings = vec![
+        Finding::of("board", board(config)),
         Finding::of("memory", Ok(memory(config))),
         Finding::of("disk", disk(config, &folder)),
-        Finding::of("clock", Ok(clock())),
+        Finding::of("clock", Ok(clock(config))),
         Finding::of("root of trust", read_root(config).map(|_| Finding::good("root of trust", "it is this fleet's"))),
         Finding::of("identity", identity(config)),
     ];
+    findings.extend(heat(config));
     findings.extend(models(config, &folder));
     // What is left there is overwritten by the next look.
     let _ = fs::remove_dir_all(&folder);
     findings
+}
+
+fn board(config: &Config) -> Result<Finding, Fault> {
+    hardware::check(config)?;
+    let seen = match &config.profile {
+        Some(profile) => format!("it is what its profile says: {}", profile.name),
+        None => "it has no profile, so nothing is asked of it".to_owned(),
+    };
+    Ok(Finding::good("board", seen))
+}
+
+/// Nothing where no profile says where it is measured.
+fn heat(config: &Config) -> Option<Finding> {
+    let (sensor, seen, slows_at) = hardware::heat(config)?;
+    Some(match seen {
+        Some(degrees) => {
+            let seen = format!("{degrees:.0} °C at {sensor}; the board slows itself down at {slows_at:.0}");
+            Finding::unless("heat", degrees >= slows_at, seen)
+        }
+        None => Finding::unless("heat", true, format!("there is no sensor {sensor}, which the profile names")),
+    })
 }
 
 fn memory(config: &Config) -> Finding {
@@ -166,12 +190,15 @@ fn disk(config: &Config, folder: &Path) -> Result<Finding, Fault> {
     Ok(Finding::unless("disk", took > SLOW_SYNC || free < LITTLE_ROOM, seen))
 }
 
-fn clock() -> Finding {
+fn clock(config: &Config) -> Finding {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let time = i64::try_from(now).ok().and_then(trust::Time::from_unix).map_or("unknown".into(), |t| t.to_string());
     match now < EARLIEST {
         true => {
-            Finding::unless("clock", true, format!("{time}: it is not set; the bridge's word sets the device's own"))
+            let kept = config.profile.as_ref().is_some_and(|profile| profile.clock.rtc);
+            let why =
+                if kept { "it is not set, though this board keeps one: look at its battery" } else { "it is not set" };
+            Finding::unless("clock", true, format!("{time}: {why}; the bridge's word sets the device's own"))
         }
         false => Finding::good("clock", time),
     }

@@ -2,7 +2,8 @@
 //!
 //! Decides their order and how each is read. What a value means, and whether it will do, is decided by `config`.
 
-use crate::fault::Fault;
+use crate::fault::{Fault, told};
+use board::Profile;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
@@ -11,12 +12,8 @@ use toml::{Table, Value};
 
 /// What a variable of the environment begins with, before the key in capitals.
 const VARIABLE: &str = "PETREL_AGENT_";
-/// The key of a file that stands behind the one that names it.
+/// The key of the board's firmware profile, which stands behind the file that names it.
 const PROFILE: &str = "profile";
-/// The same in a profile.
-const INHERIT: &str = "inherit";
-/// Profiles behind profiles.
-const MAX_PROFILES: usize = 8;
 const MAX_BYTES: u64 = 64 * 1024;
 
 /// Where a value was said.
@@ -51,6 +48,8 @@ impl fmt::Display for Origin {
 pub(crate) struct Settings {
     /// The keys and values.
     pub(crate) table: Table,
+    /// What the board must be.
+    pub(crate) profile: Option<Profile>,
     origins: BTreeMap<String, Origin>,
 }
 
@@ -67,7 +66,7 @@ impl Settings {
     ) -> Result<Self, Fault> {
         let mut file = read(path, text)?;
         let mut settings = Self::default();
-        settings.inherit(path, file.remove(PROFILE), 0)?;
+        settings.inherit(path, file.remove(PROFILE))?;
         settings.put(file, &Origin::File(path.to_owned()));
         for (name, value) in variables {
             let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
@@ -85,22 +84,23 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The profile that `named` names lies under what is put later, and above the one that it inherits itself.
-    fn inherit(&mut self, from: &Path, named: Option<Value>, depth: usize) -> Result<(), Fault> {
+    /// The agent's keys in the profile that `named` names lie under what is put later.
+    fn inherit(&mut self, from: &Path, named: Option<Value>) -> Result<(), Fault> {
         let Some(named) = named else { return Ok(()) };
-        let wrong = |why: &str| {
-            let what = format!("{}: the profile is wrong", from.display());
-            Fault::new(what).because(why.to_owned()).remedy("name a TOML file with keys of the configuration")
+        let wrong = |why: String| {
+            Fault::new(format!("{}: the profile is wrong", from.display()))
+                .because(why)
+                .remedy("name a board's firmware profile, as /usr/share/petrel/profiles/rpi4.toml")
         };
-        let name = named.as_str().ok_or_else(|| wrong("it is named by a text"))?;
-        if depth == MAX_PROFILES {
-            return Err(wrong("too many inherit from each other, or one from itself"));
-        }
+        let name = named.as_str().ok_or_else(|| wrong("it is named by a text".into()))?;
         let path = from.parent().unwrap_or(Path::new("")).join(name);
-        let text = text(&path)?;
-        let mut profile = read(&path, &text)?;
-        self.inherit(&path, profile.remove(INHERIT), depth + 1)?;
-        self.put(profile, &Origin::Profile(path));
+        let read = |path: &Path| text(path).map_err(|fault| told(&fault));
+        let (profile, layers) = board::gather(&path, read).map_err(|why| wrong(why.to_string()))?;
+        self.put(Table::from_iter([("board".into(), profile.board.clone().into())]), &Origin::Profile(path));
+        for layer in layers {
+            self.put(layer.agent, &Origin::Profile(layer.path));
+        }
+        self.profile = Some(profile);
         Ok(())
     }
 
@@ -161,8 +161,12 @@ mod tests {
     fn the_later_wins_and_each_is_known_by_its_place() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
-        fs::write(dir.path().join("base.toml"), "window = 1\nboard = \"any\"\nload_s = 1\n").unwrap();
-        fs::write(dir.path().join("rpi4.toml"), "inherit = \"base.toml\"\nwindow = 2\nboard = \"rpi4\"\n").unwrap();
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../firmware-profiles");
+        let base = fs::read_to_string(shipped.join("generic-aarch64.toml")).unwrap();
+        let base = base.replace("base.toml", shipped.join("base.toml").to_str().unwrap());
+        fs::write(dir.path().join("base.toml"), base + "[agent]\nwindow = 1\nload_s = 1\n").unwrap();
+        let rpi4 = "inherit = \"base.toml\"\nboard = \"rpi4\"\n[agent]\nwindow = 2\n";
+        fs::write(dir.path().join("rpi4.toml"), rpi4).unwrap();
         let text = "profile = \"rpi4.toml\"\nwindow = 3\ndevice = \"a\"\n";
         let variables = [("PETREL_AGENT_WINDOW", "4"), ("PETREL_AGENT_LOG", "json"), ("HOME", "/root")];
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
@@ -183,6 +187,7 @@ mod tests {
         assert_eq!(all.origin("state"), Origin::Default);
         assert_eq!(gather(&[]).table["window"], Value::Integer(4));
         assert!(!all.is_one_file());
+        assert_eq!(all.profile.map(|profile| profile.board).as_deref(), Some("rpi4"));
     }
 
     #[test]

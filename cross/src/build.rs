@@ -46,8 +46,7 @@ pub(crate) fn binaries(profile: Profile) -> anyhow::Result<PathBuf> {
 
 /// The folder where the binaries of a profile are.
 pub(crate) fn folder(profile: Profile) -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    target.join(match profile {
+    crate::cross::folder().join(match profile {
         Profile::Dev => "debug",
         Profile::Release => "release",
     })

@@ -13,10 +13,11 @@ pub(crate) fn npy(path: &Path) -> Vec<f64> {
     let data = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let header = std::str::from_utf8(&bytes[10..data]).unwrap();
     assert!(header.contains("'fortran_order': False"), "{header}");
-    let (floats, wholes) = (bytes[data..].chunks_exact(4), bytes[data..].chunks_exact(8));
-    match (header.contains("'<f4'"), header.contains("'<i8'")) {
-        (true, _) => floats.map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
-        (_, true) => wholes.map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
+    let (floats, wides) = (bytes[data..].chunks_exact(4), bytes[data..].chunks_exact(8));
+    match header.split('\'').nth(3) {
+        Some("<f4") => floats.map(|b| f32::from_le_bytes(b.try_into().unwrap()).into()).collect(),
+        Some("<f8") => wides.map(|b| f64::from_le_bytes(b.try_into().unwrap())).collect(),
+        Some("<i8") => wides.map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f64).collect(),
         _ => panic!("{header}"),
     }
 }
@@ -34,23 +35,23 @@ pub(crate) fn npy_bytes(shape: &[usize], values: &[f64]) -> Vec<u8> {
     bytes
 }
 
-fn near(got: f64, expected: f64) -> bool {
+pub(crate) fn near(got: f64, expected: f64) -> bool {
     (got - expected).abs() <= (1e-4 * expected.abs()).max(1e-6)
 }
 
 /// What the engine's `post.json` makes of a reference that has not been through it.
-fn softmax(logits: &[f64]) -> Vec<f64> {
+pub(crate) fn softmax(logits: &[f64]) -> Vec<f64> {
     let largest = logits.iter().copied().fold(f64::MIN, f64::max);
     let powers: Vec<f64> = logits.iter().map(|x| (x - largest).exp()).collect();
     let sum: f64 = powers.iter().sum();
     powers.iter().map(|x| x / sum).collect()
 }
 
-fn numbers(values: &Value) -> Vec<f64> {
+pub(crate) fn numbers(values: &Value) -> Vec<f64> {
     values.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
-fn rows(desk: &Desk, line: &str) -> Vec<Value> {
+pub(crate) fn rows(desk: &Desk, line: &str) -> Vec<Value> {
     desk.json(&format!("petrel-agent infer {line}"))["rows"].as_array().unwrap().clone()
 }
 

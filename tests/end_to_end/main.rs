@@ -13,6 +13,7 @@ mod content;
 mod disks;
 mod drift;
 mod enrolling;
+mod examples;
 mod faults;
 mod feeds;
 mod fleet;

@@ -24,7 +24,8 @@ fn a_board_is_checked_before_anything_depends_on_it() {
     let fleet = Fleet::start();
     fleet.enrol("a", "");
     let said = fleet.desk.done("petrel-agent self-test --config a.toml");
-    for word in ["memory", "disk", "clock", "root of trust", "identity", "as ONNX Runtime has them", "sandbox"] {
+    for word in ["board", "memory", "disk", "clock", "root of trust", "identity", "as ONNX Runtime has them", "sandbox"]
+    {
         assert!(said.contains(word), "{said}");
     }
     assert!(!fleet.desk.path("a/self-test").exists());
@@ -34,7 +35,7 @@ fn a_board_is_checked_before_anything_depends_on_it() {
     std::fs::remove_dir_all(fleet.desk.path("a/identity")).unwrap();
     let said = fleet.desk.run("petrel-agent self-test --config a.toml");
     assert_eq!(said.code, Some(1), "{}", said.err);
-    assert!(said.out.contains("petrel-agent enrol") && said.err.contains("1 of 7 checks failed"), "{}", said.out);
+    assert!(said.out.contains("petrel-agent enrol") && said.err.contains("1 of 8 checks failed"), "{}", said.out);
 }
 
 /// A fleet of one device that runs release 1.0.0.

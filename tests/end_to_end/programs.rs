@@ -15,10 +15,16 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// Where the agent is, when another than that of this workspace is tried: one for ARM, under qemu.
+const OTHER_AGENT: &str = "PETREL_TESTS_AGENT";
+
 /// One of the programs of this workspace, built for the profile of this test.
 pub(crate) fn program(name: &str) -> PathBuf {
     if name.starts_with('/') {
         return name.into();
+    }
+    if let Some(agent) = std::env::var_os(OTHER_AGENT).filter(|_| name == "petrel-agent") {
+        return agent.into();
     }
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let folder = BUILT.get_or_init(|| {

@@ -5,11 +5,14 @@
 
 #![allow(dead_code, unused_imports, missing_docs)] // every file brings more than is called here
 
-// The house's own name of it, beside the one that the room's tests use.
+// The house's own names of them, beside those that the rooms' tests use.
+extern crate petrel_board as board;
 extern crate petrel_protocol as protocol;
 
 #[path = "../../agent/src/fuzzed.rs"]
 mod agent_fuzzed;
+#[path = "../../contract/board/tests/fuzzed/mod.rs"]
+mod board_fuzzed;
 #[path = "../../agent/src/config.rs"]
 mod config;
 #[path = "../../contract/drift/tests/fuzzed/mod.rs"]
@@ -37,7 +40,7 @@ mod trust_fuzzed;
 /// When there is no such target, or when a door breaks.
 pub fn call(name: &str, data: &[u8]) {
     let every = trust_fuzzed::TARGETS.iter().chain(&protocol_fuzzed::TARGETS).chain(&agent_fuzzed::TARGETS);
-    let every = every.chain(&drift_fuzzed::TARGETS);
+    let every = every.chain(&drift_fuzzed::TARGETS).chain(&board_fuzzed::TARGETS);
     let (_, _, target) = every.into_iter().find(|(known, ..)| *known == name).expect("a target of this name");
     target(data);
 }

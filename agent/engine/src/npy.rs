@@ -7,10 +7,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-use npyz::npz::{NpzArchive, NpzWriter};
-use npyz::zip::write::FileOptions;
-use npyz::zip::{CompressionMethod, DateTime};
-use npyz::{DType, Deserialize, NpyFile, Order, Serialize, TypeChar, WriterBuilder};
+use npyz::{DType, Deserialize, NpyFile, Order, Serialize, TypeChar, WriteOptions, WriterBuilder};
+use zip::write::FileOptions;
+use zip::{CompressionMethod, DateTime, ZipArchive, ZipWriter};
 
 use crate::Limits;
 use crate::input::InputError;
@@ -134,8 +133,8 @@ pub fn read_archive(path: &Path, limits: &Limits) -> Result<Vec<(String, Tensor)
     if size > limits.model_bytes {
         return Err(InputError::TooLarge { what: "bytes", size, limit: limits.model_bytes });
     }
-    let mut archive = NpzArchive::open(path).map_err(InputError::array)?;
-    let zip = archive.zip_archive();
+    let file = File::open(path).map_err(unreadable)?;
+    let mut zip = ZipArchive::new(io::BufReader::new(file)).map_err(InputError::array)?;
     if zip.len() > ARRAYS {
         let (size, limit) = (zip.len() as u64, ARRAYS as u64);
         return Err(InputError::TooLarge { what: "arrays", size, limit });
@@ -154,12 +153,12 @@ pub fn read_archive(path: &Path, limits: &Limits) -> Result<Vec<(String, Tensor)
 /// # Errors
 /// When the file cannot be written, or a text ends in NUL, which NumPy drops.
 pub fn write_archive<'a>(path: &Path, arrays: impl Iterator<Item = (String, &'a Tensor)>) -> io::Result<()> {
-    let mut writer = NpzWriter::new(io::BufWriter::new(File::create(path)?));
+    let mut writer = ZipWriter::new(io::BufWriter::new(File::create(path)?));
     for (name, tensor) in arrays {
         let kind = stored(&tensor.data)?;
         each!(&tensor.data, values => write_array(&mut writer, &name, &tensor.shape, &kind, values)?);
     }
-    writer.zip_writer().finish()?.flush()
+    writer.finish()?.flush()
 }
 
 /// NumPy's name of the element type; text is as wide as its longest.
@@ -187,7 +186,7 @@ fn stored(data: &Data) -> io::Result<String> {
 }
 
 fn write_array<T: Serialize + Clone, W: Write + io::Seek>(
-    writer: &mut NpzWriter<W>,
+    writer: &mut ZipWriter<W>,
     name: &str,
     shape: &[usize],
     kind: &str,
@@ -198,7 +197,8 @@ fn write_array<T: Serialize + Clone, W: Write + io::Seek>(
         FileOptions::default().compression_method(CompressionMethod::Stored).last_modified_time(DateTime::default());
     let kind = DType::Plain(kind.parse().map_err(io::Error::other)?);
     let shape: Vec<u64> = shape.iter().map(|axis| *axis as u64).collect();
-    let mut array = writer.array::<T>(name, options)?.dtype(kind).shape(&shape).begin_nd()?;
+    writer.start_file(format!("{name}.npy"), options)?;
+    let mut array = WriteOptions::<T>::new().dtype(kind).shape(&shape).writer(writer).begin_nd()?;
     array.extend(values.iter().cloned())?;
     array.finish()
 }

@@ -8,6 +8,7 @@ use crate::arrivals::Arrivals;
 use crate::config::{Config, MAX_SPOOL_BYTES};
 use crate::fault::Fault;
 use crate::feed::{Counts, Feeds};
+use crate::hardware;
 use crate::http::{self, Api};
 use crate::identity::{self, Floor, Slots};
 use crate::keeper::{Keeper, Word};
@@ -52,6 +53,7 @@ pub(crate) fn run(config: Config, settings: Vec<(String, toml::Value, Origin)>, 
     let span = tracing::info_span!("agent", device = config.device.as_str());
     let _entered = span.clone().entered();
     let _lock = Lock::take(&config.state)?;
+    hardware::check(&config)?;
     let root = read_root(&config)?;
     let ca = read_ca(&config)?;
     let bundles = Bundles::open(store::host(), &config.state).map_err(|why| unusable(&config.state, why))?;

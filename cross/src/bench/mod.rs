@@ -3,6 +3,7 @@
 //! A bench gives rows; here they become a table, a line of JSON for machines, and a page of the docs
 //! that nobody edits by hand.
 
+mod arm;
 mod crash;
 mod delivery;
 mod device;
@@ -89,13 +90,14 @@ enum Needs {
     Example((&'static str, &'static str)),
 }
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     Bench { name: "loop", about: the_loop::ABOUT, needs: Needs::Programs, run: the_loop::run },
     Bench { name: "engine", about: engine::ABOUT, needs: Needs::Example(engine::EXAMPLE), run: engine::run },
     Bench { name: "trust", about: trust::ABOUT, needs: Needs::Example(trust::EXAMPLE), run: trust::run },
     Bench { name: "delivery", about: delivery::ABOUT, needs: Needs::Programs, run: delivery::run },
     Bench { name: "device", about: device::ABOUT, needs: Needs::Programs, run: device::run },
     Bench { name: "drift", about: drift::ABOUT, needs: Needs::Example(drift::EXAMPLE), run: drift::run },
+    Bench { name: "arm", about: arm::ABOUT, needs: Needs::Nothing, run: arm::run },
     Bench { name: "crash", about: crash::ABOUT, needs: Needs::Nothing, run: crash::run },
 ];
 

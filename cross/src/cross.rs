@@ -1,0 +1,190 @@
+//! `cargo xtask cross`: the agent for another machine, without a container.
+//!
+//! Decides with which compiler, for which board, and where the programs are put. What a board is, `firmware-profiles/` says.
+
+use crate::build::{cargo, output, run as finish, workspace};
+use crate::debian::Toolchain;
+use anyhow::{Context, bail, ensure};
+use board::{Profile, Target};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A program, what it is for, and with what.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// The board, or the target where none is named.
+    pub(crate) name: String,
+    /// What the compiler builds for.
+    pub(crate) target: Target,
+    /// What a board needs.
+    pub(crate) profile: Option<Profile>,
+    /// In minutes, unoptimised, rather than as it is shipped.
+    pub(crate) quick: bool,
+}
+
+/// A program that was built.
+#[derive(Debug)]
+pub(crate) struct Built {
+    /// As it is shipped.
+    pub(crate) program: PathBuf,
+    /// The same with the names of what is in it.
+    pub(crate) named: PathBuf,
+    /// The tools of its machine.
+    pub(crate) tools: Tools,
+}
+
+/// Compiler, linker and what looks into programs.
+#[derive(Debug, Clone)]
+pub(crate) struct Tools {
+    rustc: Option<PathBuf>,
+    folder: Option<PathBuf>,
+    prefix: &'static str,
+}
+
+/// `cargo xtask cross [--target T] [--profile BOARD] [--quick]`
+pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
+    let built = Wanted::asked(args)?.build()?;
+    println!("{}", built.program.display());
+    Ok(())
+}
+
+impl Wanted {
+    /// What the arguments ask for.
+    pub(crate) fn asked(args: &[String]) -> anyhow::Result<Self> {
+        let (mut target, mut board, mut quick) = (None, None, false);
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            match arg.as_str() {
+                "--quick" => quick = true,
+                "--target" => {
+                    let triple = args.next().context("--target takes a triple, as aarch64-unknown-linux-gnu")?;
+                    target = Some(triple.parse::<Target>().map_err(anyhow::Error::msg)?);
+                }
+                "--profile" => board = Some(args.next().context("--profile takes a board, as rpi4")?),
+                other => bail!("there is no `{other}` here; there are --target TRIPLE, --profile BOARD and --quick"),
+            }
+        }
+        match (target, board) {
+            (target, Some(board)) => {
+                let wanted = Self::of(board, quick)?;
+                let meant = target.is_none_or(|target| target == wanted.target);
+                ensure!(meant, "{board} is a board for {}; leave --target out", wanted.target);
+                Ok(wanted)
+            }
+            (Some(target), None) => Ok(Self::all(target, quick)),
+            (None, None) => bail!("say for what: --target TRIPLE, or --profile BOARD of firmware-profiles/"),
+        }
+    }
+
+    /// The program of a board.
+    pub(crate) fn of(board: &str, quick: bool) -> anyhow::Result<Self> {
+        let path = workspace().join("firmware-profiles").join(format!("{board}.toml"));
+        let read = |path: &Path| std::fs::read_to_string(path).map_err(|why| why.to_string());
+        let (profile, _) = board::gather(&path, read)?;
+        Ok(Self { name: profile.board.clone(), target: profile.target, profile: Some(profile), quick })
+    }
+
+    /// The program with everything.
+    pub(crate) fn all(target: Target, quick: bool) -> Self {
+        Self { name: target.triple().to_owned(), target, profile: None, quick }
+    }
+
+    /// What it is built with.
+    pub(crate) fn features(&self) -> Vec<String> {
+        let all = ["image", "text"].map(str::to_owned).to_vec();
+        self.profile.as_ref().map_or(all, |profile| profile.build.features.clone())
+    }
+
+    /// Builds it in the one target folder; gives where it is.
+    pub(crate) fn build(&self) -> anyhow::Result<Built> {
+        let tools = Tools::of(self.target)?;
+        let profile = if self.quick { "quick" } else { "release" };
+        let target = folder();
+        let mut build = cargo();
+        build.args(["build", "--locked", "--package", "agent", "--bin", "petrel-agent", "--profile", profile]);
+        build.args(["--target", self.target.triple(), "--target-dir"]).arg(&target);
+        let features = self.features();
+        // Said only where something is left out, so that the whole program is the one of `cargo build`.
+        if features.len() < 2 {
+            build.args(["--no-default-features", "--features", &features.join(",")]);
+        }
+        tools.lend(&mut build, self.target);
+        // The names stay in for `cargo xtask size`; what is shipped goes without them.
+        build.env(format!("CARGO_PROFILE_{}_STRIP", profile.to_ascii_uppercase()), "false");
+        build.env("CARGO_ENCODED_RUSTFLAGS", remapped(&target)?);
+        finish(&mut build)?;
+        let made = target.join(self.target.triple()).join(profile).join("petrel-agent");
+        let place = target.join("cross").join(&self.name).join(profile);
+        std::fs::create_dir_all(&place)?;
+        let (program, named) = (place.join("petrel-agent"), place.join("petrel-agent.named"));
+        std::fs::copy(&made, &named).with_context(|| format!("cannot copy {}", made.display()))?;
+        finish(tools.command("strip").arg("-o").arg(&program).arg(&named))?;
+        Ok(Built { program, named, tools })
+    }
+}
+
+/// Where everything is built.
+pub(crate) fn folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+/// No path of the machine that builds is in the program: the same commit gives the same bytes elsewhere.
+fn remapped(target: &Path) -> anyhow::Result<OsString> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let home = home.context("neither CARGO_HOME nor HOME says where cargo keeps its sources")?;
+    let mut flags = OsString::new();
+    for (from, to) in [(workspace().as_path(), "/petrel"), (target, "/petrel/target"), (&home, "/cargo")] {
+        if !flags.is_empty() {
+            flags.push("\x1f");
+        }
+        flags.push("--remap-path-prefix=");
+        flags.push(from);
+        flags.push("=");
+        flags.push(to);
+    }
+    Ok(flags)
+}
+
+impl Tools {
+    /// Those that are installed, or Debian's, unpacked beside what is built.
+    pub(crate) fn of(target: Target) -> anyhow::Result<Self> {
+        let prefix = target.multiarch();
+        let gcc = Command::new(format!("{prefix}-gcc")).arg("--version").output().is_ok_and(|o| o.status.success());
+        let libraries = output(cargo_rustc().args(["--print", "target-libdir", "--target", target.triple()]))?;
+        if gcc && Path::new(libraries.trim()).is_dir() {
+            return Ok(Self { rustc: None, folder: None, prefix });
+        }
+        let debian = Toolchain::ready(&folder().join("cross/debian"), target)?;
+        Ok(Self { rustc: Some(debian.rustc()), folder: Some(debian.programs()), prefix })
+    }
+
+    /// One of them: `gcc`, `strip`, `nm`, `size`.
+    pub(crate) fn command(&self, name: &str) -> Command {
+        Command::new(self.path(name))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        let name = format!("{}-{name}", self.prefix);
+        self.folder.as_ref().map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name))
+    }
+
+    /// Tells cargo, and those who compile C for it, which they are.
+    fn lend(&self, build: &mut Command, target: Target) {
+        let triple = target.triple().replace('-', "_");
+        build.env(format!("CARGO_TARGET_{}_LINKER", triple.to_ascii_uppercase()), self.path("gcc"));
+        build.env(format!("CC_{triple}"), self.path("gcc"));
+        if let Some(rustc) = &self.rustc {
+            build.env(format!("AR_{triple}"), self.path("ar"));
+            build.env("RUSTC", rustc).env_remove("RUSTUP_TOOLCHAIN");
+        }
+    }
+}
+
+/// The compiler that cargo uses here.
+fn cargo_rustc() -> Command {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.current_dir(workspace());
+    rustc
+}
