@@ -203,7 +203,7 @@ mod tests {
             ("", "window", "sets nothing"),
         ] {
             let set: Vec<String> = (!set.is_empty()).then(|| set.to_owned()).into_iter().collect();
-            let fault = Settings::gather(&path, text, std::iter::empty(), &set).unwrap_err().to_string();
+            let fault = crate::fault::told(&Settings::gather(&path, text, std::iter::empty(), &set).unwrap_err());
             assert!(fault.contains(told), "{text}: {fault}");
         }
     }

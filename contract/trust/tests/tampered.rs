@@ -34,6 +34,7 @@ enum Believed {
     Beacon(Verified<Beacon>),
     Breakglass(Verified<Breakglass>),
     Model(Verified<Vec<ModelFile>>),
+    Command(Verified<Command>),
 }
 
 /// Shows bytes to a copy of a device; a refusal must leave what it remembers as it was.
@@ -62,7 +63,7 @@ fn doors() -> Vec<Door> {
     };
     let (root, statement, device) = (trusted(), believed(), device_key(7));
     let (director, publisher, auditor) = (root.clone(), root.clone(), root.clone());
-    let [one, two, three, four] = [(); 4].map(|()| trust());
+    let [one, two, three, four, five] = [(); 5].map(|()| trust());
     let (model, sender) = (device.clone(), device.clone());
     vec![
         door(
@@ -85,6 +86,7 @@ fn doors() -> Vec<Door> {
             "breakglass.dsse.json",
             Box::new(move |b| shown(&four, |t| t.accept_breakglass(b, UP)).map(Believed::Breakglass)),
         ),
+        door("command.dsse.json", Box::new(move |b| five.verify_command(b).map(Believed::Command))),
         door("model.sig", Box::new(move |b| verify_model_signature(&model, b).map(Believed::Model))),
         door("root.dsse.json", Box::new(|b| verify_root(FLEET, b).map(Believed::Root))),
         door(
@@ -107,11 +109,13 @@ fn doors() -> Vec<Door> {
 
 /// Golden files that nobody believes by themselves: payloads, which lie inside the envelopes above, and the
 /// counters, whose slot on the disk has a digest of its own (the disk's tests flip its bits).
-const INSIDE: [&str; 8] = [
+const INSIDE: [&str; 10] = [
+    "assignment-careful.json",
     "assignment.json",
     "beacon.json",
     "breakglass.json",
     "checkpoint.json",
+    "command.json",
     "counters.json",
     "revocation.json",
     "root.json",
