@@ -136,8 +136,8 @@ mod tests {
     #[test]
     fn a_function_is_of_the_crate_that_it_is_made_for() {
         for (name, expected) in [
-            ("tract_core::ops::cnn::conv::Conv::eval", "tract_core"),
-            ("<tract_hir::ops::Expand as core::fmt::Debug>::fmt", "tract_hir"),
+            ("engine_core::ops::cnn::conv::Conv::eval", "engine_core"),
+            ("<engine_hir::ops::Expand as core::fmt::Debug>::fmt", "engine_hir"),
             ("core::ptr::drop_in_place<alloc::vec::Vec<tokenizers::Token>>", "tokenizers"),
             ("<alloc::vec::Vec<u8> as core::fmt::Debug>::fmt", "std"),
             ("<serde::de::Visitor as petrel_trust::X>::y", "serde"),
