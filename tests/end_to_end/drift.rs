@@ -172,7 +172,7 @@ fn labels_that_come_back_tell_how_right_a_model_is() {
     // 300 images in one request, whose id is 7; every tenth label is wrong, and one is of another request.
     let answered = fleet.classes("edge-1", 300, &images[..300 * 64]);
     assert_eq!(answered["id"], "7");
-    let label = |at: usize| json!({ "id": format!("7#{}", at + 1), "label": (classes[at] as usize + usize::from(at % 10 == 0)).to_string() });
+    let label = |at: usize| json!({ "id": format!("7#{}", at + 1), "label": (classes[at] as usize + usize::from(at.is_multiple_of(10))).to_string() });
     let mut labels: Vec<Value> = (0..300).map(label).collect();
     labels.push(json!({ "id": "somebody else's", "label": 3 }));
     let (status, joined) = fleet.local("edge-1", "/v2/models/digits/labels", Some(&json!({ "labels": labels })));

@@ -43,7 +43,9 @@ impl Tap {
         let step = rows.div_ceil(most).max(1);
         let cell = |(feature, column): (&Feature, &Option<&Column>), row: usize| match column.map(|c| &c.cells) {
             None => f32::NAN,
-            Some(Cells::Text(texts)) if feature.is_categorical() => feature.code(texts.get(row).and_then(there)),
+            Some(Cells::Text(texts)) if feature.is_categorical() => {
+                feature.code(texts.get(row).and_then(|text| there(text)))
+            }
             Some(Cells::Text(texts)) => texts.get(row).map_or(f32::NAN, |text| text.parse().unwrap_or(f32::NAN)),
             Some(Cells::Numbers(numbers)) => match numbers.get(row) {
                 Some(number) if feature.is_categorical() && !number.is_nan() => feature.code(Some(&number.to_string())),
@@ -57,8 +59,8 @@ impl Tap {
 }
 
 /// An empty cell is a missing one.
-fn there(text: &String) -> Option<&str> {
-    Some(text.as_str()).filter(|text| !text.is_empty())
+fn there(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -102,7 +102,8 @@ impl Watcher {
         let open = watched.since.elapsed();
         let window = OpenWindow { since: 0, rows: watched.monitor.rows().into() };
         let over = window.is_over(Millis::try_from(open.as_millis()).unwrap_or(Millis::MAX), length);
-        if !over && !(leaving && window.rows > 0) {
+        let ends = over || (leaving && window.rows > 0);
+        if !ends {
             return None;
         }
         watched.since = Instant::now();

@@ -334,9 +334,8 @@ async fn keep_window(hands: &Hands, drift: &Drift) -> anyhow::Result<()> {
     let bundle = Digest(drift.statement);
     let baseline = tokio::task::block_in_place(|| hands.library.baseline(bundle));
     let Some(baseline) = baseline else {
-        return Ok(
-            debug!(bundle = %bundle.short(), device = %drift.device, "a window of a bundle that is not here any more"),
-        );
+        debug!(bundle = %bundle.short(), device = %drift.device, "a window of a bundle that is not here any more");
+        return Ok(());
     };
     Summary::decode(&drift.summary)?.fits(&baseline)?;
     for alarm in &drift.alarms {
