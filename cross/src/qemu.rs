@@ -4,10 +4,11 @@
 //! and its broker are programs of this machine, the agents and the processes of their models are ARM's.
 
 use crate::build::{cargo, run as finish};
-use crate::cross::Wanted;
+use crate::cross::{Wanted, folder};
 use anyhow::{Context, bail, ensure};
 use board::Target;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,6 +17,9 @@ const TESTS: [&str; 3] = ["examples::", "models::a_board_is_checked", "whole_loo
 const TARGET: Target = Target::Aarch64;
 /// Where the kernel is told which program runs which.
 const FORMATS: &str = "/proc/sys/fs/binfmt_misc";
+/// What it is called there.
+const NAME: &str = "petrel-aarch64";
+const QEMU: &str = "/usr/bin/qemu-aarch64";
 /// Where Debian's qemu looks for the libraries of another machine.
 const LIBRARIES: &str = "/etc/qemu-binfmt/aarch64";
 
@@ -27,37 +31,38 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         _ => bail!("there is --release here, for the program as it is shipped"),
     };
     let program = Wanted::all(TARGET, quick).build()?.program;
-    if !runs(&program) {
-        prepare()?;
-        ensure!(runs(&program), "this machine still does not run {}", program.display());
-    }
+    prepare(&folder().join("cross/qemu"))?;
+    let runs = Command::new(&program).arg("--version").output().is_ok_and(|done| done.status.success());
+    ensure!(runs, "this machine does not run {} under qemu", program.display());
     let mut test = cargo();
     // The bridge and the tests are those that `cargo test` has built.
     test.args(["test", "--workspace", "--locked", "--test", "end_to_end", "--"]).args(TESTS);
     finish(test.env("PETREL_TESTS_AGENT", std::path::absolute(program)?))
 }
 
-/// Whether this machine runs it, as the agent itself runs its models' processes: by its path alone.
-fn runs(program: &Path) -> bool {
-    Command::new(program).arg("--version").output().is_ok_and(|done| done.status.success())
-}
-
 /// Tells the kernel that qemu runs programs for ARM. An agent starts the processes of its models itself, so qemu
 /// cannot be named in front of each.
-fn prepare() -> anyhow::Result<()> {
-    let remedy = "as root; or install qemu-user-binfmt and libc6:arm64, which do it at each start of the machine";
-    let qemu = Path::new("/usr/bin/qemu-aarch64");
-    ensure!(qemu.exists(), "there is no {}: apt-get install qemu-user", qemu.display());
+fn prepare(place: &Path) -> anyhow::Result<()> {
+    let remedy = "only root may tell the kernel which program runs those of another machine";
+    ensure!(Path::new(QEMU).exists(), "there is no {QEMU}: apt-get install qemu-user");
     if !Path::new(FORMATS).join("register").exists() {
         finish(Command::new("mount").args(["-t", "binfmt_misc", "binfmt_misc", FORMATS])).context(remedy)?;
     }
-    if !Path::new(FORMATS).join("petrel-aarch64").exists() {
-        // The beginning of every ELF file of 64 bits for this machine, and which of its bits count.
-        let head = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00";
-        let mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
-        let line = format!(":petrel-aarch64:M::{head}:{mask}:{}:", qemu.display());
-        fs::write(Path::new(FORMATS).join("register"), line).context(remedy)?;
+    // Where a process asks for its own maps, qemu writes what it makes up to a file in memory, and a model's process that
+    // writes anything is ended. So there a write that is too large fails, and ends nothing.
+    fs::create_dir_all(place)?;
+    let start = std::path::absolute(place.join("start"))?;
+    fs::write(&start, format!("#!/bin/sh\nexec /usr/bin/env --ignore-signal=XFSZ {QEMU} \"$@\"\n"))?;
+    fs::set_permissions(&start, fs::Permissions::from_mode(0o755))?;
+    let known = Path::new(FORMATS).join(NAME);
+    if known.exists() {
+        fs::write(&known, "-1").context(remedy)?;
     }
+    // The beginning of every ELF file of 64 bits for this machine, and which of its bits count.
+    let head = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00";
+    let mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
+    let line = format!(":{NAME}:M::{head}:{mask}:{}:", start.display());
+    fs::write(Path::new(FORMATS).join("register"), line).context(remedy)?;
     if !Path::new(LIBRARIES).exists() {
         let libraries = Path::new("/usr").join(TARGET.multiarch());
         ensure!(libraries.exists(), "there is no {}: apt-get install libc6-arm64-cross", libraries.display());
