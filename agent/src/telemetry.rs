@@ -21,7 +21,7 @@ pub(crate) struct Gauge {
     system: Option<System>,
     components: Option<Components>,
     process: Option<Pid>,
-    rows: BTreeMap<(StreamName, u64), Counts>,
+    rows: BTreeMap<(StreamName, u64), (Counts, u64)>,
     /// Seconds from the start to the last measurement.
     until_s: u64,
     /// As it was measured last.
@@ -100,7 +100,9 @@ impl Gauge {
     /// Adds what was observed.
     pub(crate) fn add(&mut self, observation: &Observation) {
         let key = (observation.stream.clone(), observation.release);
-        self.rows.entry(key).or_default().add(&observation.counts);
+        let (counts, resident) = self.rows.entry(key).or_default();
+        counts.add(&observation.counts);
+        *resident = observation.resident.max(*resident);
     }
 
     /// The next message; a release that serves and did nothing has a row of zeros.
@@ -145,10 +147,11 @@ impl Gauge {
         let quiet = serving.iter().map(|(stream, seen)| (stream.clone(), seen.main));
         let keys: BTreeSet<(StreamName, u64)> = self.rows.keys().cloned().chain(quiet).collect();
         let row = |key: (StreamName, u64)| {
-            let counts = self.rows.remove(&key).unwrap_or_default();
+            let (counts, resident) = self.rows.remove(&key).unwrap_or_default();
             let (stream, release) = key;
             let (answers, errors, latency) = (counts.answers(), counts.errors, counts.latency);
-            StreamTelemetry { stream, release, answers, errors, latency }
+            let (took_us, memory_kb) = (counts.took_us, resident >> 10);
+            StreamTelemetry { stream, release, answers, errors, latency, took_us, memory_kb }
         };
         keys.into_iter().take(MAX_STREAM_ROWS).map(row).collect()
     }

@@ -11,14 +11,21 @@ mod stock;
 mod twin;
 mod waves;
 
+use bridge_core::policy::{Gates, Silence, Wave};
 use bridge_core::{
-    Answer, Bridge, Committed, Credential, Disbelief, Effect, Event, Invitation, Now, Record, Rejection,
-    RolloutRequest, Status, Targets,
+    Answer, Bridge, Committed, Credential, Disbelief, Effect, Event, Invitation, Now, Policy, Record, Rejection,
+    RolloutRequest, Span, Status, Targets,
 };
 use protocol::{ClockState, DeviceId, DocumentKind, Generation, Outcome, Profile, Report, SPEC, Verdict};
 use std::convert::Infallible;
 use trust::{Digest, Intent, RevokedBundle, Severity, WhichBundle};
 use world::signer::{Bundle, FLEET, Signer, trial};
+
+/// Asked by anna.
+fn request(release: &str, to: Targets, policy: Policy) -> RolloutRequest {
+    let (stream, version) = ("digits".parse().unwrap(), format!("1.{release}.0"));
+    RolloutRequest { stream, version, to, policy, by: "anna".into(), draft: false }
+}
 
 struct Bench {
     signer: Signer,
@@ -86,6 +93,7 @@ impl Bench {
             detail: None,
             answers: 0,
             errors: 0,
+            shadow: None,
         })
     }
 
@@ -96,17 +104,17 @@ impl Bench {
         let only = words.get(3) == Some(&"only");
         let at_once = words.iter().find_map(|w| w.strip_prefix("by:")).map(|n| n.parse().unwrap());
         let waves = words.iter().skip(3 + usize::from(only)).filter(|w| !w.starts_with("by:"));
-        let waves = waves.map(|w| w.parse().unwrap()).collect();
-        Event::RolloutRequested(RolloutRequest {
-            stream: "digits".parse().unwrap(),
-            version: format!("1.{}.0", words[0]),
-            to: if only { Targets::Devices([device("a")].into()) } else { Targets::All },
-            waves,
+        let wave = |w: &&str| Wave { size: w.parse().unwrap(), soak: Span(0), approval: false };
+        let policy = Policy {
+            waves: waves.map(wave).collect(),
             trial: trial(10, 0, 60),
-            max_failed: number(1),
-            deadline_s: number(2),
+            gates: Gates { max_failed: number(1), ..Gates::default() },
+            silence: Silence { deadline: Span::seconds(number(2)), ..Silence::default() },
             at_once,
-        })
+            ..Policy::default()
+        };
+        let to = if only { Targets::Devices([device("a")].into()) } else { Targets::All };
+        Event::RolloutRequested(Box::new(request(words[0], to, policy)))
     }
 
     /// A certificate for `key`, good for an hour; its serial number is the key and how many there were before.
@@ -320,12 +328,16 @@ fn a_bad_release_is_stopped_and_those_who_have_it_are_sent_back() {
         ("verdict a 1 1 confirmed", ""),
         ("verdict b 1 1 confirmed", ""),
         ("verdict c 1 1 confirmed", "clear 1"),
+        ("here a", ""),
         ("start 2 0 600 2", "publish 2, a 3: install 2, c 3: install 2, started 2"),
         ("verdict c 2 2 confirmed", ""),
         ("verdict a 2 2 reverted", "clear 2, a 4: rollback 1, c 4: rollback 1"),
-        // What they say of going back is no word on the rollout.
+        // What they say of going back is no word on the release; it ends when all are back.
         ("verdict a 3 1 confirmed", ""),
     ]);
+    assert_eq!(bench.phase(2), "Reverting");
+    let mut bench = bench;
+    bench.happen("verdict c 3 1 confirmed");
     assert_eq!(bench.phase(2), "Stopped");
     assert_eq!(bench.bridge.rollouts()[&2].hit(), 2);
 }
@@ -361,7 +373,7 @@ fn a_wave_that_stays_silent_is_stopped() {
         // Too late: it is over.
         ("verdict a 1 1 confirmed 2", ""),
     ]);
-    assert_eq!(bench.phase(1), "Stopped");
+    assert_eq!(bench.phase(1), "Reverting");
 }
 
 #[test]
@@ -375,9 +387,8 @@ fn a_verdict_counts_once_and_only_for_what_was_asked() {
         ("verdict b 1 1 reverted 1", ""),
         ("verdict x 1 1 reverted", ""),
     ]);
-    let results = &bench.bridge.rollouts()[&1].results;
-    assert_eq!(results.len(), 1);
-    assert_eq!(results[&device("a")].outcome, Outcome::Confirmed);
+    let results: Vec<_> = bench.bridge.rollouts()[&1].results().map(|(id, r)| (id.as_str(), r.outcome)).collect();
+    assert_eq!(results, [("a", Outcome::Confirmed)]);
 }
 
 #[test]
@@ -398,8 +409,10 @@ fn a_request_that_makes_no_sense_is_turned_down() {
         ("start 9 0 600", "not found"),
         ("push 1", ""),
         ("start 1 0 600 only", "publish 1, a 2: install 1, started 1"),
-        ("start 2 0 600", "conflict"),
-        ("verdict a 1 1 confirmed", "clear 1"),
+        ("start 2 0 600 only", "invalid"),
+        // The other devices may have another rollout of the same stream.
+        ("start 2 0 600", "publish 2, b 2: install 2, c 2: install 2, started 2"),
+        ("verdict a 1 1 confirmed", "clear 1 but what is of 2"),
         ("start 1 0 600 only", "invalid"),
     ]);
     check(&[("push 1", ""), ("start 1 0 600", "invalid"), ("start 1 0 600 only", "not found")]);

@@ -333,6 +333,7 @@ impl Bundle {
             release: self.release,
             bundle: self.digest,
             total_size: self.total_size,
+            ram_mb: 0,
             pushed: 0,
         }
     }

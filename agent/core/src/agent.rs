@@ -5,7 +5,9 @@ use crate::command::Commands;
 use crate::pace::Pace;
 use crate::step::Millis;
 use crate::{Document, Effect, Event, Ledger, Limits, Memory, Now, Phase, Step};
-use protocol::{ClockState, DeviceId, DocumentKind, FleetId, Profile, RefusalReport, Sandbox, StreamName};
+use protocol::{
+    ClockState, DeviceId, DocumentKind, FleetId, Profile, RefusalReport, Sandbox, ShadowReport, StreamName,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Code, Digest, Refusal, Trust};
 
@@ -57,6 +59,8 @@ pub struct Agent {
     pub(crate) falls: BTreeMap<Digest, Vec<Millis>>,
     /// What answers of confirmed releases take here, since the start.
     pub(crate) usual: BTreeMap<Digest, Took>,
+    /// What the latest shadow of each stream showed, until the verdict on its bundle is given.
+    pub(crate) compared: BTreeMap<StreamName, (Digest, ShadowReport)>,
     pub(crate) connected: bool,
     /// While connected: when hello is due again, and the pause after that.
     pub(crate) hello: Option<(Millis, Millis)>,
@@ -110,6 +114,7 @@ impl Agent {
             sandboxes: BTreeMap::new(),
             falls: BTreeMap::new(),
             usual: BTreeMap::new(),
+            compared: BTreeMap::new(),
             connected: false,
             hello: None,
             assignments: Pace::new(),

@@ -35,6 +35,7 @@ impl Agent {
     }
 
     fn leave_shadow(&mut self, name: &StreamName) {
+        self.note_shadow(name);
         if let Some(Phase::Shadowing { target, signed, row_us, .. }) = self.phases.remove(name) {
             self.begin_trial(name.clone(), target, &signed, row_us);
         }
@@ -51,9 +52,17 @@ impl Agent {
             let detail = format!(
                 "in the shadow of what answers, {disagreed} of {compared} answers were others; of {of} {most} % are allowed"
             );
+            self.note_shadow(name);
             self.revert(name, Refusal::new(Code::Probation, detail), (0, 0));
         } else if over || compared >= answers {
             self.leave_shadow(name);
+        }
+    }
+
+    /// What it showed is said with its verdict.
+    fn note_shadow(&mut self, name: &StreamName) {
+        if let Some((target, seen)) = self.shadow(name) {
+            self.compared.insert(name.clone(), (target.bundle, seen));
         }
     }
 

@@ -57,6 +57,7 @@ impl Agent {
     ) {
         let Some(stream) = self.ledger.streams.get_mut(name) else { return };
         let Some(wanted) = &stream.wanted else { return };
+        let compared = self.compared.remove(name).filter(|(bundle, _)| *bundle == wanted.order.statement_sha256);
         stream.settled = true;
         self.ledger.verdicts_given += 1;
         let verdict = Verdict {
@@ -73,6 +74,7 @@ impl Agent {
             detail: refusal.map(|r| r.detail),
             answers: seen.0,
             errors: seen.1,
+            shadow: compared.map(|(_, seen)| seen),
         };
         stream.verdict = Some(verdict.clone());
         self.ledger.outbox.push(verdict.clone());

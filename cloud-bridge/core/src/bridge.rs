@@ -2,27 +2,30 @@
 
 mod command;
 mod identity;
+mod progress;
 mod repair;
+mod rollouts;
 mod shelf;
 mod stock;
 mod twin;
-mod waves;
 
 pub use command::LONGEST_COMMAND;
 pub use repair::{NEED_RATE, Needs};
+pub use rollouts::{Preview, Wish};
 pub use stock::Stay;
 
 use crate::documents::{Announcement, Beacons, Documents};
-use crate::rollout::{Evidence, MAX_WAVES, entry_order};
+use crate::rollout::Member;
 use crate::{
     Answer, Desired, Device, DeviceResult, Disbelief, Effect, Event, Greeted, Now, Phase, Record, Rejection, Release,
-    Rollout, RolloutRequest, Status, Step, StoredDocument, Targets, UnixMillis, Withdrawn,
+    Rollout, Status, Step, StoredDocument, UnixMillis, Withdrawn,
 };
-use protocol::{DeviceId, FleetId, MAX_STREAMS, Outcome, Profile, Report, StreamName, Verdict};
+use progress::Looks;
+use protocol::{DeviceId, FleetId, Outcome, Profile, Report, Verdict};
 use repair::Repair;
 use shelf::Shelf;
 use std::collections::{BTreeMap, BTreeSet};
-use trust::{Digest, Intent, Refusal, Revocation, Root, Trial, Verified};
+use trust::{Digest, Refusal, Revocation, Root, Verified};
 use twin::Twins;
 
 /// The decisions of land.
@@ -35,6 +38,7 @@ pub struct Bridge {
     pub(crate) devices: BTreeMap<DeviceId, Device>,
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
+    looks: BTreeMap<u64, Looks>,
     withdrawn: BTreeMap<String, Withdrawn>,
     disbelieved: BTreeMap<Disbelief, u64>,
     repair: Repair,
@@ -47,6 +51,7 @@ pub struct Bridge {
     // What the step under way has gathered.
     changed_devices: BTreeSet<DeviceId>,
     changed_rollouts: BTreeSet<u64>,
+    changed_members: BTreeSet<(u64, DeviceId)>,
     /// Devices that are told what they should run: once, with what the whole step decided.
     pub(crate) due: BTreeSet<DeviceId>,
     pub(crate) records: Vec<Record>,
@@ -67,6 +72,7 @@ impl Bridge {
             devices: BTreeMap::new(),
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
+            looks: BTreeMap::new(),
             withdrawn: BTreeMap::new(),
             disbelieved: BTreeMap::new(),
             repair: Repair::default(),
@@ -76,11 +82,12 @@ impl Bridge {
             told: BTreeMap::new(),
             changed_devices: BTreeSet::new(),
             changed_rollouts: BTreeSet::new(),
+            changed_members: BTreeSet::new(),
             due: BTreeSet::new(),
             records: Vec::new(),
             effects: Vec::new(),
         };
-        let mut documents = Vec::new();
+        let (mut documents, mut members): (Vec<_>, BTreeMap<_, Member>) = Default::default();
         for record in records {
             match record {
                 Record::Device(device) => {
@@ -91,6 +98,8 @@ impl Bridge {
                 Record::Release(release) => drop(bridge.releases.insert(release.bundle, *release)),
                 Record::NoRelease { bundle } => drop(bridge.releases.remove(&bundle)),
                 Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
+                Record::Member(m) => drop(members.insert((m.rollout, m.device.clone()), *m)),
+                Record::NoMember { rollout, device } => drop(members.remove(&(rollout, device))),
                 // The log is the hands' to read.
                 Record::Deed(_) => {}
                 // So are commands, and what came of them.
@@ -101,6 +110,13 @@ impl Bridge {
                 Record::NotWithdrawn { serial } => drop(bridge.withdrawn.remove(&serial)),
             }
         }
+        for member in members.into_values() {
+            let rollout = bridge.rollouts.get_mut(&member.rollout);
+            rollout.map(|rollout| rollout.members.insert(member.device.clone(), member));
+        }
+        // What was due when the last process ended is due now.
+        let open = bridge.rollouts.values().filter(|r| !matches!(r.phase, Phase::Stopped { .. } | Phase::Completed));
+        bridge.looks = open.map(|r| (r.id, Looks::due())).collect();
         bridge.documents = Documents::restore(bridge.fleet.as_str(), documents)?;
         bridge.adopt();
         bridge.set_up_shelf();
@@ -134,7 +150,7 @@ impl Bridge {
 
     /// When [`Event::DeadlineReached`] is due.
     pub fn deadline(&self) -> Option<UnixMillis> {
-        self.rollouts.values().filter_map(Rollout::deadline).chain(self.beacons.due).chain(self.announcement.due).min()
+        self.looks.values().filter_map(|looks| looks.next).chain(self.beacons.due).chain(self.announcement.due).min()
     }
 
     /// Takes one event and decides.
@@ -165,13 +181,18 @@ impl Bridge {
             Event::ChunksNeeded { device, bundle, documents, chunks } => {
                 self.help(now, &device, bundle, documents, chunks)
             }
-            Event::DeviceApproved { device } => self.approve(&device),
+            Event::DeviceApproved { device } => self.approve(now, &device),
             Event::DeviceRejected { device } => self.reject(now, &device),
             Event::DeviceRevoked { device } => self.revoke(now, &device),
             Event::DeviceRetired { device } => self.retire(now, &device),
-            Event::DeviceLabelled { device, labels } => self.label(&device, labels),
+            Event::DeviceLabelled { device, labels } => self.label(now, &device, labels),
             Event::ReleasePushed(release) => self.learn(release),
             Event::RolloutRequested(request) => self.start(now, &request),
+            Event::RolloutTurned { rollout, by, wish } => self.wish(now, rollout, &by, wish),
+            Event::Measured(measured) => {
+                self.measure(now, measured);
+                Ok(Answer::Done)
+            }
             Event::StockCleared => self.clear_stock(),
             Event::CommandRequested { device, request, good_for } => self.command(now, &device, request, good_for),
             Event::DeadlineReached => self.reach_deadlines(now),
@@ -201,6 +222,13 @@ impl Bridge {
         }
         for id in std::mem::take(&mut self.changed_rollouts) {
             records.extend(self.rollouts.get(&id).map(|r| Record::Rollout(Box::new(r.clone()))));
+        }
+        for (id, device) in std::mem::take(&mut self.changed_members) {
+            let member = self.rollouts.get(&id).and_then(|r| r.members.get(&device));
+            records.push(match member {
+                Some(member) => Record::Member(Box::new(member.clone())),
+                None => Record::NoMember { rollout: id, device },
+            });
         }
         self.set_shelf();
         let mut effects = std::mem::take(&mut self.effects);
@@ -258,7 +286,8 @@ impl Bridge {
                 }
             }
             self.changed_devices.insert(id.clone());
-            self.pace();
+            self.join(now, &id);
+            self.look_at_all(now);
         }
         // An old one too: it may come from a device whose memory went back, and only who is there can
         // name the answer.
@@ -298,7 +327,8 @@ impl Bridge {
         }
         // Where nothing is retained, what is heard is said by somebody who is there, and its birth may be lost.
         device.online |= !retains;
-        self.changed_devices.insert(id);
+        self.changed_devices.insert(id.clone());
+        self.note_return(now, &id);
         Ok(Answer::Done)
     }
 
@@ -307,7 +337,7 @@ impl Bridge {
             device.online = online;
             device.last_seen = now.unix;
             self.changed_devices.insert(id.clone());
-            self.pace();
+            self.look_at_all(now);
         }
         Ok(Answer::Done)
     }
@@ -333,59 +363,6 @@ impl Bridge {
         Ok(answer)
     }
 
-    fn start(&mut self, now: Now, request: &RolloutRequest) -> Result<Answer, Rejection> {
-        let named = |r: &&Release| r.stream == request.stream && r.version == request.version;
-        let missing = || Rejection::NotFound(format!("release {}@{}", request.stream, request.version));
-        let release = self.releases.values().find(named).ok_or_else(missing)?.clone();
-        self.check_not_revoked(&release)?;
-        if request.waves.len() > MAX_WAVES {
-            return Err(Rejection::Invalid(format!("a rollout has at most {MAX_WAVES} waves")));
-        }
-        if request.at_once == Some(0) {
-            return Err(Rejection::Invalid(
-                "at least one device at a time is on its way, or nothing ever happens".into(),
-            ));
-        }
-        let busy = |r: &&Rollout| r.stream == request.stream && r.wave().is_some();
-        if let Some(other) = self.rollouts.values().find(busy) {
-            let why = format!("rollout {} of {} is under way: wait for its end", other.id, other.stream);
-            return Err(Rejection::Conflict(why));
-        }
-        let devices = self.targets(request, &release)?;
-        let id = self.rollouts.keys().next_back().map_or(1, |last| last + 1);
-        let mut rollout = Rollout::plan(id, request, release.release, release.bundle, &devices);
-        rollout.started = now.unix;
-        self.rollouts.insert(id, rollout);
-        self.begin_wave(now, id);
-        Ok(Answer::Started { rollout: id })
-    }
-
-    /// The devices that the request names and that lack the release, in the order in which they enter.
-    fn targets(&self, request: &RolloutRequest, release: &Release) -> Result<Vec<DeviceId>, Rejection> {
-        let named: Vec<&Device> = match &request.to {
-            Targets::All => self.devices.values().filter(|d| d.status == Status::Approved).collect(),
-            Targets::Devices(ids) => {
-                let find = |id: &DeviceId| {
-                    let approved = self.devices.get(id).filter(|d| d.status == Status::Approved);
-                    approved.ok_or_else(|| Rejection::NotFound(format!("approved device `{id}`")))
-                };
-                ids.iter().map(find).collect::<Result<_, _>>()?
-            }
-        };
-        let full = |d: &&&Device| d.desired.len() >= MAX_STREAMS && !d.desired.contains_key(&release.stream);
-        if let Some(device) = named.iter().find(full) {
-            let why = format!("device `{}` runs {MAX_STREAMS} streams already, which is the most", device.id);
-            return Err(Rejection::Invalid(why));
-        }
-        let lacks = |d: &&Device| d.desired.get(&release.stream).is_none_or(|w| w.bundle != release.bundle);
-        let mut devices: Vec<DeviceId> = named.into_iter().filter(lacks).map(|d| d.id.clone()).collect();
-        if devices.is_empty() {
-            return Err(Rejection::Invalid("no approved device is left that lacks this release".into()));
-        }
-        devices.sort_by_key(|d| (entry_order(&release.stream, d), d.clone()));
-        Ok(devices)
-    }
-
     fn take_verdict(&mut self, now: Now, verdict: Verdict) -> Result<Answer, Rejection> {
         let Some(device) = self.heeded(&verdict.device_id) else { return Ok(Answer::Done) };
         let answers = |d: &&mut Desired| {
@@ -397,30 +374,20 @@ impl Bridge {
         let rollout_id = asked.rollout;
         device.last_seen = now.unix;
         self.changed_devices.insert(verdict.device_id.clone());
-        let Some(rollout) = self.rollouts.get_mut(&rollout_id) else { return Ok(Answer::Done) };
-        if rollout.bundle.0 != verdict.statement_sha256 {
-            return Ok(Answer::Done);
-        }
         let (name, outcome) = (verdict.device_id, verdict.outcome);
-        if rollout.wave().is_some() {
+        if self.rollouts.get(&rollout_id).is_some_and(|r| r.bundle.0 == verdict.statement_sha256) {
             let (code, detail, answers, errors) = (verdict.code, verdict.detail, verdict.answers, verdict.errors);
-            let result = DeviceResult { outcome, code, detail, answers, errors };
-            rollout.results.insert(name.clone(), result);
-            self.changed_rollouts.insert(rollout_id);
+            let (compared, disagreed) = verdict.shadow.map_or((0, 0), |shadow| (shadow.compared, shadow.disagreed));
+            let result = DeviceResult { outcome, code, detail, answers, errors, compared, disagreed };
+            self.take_result(now, rollout_id, &name, result);
+        } else if outcome == Outcome::Confirmed {
+            self.take_return(now, rollout_id, &name);
         }
-        if outcome != Outcome::Confirmed {
-            self.send_back(rollout_id, &[name]);
-        }
-        self.judge(now, rollout_id, false);
         Ok(Answer::Done)
     }
 
     fn reach_deadlines(&mut self, now: Now) -> Result<Answer, Rejection> {
-        let due = |r: &&Rollout| r.deadline().is_some_and(|d| d <= now.unix);
-        let overdue: Vec<u64> = self.rollouts.values().filter(due).map(|r| r.id).collect();
-        for id in overdue {
-            self.judge(now, id, true);
-        }
+        self.look_at_due(now);
         if self.beacons.due.is_some_and(|due| due <= now.unix) {
             self.beacon(now, None, None);
         }
@@ -428,59 +395,6 @@ impl Bridge {
             self.say_documents(now);
         }
         Ok(Answer::Done)
-    }
-
-    /// Goes on, or stops, as the evidence says.
-    fn judge(&mut self, now: Now, id: u64, overdue: bool) {
-        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
-        let Some(wave) = rollout.wave() else { return };
-        match rollout.evidence(overdue) {
-            Evidence::Open => self.go_on(id),
-            Evidence::Good if wave + 1 < rollout.waves.len() => {
-                rollout.phase = Phase::Rolling { wave: wave + 1 };
-                self.begin_wave(now, id);
-            }
-            Evidence::Good => self.end(now, id, Phase::Completed),
-            Evidence::Bad(reason) => {
-                let assigned: Vec<DeviceId> = rollout.before.keys().cloned().collect();
-                self.end(now, id, Phase::Stopped { wave, reason });
-                self.send_back(id, &assigned);
-            }
-        }
-    }
-
-    fn end(&mut self, now: Now, id: u64, phase: Phase) {
-        let Some(rollout) = self.rollouts.get_mut(&id) else { return };
-        rollout.phase = phase;
-        rollout.ended = Some(now.unix);
-        self.changed_rollouts.insert(id);
-    }
-
-    /// Those of `names` that should run the rollout's release get what they ran before: a newer
-    /// generation that names the older bundle. Devices that took it back themselves agree at once, and
-    /// no later rollout takes for their previous release one that they never ran.
-    fn send_back(&mut self, id: u64, names: &[DeviceId]) {
-        let Some(rollout) = self.rollouts.get(&id) else { return };
-        let at_once = Trial::default();
-        for name in names {
-            let Some(device) = self.devices.get_mut(name) else { continue };
-            let wants = |d: &Desired| d.rollout == id && d.bundle == rollout.bundle;
-            if !device.desired.get(&rollout.stream).is_some_and(wants) {
-                continue;
-            }
-            let before = rollout.before.get(name).copied().flatten();
-            match before.and_then(|bundle| self.releases.get(&bundle)) {
-                Some(release) => device.want(release, Intent::Rollback, id, at_once),
-                None => device.want_none(&rollout.stream),
-            }
-            self.due.insert(name.clone());
-            self.changed_devices.insert(name.clone());
-        }
-    }
-
-    /// The release that a version of a stream names.
-    pub fn release(&self, stream: &StreamName, version: &str) -> Option<&Release> {
-        self.releases.values().find(|r| r.stream == *stream && r.version == version)
     }
 }
 

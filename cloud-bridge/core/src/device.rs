@@ -1,6 +1,7 @@
 //! One device as land knows it: who it is, what it should run, what it says it runs.
 
 use crate::audit::Deed;
+use crate::evidence::Lately;
 use crate::{AssignmentDraft, Credential, Now, Numbers, Release, UnixMillis};
 use protocol::{DeviceId, Profile, Report, StreamName, StreamReport};
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,9 @@ pub struct Device {
     pub desired: BTreeMap<StreamName, Desired>,
     /// What it says it runs.
     pub report: Option<Report>,
+    /// What the releases that it runs did lately, by stream.
+    #[serde(default)]
+    pub lately: BTreeMap<StreamName, Lately>,
 }
 
 /// Whether a device belongs to the fleet.
@@ -172,7 +176,18 @@ impl Device {
             alarm: None,
             desired: BTreeMap::new(),
             report: None,
+            lately: BTreeMap::new(),
         }
+    }
+
+    /// Whether it belongs to the fleet, and its word counts.
+    pub fn is_approved(&self) -> bool {
+        self.status == Status::Approved
+    }
+
+    /// Whether people want it to stay as it is: it has a label `pinned`.
+    pub fn is_pinned(&self) -> bool {
+        self.labels.get("pinned").is_some_and(|value| value != "false")
     }
 
     /// Its credentials: the one that speaks for it, and one that may soon.

@@ -1,10 +1,12 @@
 //! What the hands tell the core: news of devices, verified, and requests of people, authorised.
 
-use crate::{Credential, Disbelief, UnixMillis, WaveSize};
+use crate::evidence::Measured;
+use crate::{Credential, Device, Disbelief, Policy, Target, UnixMillis, Wish};
 use protocol::{DeviceId, DocumentKind, Profile, Report, StreamName, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use trust::{Digest, Refusal, Request, Trial};
+use std::fmt;
+use trust::{Digest, Refusal, Request};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -136,7 +138,18 @@ pub enum Event {
     /// A person wants the room of the releases that nothing needs.
     StockCleared,
     /// A person wants a release on devices.
-    RolloutRequested(RolloutRequest),
+    RolloutRequested(Box<RolloutRequest>),
+    /// A person wants something of a rollout.
+    RolloutTurned {
+        /// Which.
+        rollout: u64,
+        /// Who.
+        by: String,
+        /// What.
+        wish: Wish,
+    },
+    /// Devices told what their models did since they told it before, each once.
+    Measured(Vec<Measured>),
     /// A person wants something of a device now.
     CommandRequested {
         /// Which.
@@ -172,13 +185,15 @@ pub struct Release {
     pub bundle: Digest,
     /// Its size in bytes.
     pub total_size: u64,
+    /// Memory that its manifest promises to be enough, in MiB; 0 where nobody knows.
+    #[serde(default)]
+    pub ram_mb: u64,
     /// When it came.
     pub pushed: UnixMillis,
 }
 
 /// What a person asks of a rollout.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RolloutRequest {
     /// The stream.
     pub stream: StreamName,
@@ -186,16 +201,12 @@ pub struct RolloutRequest {
     pub version: String,
     /// To whom.
     pub to: Targets,
-    /// How many devices have it after each wave.
-    pub waves: Vec<WaveSize>,
-    /// How it proves itself on each device.
-    pub trial: Trial,
-    /// One device more that refuses or reverts it stops the rollout.
-    pub max_failed: u64,
-    /// Seconds after which a wave that is not done stops the rollout.
-    pub deadline_s: u64,
-    /// Devices that may be on their way to a verdict at a time; one that is away waits until it comes. At least one.
-    pub at_once: Option<u64>,
+    /// How it goes.
+    pub policy: Policy,
+    /// Who asks.
+    pub by: String,
+    /// It is only written down: a person begins it later.
+    pub draft: bool,
 }
 
 /// The devices that a rollout is for.
@@ -206,6 +217,32 @@ pub enum Targets {
     All,
     /// These.
     Devices(BTreeSet<DeviceId>),
+    /// Those of which this is true, also when they come later.
+    Where(Target),
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Targets::All => f.write_str("all"),
+            Targets::Devices(ids) => {
+                let ids: Vec<&str> = ids.iter().map(DeviceId::as_str).collect();
+                f.write_str(&ids.join(","))
+            }
+            Targets::Where(target) => target.fmt(f),
+        }
+    }
+}
+
+impl Targets {
+    /// Whether a device is meant.
+    pub fn mean(&self, device: &Device) -> bool {
+        match self {
+            Targets::All => true,
+            Targets::Devices(ids) => ids.contains(&device.id),
+            Targets::Where(target) => target.holds(device),
+        }
+    }
 }
 
 /// Why a person's request was turned down.

@@ -7,6 +7,7 @@
 //! any hand may write in it.
 
 pub mod audit;
+pub mod auditor;
 mod bridge;
 mod credential;
 mod device;
@@ -14,14 +15,23 @@ mod documents;
 pub mod drift;
 mod effect;
 mod event;
+pub mod evidence;
+pub mod judge;
+pub mod planner;
+pub mod policy;
 mod rollout;
 mod step;
+mod target;
 
-pub use bridge::{Bridge, LONGEST_COMMAND, NEED_RATE, Needs, Stay};
+pub use bridge::{Bridge, LONGEST_COMMAND, NEED_RATE, Needs, Preview, Stay, Wish};
 pub use credential::{Credential, Disbelief, Withdrawn};
 pub use device::{Alarm, Desired, Device, Greeted, Heard, Sealed, Status};
 pub use documents::{Numbers, StoredDocument};
 pub use effect::{AssignmentDraft, BeaconDraft, CommandDraft, Effect};
 pub use event::{Event, Invitation, Rejection, Release, RolloutRequest, Targets};
-pub use rollout::{DeviceResult, Phase, Rollout, WaveSize};
+pub use evidence::{Figures, Measured};
+pub use judge::{Finding, Judgement};
+pub use policy::{Policy, Span, WaveSize};
+pub use rollout::{DeviceResult, Member, Phase, Place, Rollout, Standing, Turn};
 pub use step::{Answer, Committed, Now, Record, Step, UnixMillis};
+pub use target::{FACTS, Target, TargetError};

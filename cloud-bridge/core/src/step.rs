@@ -1,7 +1,7 @@
 //! The door out: answers and effects leave a step only after the records that they rest on are saved.
 
 use crate::audit::Deed;
-use crate::{CommandDraft, Device, Effect, Rejection, Release, Rollout, StoredDocument, Withdrawn};
+use crate::{CommandDraft, Device, Effect, Member, Rejection, Release, Rollout, StoredDocument, Withdrawn};
 use protocol::{DeviceId, DocumentKind, StreamName};
 use serde::{Deserialize, Serialize};
 use trust::Digest;
@@ -35,8 +35,17 @@ pub enum Record {
         /// Its bundle.
         bundle: Digest,
     },
-    /// A rollout.
+    /// A rollout, without its members.
     Rollout(Box<Rollout>),
+    /// A device of a rollout.
+    Member(Box<Member>),
+    /// A device that is none of it any more: its row goes.
+    NoMember {
+        /// Which rollout.
+        rollout: u64,
+        /// Which device.
+        device: DeviceId,
+    },
     /// What the bridge itself decided, for the audit log.
     Deed(Box<Deed>),
     /// A command, for whoever keeps what came of it.

@@ -14,12 +14,15 @@ use crate::service::tokens::{MadeToken, NewToken};
 use crate::service::view::{DeviceView, RolloutView, StatusView};
 use crate::service::{self, ADDRESSES, ADMIN_TOKEN, Addresses, BridgeConfig};
 use anyhow::Context as _;
+use bridge_core::policy::Silence;
+use bridge_core::{Policy, Span};
 use ed25519_dalek::SigningKey;
 use protocol::RefusalReport;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use trust::{Trial, U53};
 
 const FLEET: &str = "demo";
 /// The bridge's configuration, within the demo's folder.
@@ -198,20 +201,17 @@ impl Fleet {
 
     /// Starts a rollout to a canary and then to all, and waits for its end.
     pub(crate) fn roll_out(&mut self, version: &str, out: &Out) -> anyhow::Result<RolloutView> {
+        let [min_answers, max_errors, window_s] = [100_u64, 3, 60].map(|n| U53::try_from(n).unwrap_or_default());
+        let trial = Trial { min_answers, max_errors, window_s, ..Trial::default() };
+        let silence = Silence { deadline: Span::seconds(ROLLOUT_PATIENCE.as_secs()), ..Silence::default() };
+        let policy = Policy { trial, silence, ..Policy::default() };
         let new = NewRollout {
             stream: STREAM.into(),
             version: version.into(),
+            to: None,
             devices: None,
-            waves: vec!["1".into(), "100%".into()],
-            trial_answers: 100,
-            trial_errors: 3,
-            trial_window_s: 60,
-            trial_slowdown: None,
-            trial_memory: None,
-            shadow: None,
-            max_failed: 0,
-            deadline_s: ROLLOUT_PATIENCE.as_secs(),
-            at_once: None,
+            policy,
+            draft: false,
         };
         let begun: RolloutView = self.client.post("/rollouts", &new)?.context("the bridge's answer was empty")?;
         let bar = out.progress("rolling out");
@@ -224,7 +224,7 @@ impl Fleet {
                 rollout.waves.len(),
                 rollout.results.len()
             ));
-            Ok((rollout.state != "rolling").then_some(rollout))
+            Ok(rollout.has_ended().then_some(rollout))
         })?;
         bar.finish_and_clear();
         Ok(ended)

@@ -3,6 +3,9 @@
 //! It owns the core; everybody else asks through [`Driver`]. It verifies what devices say with the
 //! key that land holds of them, and decides nothing.
 
+mod belief;
+mod measured;
+
 use super::arrivals::Arrivals;
 use super::config::BridgeConfig;
 use super::expulsion::Expulsion;
@@ -16,32 +19,22 @@ use super::tally::{Tally, What};
 use crate::broker::Guests;
 use crate::fault::Fault;
 use anyhow::Context;
+use belief::{Believed, Doubt, Heard, understand};
 use bridge_core::audit::Deed;
-use bridge_core::{Answer, Bridge, Disbelief, Effect, Event, Now, Record, Rejection, Status};
-use drift::Summary;
-use protocol::{
-    BridgeTopic, CodecError, CommandResult, DeviceId, DocumentKind, Drift, DriftAlarm, Hello, Kind, MAX_DRIFT_ALARMS,
-    MAX_SUMMARY_BYTES, Need, Outcome, Presence, Report, SignedFrame, Telemetry, Topics, Verdict, decode_cbor,
-    decode_json,
-};
+use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection};
+use protocol::{BridgeTopic, CodecError, DocumentKind, Topics};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
-use trust::{Code, DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, Refusal, verify_device_document};
+use trust::{Code, Refusal};
 
 /// The outcome, in the audit log, of what was not refused.
 pub(crate) const DONE: &str = "done";
 /// Questions waiting for the driver.
 const QUESTIONS: usize = 256;
-/// The most bytes of a hello's nonce, which a beacon must hold.
-const MAX_NONCE_BYTES: usize = 64;
-/// The most bytes of a word in an alarm: features have names of 256.
-const MAX_WORD_BYTES: usize = 256;
-/// The most bytes of a presence message.
-const MAX_PRESENCE_BYTES: usize = 256;
 
 /// What the driver works with.
 pub(crate) struct Hands {
@@ -221,9 +214,11 @@ fn tell(hands: &Hands, records: &[Record]) {
             Record::Withdrawn(w) => info!(device = %w.device, serial = w.serial, "certificate withdrawn"),
             Record::NotWithdrawn { serial } => debug!(serial, "a withdrawn certificate has ended"),
             Record::Rollout(r) => {
-                let (confirmed, given) = (r.count(Outcome::Confirmed), r.results.len());
-                info!(rollout = r.id, stream = %r.stream, release = r.release, confirmed, given, hit = r.hit(), phase = ?r.phase, "rollout");
+                let verdict = r.judgement.as_ref().map(|judgement| judgement.verdict.to_string());
+                info!(rollout = r.id, stream = %r.stream, release = r.release, phase = ?r.phase, verdict, "rollout");
             }
+            Record::Member(m) => debug!(rollout = m.rollout, device = %m.device, place = ?m.place, "rollout's device"),
+            Record::NoMember { rollout, device } => debug!(rollout, %device, "a device left its rollout"),
             Record::Release(r) => {
                 info!(stream = %r.stream, release = r.release, version = r.version, bundle = %r.bundle.short(), "release known");
             }
@@ -304,15 +299,19 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
         }
         Heard::Telemetry(telemetry) => {
             hands.arrivals.heard(unix_millis(), &telemetry);
-            // Telemetry may be lost; the bridge must not be.
-            if let Err(error) = hands.store.keep_telemetry(&telemetry).await {
-                warn!(%topic, error = format!("{error:#}"), "telemetry was not kept");
+            // Telemetry may be lost; the bridge must not be. What is said again is no new evidence.
+            match hands.store.keep_telemetry(&telemetry).await {
+                Ok(true) => take(bridge, hands, Event::Measured(measured::by_telemetry(&telemetry))).await?,
+                Ok(false) => debug!(%topic, "telemetry that was kept before"),
+                Err(error) => warn!(%topic, error = format!("{error:#}"), "telemetry was not kept"),
             }
         }
         Heard::Drift(drift) => {
             // Windows may be lost; the bridge must not be.
-            if let Err(error) = keep_window(hands, &drift).await {
-                warn!(%topic, error = format!("{error:#}"), "a window of drift was not kept");
+            match measured::keep_window(hands, &drift).await {
+                Ok(Some(answers)) => take(bridge, hands, Event::Measured(vec![answers])).await?,
+                Ok(None) => {}
+                Err(error) => warn!(%topic, error = format!("{error:#}"), "a window of drift was not kept"),
             }
         }
         Heard::Result(result) => {
@@ -327,197 +326,6 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
         Heard::Nothing => {}
     }
     Ok(())
-}
-
-/// Keeps a window that was counted against the baseline of the bundle that it names.
-async fn keep_window(hands: &Hands, drift: &Drift) -> anyhow::Result<()> {
-    let bundle = Digest(drift.statement);
-    let baseline = tokio::task::block_in_place(|| hands.library.baseline(bundle));
-    let Some(baseline) = baseline else {
-        debug!(bundle = %bundle.short(), device = %drift.device, "a window of a bundle that is not here any more");
-        return Ok(());
-    };
-    Summary::decode(&drift.summary)?.fits(&baseline)?;
-    for alarm in &drift.alarms {
-        let known = baseline.features.iter().any(|feature| feature.name == alarm.feature);
-        anyhow::ensure!(known, "an alarm names a feature that the baseline does not have");
-        info!(device = %drift.device, stream = %drift.stream, release = drift.release, feature = alarm.feature, level = ?alarm.level, "drift: {}", alarm.detail);
-    }
-    hands.store.keep_window(drift).await
-}
-
-enum Heard {
-    Event(Box<Event>),
-    Telemetry(Box<Telemetry>),
-    Drift(Box<Drift>),
-    Result(Box<CommandResult>),
-    Nothing,
-}
-
-/// What a device said; and with which of its keys, where that may be news.
-struct Believed {
-    key: Option<(DeviceId, Vec<u8>)>,
-    heard: Heard,
-}
-
-impl Believed {
-    fn event(event: Event) -> Self {
-        Self { key: None, heard: Heard::Event(Box::new(event)) }
-    }
-}
-
-/// Why it was not believed.
-struct Doubt {
-    why: Disbelief,
-    reason: anyhow::Error,
-}
-
-impl<E: Into<anyhow::Error>> From<E> for Doubt {
-    fn from(reason: E) -> Self {
-        Self { why: Disbelief::Malformed, reason: reason.into() }
-    }
-}
-
-/// Bytes of a device, checked against the keys that land holds of it.
-fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> Result<Believed, Doubt> {
-    match from {
-        BridgeTopic::Hello(device) => {
-            let frame = SignedFrame::split(Kind::Hello, bytes)?;
-            let hello: Hello = decode_cbor(frame.body)?;
-            same(device, &hello.device)?;
-            // Whether the key that it shows is its own, the core knows.
-            let signed = SignedFrame::signed_bytes(Kind::Hello, frame.body);
-            DeviceKey::from_spki(&hello.key).and_then(|key| key.verify(&signed, frame.signature)).map_err(unsigned)?;
-            let Hello { device, boot, seq, key, nonce, profile } = hello;
-            if nonce.len() > MAX_NONCE_BYTES {
-                return Err(anyhow::anyhow!("its nonce is too long").into());
-            }
-            for word in [&profile.board, &profile.arch, &profile.agent] {
-                if word.len() > 64 || word.contains(char::is_control) {
-                    return Err(anyhow::anyhow!("its profile is no plain text").into());
-                }
-            }
-            Ok(Believed::event(Event::HelloReceived { device, boot, seq, key, nonce, profile }))
-        }
-        BridgeTopic::Need(device) => {
-            let (key, need): (_, Need) = framed(bridge, device, Kind::Need, bytes)?;
-            same(device, &need.device)?;
-            let chunks = need.digests().context("too many chunks at once")?;
-            let (bundle, documents) = (Digest(need.statement), need.documents);
-            let event = Event::ChunksNeeded { device: need.device, bundle, documents, chunks };
-            Ok(Believed { key: Some(key), ..Believed::event(event) })
-        }
-        BridgeTopic::Telemetry(device) => {
-            let (key, telemetry): (_, Telemetry) = framed(bridge, device, Kind::Telemetry, bytes)?;
-            same(device, &telemetry.device)?;
-            Ok(Believed { key: Some(key), heard: Heard::Telemetry(Box::new(telemetry)) })
-        }
-        BridgeTopic::Drift(device) => {
-            let (key, drift): (_, Drift) = framed(bridge, device, Kind::Drift, bytes)?;
-            same(device, &drift.device)?;
-            plain(&drift)?;
-            Ok(Believed { key: Some(key), heard: Heard::Drift(Box::new(drift)) })
-        }
-        BridgeTopic::Presence(device) => {
-            if bytes.is_empty() {
-                return Ok(Believed { key: None, heard: Heard::Nothing });
-            }
-            let presence: Presence = decode_json(bytes, MAX_PRESENCE_BYTES)?;
-            Ok(Believed::event(Event::PresenceReceived { device: device.clone(), online: presence.online }))
-        }
-        BridgeTopic::Report(device) => {
-            if bytes.is_empty() {
-                // A retained one was cleared.
-                return Ok(Believed { key: None, heard: Heard::Nothing });
-            }
-            let (key, report): (_, Report) = document(bridge, device, PayloadKind::Report, bytes)?;
-            same(device, &report.device_id)?;
-            Ok(Believed { key: Some(key), ..Believed::event(Event::ReportReceived(Box::new(report))) })
-        }
-        BridgeTopic::Verdict(device) => {
-            let (key, verdict): (_, Verdict) = document(bridge, device, PayloadKind::Verdict, bytes)?;
-            same(device, &verdict.device_id)?;
-            Ok(Believed { key: Some(key), ..Believed::event(Event::VerdictReceived(verdict)) })
-        }
-        BridgeTopic::Result(device) => {
-            let (key, result): (_, CommandResult) = document(bridge, device, PayloadKind::Result, bytes)?;
-            same(device, &result.device_id)?;
-            Ok(Believed { key: Some(key), heard: Heard::Result(Box::new(result)) })
-        }
-    }
-}
-
-/// Words that people will read are short and plain, and no more than there may be.
-fn plain(drift: &Drift) -> anyhow::Result<()> {
-    let is_plain = |alarm: &DriftAlarm| {
-        let words = [&alarm.feature, &alarm.cause, &alarm.detail];
-        words.iter().all(|word| word.len() <= MAX_WORD_BYTES && !word.contains(char::is_control))
-    };
-    let fits = drift.alarms.len() <= MAX_DRIFT_ALARMS && drift.summary.len() <= MAX_SUMMARY_BYTES;
-    anyhow::ensure!(fits && drift.alarms.iter().all(is_plain), "its alarms are no plain text, or too many");
-    Ok(())
-}
-
-fn same(topic: &DeviceId, message: &DeviceId) -> Result<(), Doubt> {
-    let other = || anyhow::anyhow!("the message of {message} came on the topic of {topic}");
-    if topic == message { Ok(()) } else { Err(Doubt { why: Disbelief::Signature, reason: other() }) }
-}
-
-fn unsigned(refusal: trust::Refusal) -> Doubt {
-    Doubt { why: Disbelief::Signature, reason: refusal.into() }
-}
-
-/// The keys of a device that belongs to the fleet: the one that speaks for it, and the one that may soon.
-fn keys(bridge: &Bridge, device: &DeviceId) -> Result<Vec<DeviceKey>, Doubt> {
-    let doubt = |why, reason: &str| Doubt { why, reason: anyhow::anyhow!("this device {reason}") };
-    let known = bridge.devices().get(device).ok_or_else(|| doubt(Disbelief::Unknown, "was never enrolled"))?;
-    match known.status {
-        Status::Approved => {}
-        Status::Pending => return Err(doubt(Disbelief::Pending, "waits for a person's decision")),
-        Status::Revoked | Status::Retired => return Err(doubt(Disbelief::Revoked, "was thrown out")),
-    }
-    Ok(known.credentials().filter_map(|c| DeviceKey::from_spki(&c.key).ok()).collect())
-}
-
-/// Which of its keys has signed, as `verify` sees it.
-fn signer<T>(
-    bridge: &Bridge,
-    device: &DeviceId,
-    verify: impl Fn(&DeviceKey) -> Result<T, trust::Refusal>,
-) -> Result<((DeviceId, Vec<u8>), T), Doubt> {
-    let mut refused = None;
-    for key in keys(bridge, device)? {
-        match verify(&key) {
-            Ok(verified) => return Ok(((device.clone(), key.spki().to_vec()), verified)),
-            Err(refusal) => refused = refused.or(Some(refusal)),
-        }
-    }
-    let none = || trust::Refusal::new(trust::Code::KeyId, "this device has no key");
-    Err(unsigned(refused.unwrap_or_else(none)))
-}
-
-type Signed<T> = ((DeviceId, Vec<u8>), T);
-
-fn framed<T: serde::de::DeserializeOwned>(
-    bridge: &Bridge,
-    device: &DeviceId,
-    kind: Kind,
-    bytes: &[u8],
-) -> Result<Signed<T>, Doubt> {
-    let frame = SignedFrame::split(kind, bytes)?;
-    let signed = SignedFrame::signed_bytes(kind, frame.body);
-    let (key, ()) = signer(bridge, device, |key| key.verify(&signed, frame.signature))?;
-    Ok((key, decode_cbor(frame.body)?))
-}
-
-fn document<T: serde::de::DeserializeOwned>(
-    bridge: &Bridge,
-    device: &DeviceId,
-    kind: PayloadKind,
-    bytes: &[u8],
-) -> Result<Signed<T>, Doubt> {
-    let (key, payload) = signer(bridge, device, |key| verify_device_document(kind, key, bytes))?;
-    Ok((key, decode_json(&payload, MAX_DOCUMENT_BYTES)?))
 }
 
 impl Hands {

@@ -266,6 +266,11 @@ impl Parts {
         &self.order
     }
 
+    /// Bytes of one of its chunks; none of another's.
+    pub(crate) fn length(&self, digest: &Digest) -> u64 {
+        self.places.get(digest).map_or(0, |place| place.length)
+    }
+
     /// The bytes of a chunk; `None` when it is not of this bundle.
     pub(crate) fn chunk(&self, digest: &Digest) -> Option<std::io::Result<Vec<u8>>> {
         let place = self.places.get(digest)?;

@@ -84,6 +84,8 @@ impl Store {
             | Record::Release(_)
             | Record::NoRelease { .. }
             | Record::Rollout(_)
+            | Record::Member(_)
+            | Record::NoMember { .. }
             | Record::Command(_)
             | Record::Document(_)
             | Record::Beacons { .. }
@@ -98,9 +100,9 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Keeps a telemetry message, once: whatever was said again, before or after a crash of either side.
-    pub(crate) async fn keep_telemetry(&self, telemetry: &Telemetry) -> anyhow::Result<()> {
-        sqlx::query("INSERT INTO telemetry VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+    /// Keeps a telemetry message, once: whatever was said again, before or after a crash of either side. Whether it was new.
+    pub(crate) async fn keep_telemetry(&self, telemetry: &Telemetry) -> anyhow::Result<bool> {
+        let kept = sqlx::query("INSERT INTO telemetry VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(telemetry.device.as_str())
             .bind(telemetry.run.cast_signed())
             .bind(telemetry.seq.cast_signed())
@@ -108,7 +110,7 @@ impl Store {
             .bind(protocol::encode_cbor(telemetry))
             .execute(&self.pool)
             .await?;
-        Ok(())
+        Ok(kept.rows_affected() > 0)
     }
 
     /// The latest `limit` telemetry messages of a device, the oldest first.
@@ -188,6 +190,8 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         Record::Release(release) => ("release", release.bundle.to_string()),
         Record::NoRelease { bundle } => ("release", bundle.to_string()),
         Record::Rollout(rollout) => ("rollout", rollout.id.to_string()),
+        Record::Member(member) => ("member", format!("{}/{}", member.rollout, member.device)),
+        Record::NoMember { rollout, device } => ("member", format!("{rollout}/{device}")),
         Record::Document(document) => {
             ("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
         }
@@ -196,12 +200,13 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         Record::NotWithdrawn { serial } => ("withdrawn", serial.clone()),
     };
     let query = match record {
-        Record::NoDevice { .. } | Record::NoRelease { .. } | Record::NotWithdrawn { .. } => {
+        Record::NoDevice { .. } | Record::NoRelease { .. } | Record::NoMember { .. } | Record::NotWithdrawn { .. } => {
             sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key)
         }
         Record::Device(_)
         | Record::Release(_)
         | Record::Rollout(_)
+        | Record::Member(_)
         | Record::Document(_)
         | Record::Beacons { .. }
         | Record::Withdrawn(_)

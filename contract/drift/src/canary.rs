@@ -8,7 +8,7 @@
 //! Source: Johari, Koomen, Pekelis, Walsh, "Always Valid Inference", Operations Research 70 (2022), with the normal
 //! mixture cut at zero, since only what is worse counts.
 
-use crate::special::normal_sf;
+use crate::special::{beta_sf, ln_gamma, normal_sf};
 
 /// The chance of a false alarm over all looks.
 pub const CANARY_ALPHA: f64 = 0.01;
@@ -52,6 +52,11 @@ impl Devices {
         if self.count < 2 { 0.0 } else { self.squares / (self.count - 1) as f64 }
     }
 
+    /// The same with the sign turned: a figure that shrank is one that grew.
+    pub fn reversed(&self) -> Self {
+        Self { mean: -self.mean, ..*self }
+    }
+
     /// Two groups as one (Chan's formula).
     fn together(&self, other: &Self) -> Self {
         let count = self.count + other.count;
@@ -86,6 +91,46 @@ pub fn grew_from_before(ratios: &Devices, ratio: f64, matters: f64) -> f64 {
     // As it is when nothing differs: about what is allowed.
     let variance = ratios.variance() + apart * apart / ratios.count as f64;
     evidence(apart, variance / ratios.count as f64, (matters / ratio).ln())
+}
+
+/// Evidence that a figure of devices is above what it may be. `matters` is the excess that one wants to see soon.
+pub fn grew_above(devices: &Devices, most: f64, matters: f64) -> f64 {
+    if devices.count < 2 {
+        return 1.0;
+    }
+    let apart = devices.mean - most;
+    // As it is when it is about what it may be.
+    let variance = devices.variance() + apart * apart / devices.count as f64;
+    evidence(apart, variance / devices.count as f64, matters)
+}
+
+/// Evidence that the share of `hits` among `all` is greater in `canary` than in `control`, where each one counts for itself:
+/// for two or three devices, of which nobody knows how they differ. `matters` is the difference that one wants to see soon.
+pub fn grew_share(canary: (u64, u64), control: (u64, u64), matters: f64) -> f64 {
+    let ((hits, all), (before, of)) = (canary, control);
+    if all == 0 || of == 0 {
+        return 1.0;
+    }
+    let (n, m) = (all as f64, of as f64);
+    // With one hit and one miss more: what never happened may happen.
+    let share = (hits as f64 + before as f64 + 1.0) / (n + m + 2.0);
+    let variance = share * (1.0 - share) * (1.0 / n + 1.0 / m);
+    evidence(hits as f64 / n - before as f64 / m, variance, matters)
+}
+
+/// Evidence that a share is above `most`, when `hits` of `all` were hit: the mixture of binomial likelihoods over all
+/// greater shares, alike, against the one of `most`.
+pub fn exceeds_share(hits: u64, all: u64, most: f64) -> f64 {
+    if all == 0 || hits > all || most >= 1.0 {
+        return 1.0;
+    }
+    if most <= 0.0 {
+        return if hits > 0 { f64::INFINITY } else { 1.0 };
+    }
+    let (hit, missed) = (hits as f64, (all - hits) as f64);
+    let beta = ln_gamma(hit + 1.0) + ln_gamma(missed + 1.0) - ln_gamma(all as f64 + 2.0);
+    let likelihood = hit * most.ln() + (missed + 1.0) * (-most).ln_1p();
+    (beta - likelihood + beta_sf(most, hit + 1.0, missed + 1.0).ln()).exp()
 }
 
 /// The likelihood ratio of a difference against none, over a half-normal mixture of differences above none.
@@ -150,6 +195,47 @@ mod tests {
         assert!(grew_from_before(&paired, 1.0, 1.2) > 1e6);
         assert!(grew_from_before(&paired, 1.3, 1.5) < 1.0, "so much is allowed");
         assert!(grew(&logarithms(&now), &logarithms(&others), 0.0, 0.2) < 100.0);
+    }
+
+    #[test]
+    fn a_share_above_its_limit_is_seen_and_one_below_seldom() {
+        // By hand: the integral of p / .02 from .02 to 1, over .98.
+        let one = (1.0 - 0.02f64 * 0.02) / 2.0 / (0.02 * 0.98);
+        assert!((exceeds_share(1, 1, 0.02) / one - 1.0).abs() < 1e-9, "{one}");
+        let above = |alpha: f64, share: f64, seed: u64| {
+            let mut chance = fastrand::Rng::with_seed(seed);
+            let mut hits = 0;
+            (1..=2_000).any(|all| {
+                hits += u64::from(chance.f64() < share);
+                exceeds_share(hits, all, 0.02) >= 1.0 / alpha
+            })
+        };
+        let alarms = (0..200).filter(|seed| above(0.05, 0.02, *seed)).count();
+        assert!(alarms <= 10, "{alarms} of 200 where 10 are allowed");
+        assert!((0..50).all(|seed| above(0.01, 0.06, seed)));
+        assert_eq!((exceeds_share(0, 0, 0.5), exceeds_share(0, 9, 0.0)), (1.0, 1.0));
+        assert!(exceeds_share(1, 9, 0.0).is_infinite());
+        assert!(exceeds_share(0, 1 << 40, 0.02) < 1e-6 && exceeds_share(1 << 40, 1 << 40, 0.02) > 1e6);
+    }
+
+    #[test]
+    fn requests_of_two_devices_count_for_themselves() {
+        assert!(grew_share((60, 1_000), (10, 1_000), 0.01) > 1e4);
+        assert!(grew_share((10, 1_000), (10, 1_000), 0.01) < 1.0);
+        assert!(grew_share((10, 1_000), (60, 1_000), 0.01) < 1.0, "what is better is no evidence");
+        assert_eq!(grew_share((1, 1), (0, 0), 0.01), 1.0);
+    }
+
+    #[test]
+    fn a_figure_above_its_limit_is_seen_by_the_spread_of_devices() {
+        let spread = |middle: f64| Devices::of((0..40).map(|n| middle * (0.8 + 0.01 * f64::from(n))));
+        assert!(grew_above(&spread(0.10), 0.05, 0.05) > 1e6);
+        assert!(grew_above(&spread(0.04), 0.05, 0.05) < 1.0);
+        assert_eq!(grew_above(&Devices::of([0.9]), 0.05, 0.05), 1.0, "one device has no spread");
+        assert_eq!(
+            grew(&spread(0.1).reversed(), &spread(0.1).reversed(), 0.0, 0.1),
+            grew(&spread(0.1), &spread(0.1), 0.0, 0.1)
+        );
     }
 
     #[test]

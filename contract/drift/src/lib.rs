@@ -26,7 +26,9 @@ mod tally;
 mod window;
 
 pub use baseline::{BASELINE_VERSION, Baseline, BaselineError, MAX_FEATURES};
-pub use canary::{ADVISED_CANARIES, CANARY_ALPHA, Devices, grew, grew_from_before};
+pub use canary::{
+    ADVISED_CANARIES, CANARY_ALPHA, Devices, exceeds_share, grew, grew_above, grew_from_before, grew_share,
+};
 pub use cause::Cause;
 pub use compare::{CompareError, Comparison, Figures, Pair, Side, compare};
 pub use detector::{Detector, THRESHOLD};

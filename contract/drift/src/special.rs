@@ -100,6 +100,11 @@ pub(crate) fn f_sf(x: f64, d1: f64, d2: f64) -> f64 {
     if x <= 0.0 { 1.0 } else { beta_i(d2 / 2.0, d1 / 2.0, d2 / (d2 + d1 * x)) }
 }
 
+/// The chance that a share drawn from Beta(a, b) is above `x`.
+pub(crate) fn beta_sf(x: f64, a: f64, b: f64) -> f64 {
+    beta_i(b, a, 1.0 - x)
+}
+
 /// The chance that a standard normal value is above `x`.
 pub(crate) fn normal_sf(x: f64) -> f64 {
     let upper = 0.5 * gamma_q(0.5, x * x / 2.0);

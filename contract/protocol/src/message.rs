@@ -186,6 +186,12 @@ pub struct StreamTelemetry {
     pub errors: u64,
     /// Counts by [`LATENCY_BOUNDS_US`].
     pub latency: [u64; LATENCY_BUCKETS],
+    /// What the answers took together, in microseconds: buckets are too wide to tell a fifth more.
+    #[serde(default)]
+    pub took_us: u64,
+    /// The most memory that the model's process held, in KiB; 0 where nobody knows.
+    #[serde(default)]
+    pub memory_kb: u64,
 }
 
 /// What a device's model saw in one window, or in several that waited and were merged: counts against the bundle's training

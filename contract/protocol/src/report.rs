@@ -214,6 +214,9 @@ pub struct Verdict {
     pub answers: u64,
     /// Requests that it could not answer on trial.
     pub errors: u64,
+    /// What it showed in the shadow of the release before, where it was in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowReport>,
 }
 
 /// What became of an assigned release.

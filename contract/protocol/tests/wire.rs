@@ -230,6 +230,8 @@ fn the_longest_telemetry_fits() {
         answers: most,
         errors: most,
         latency: [most; LATENCY_BUCKETS],
+        took_us: most,
+        memory_kb: most,
     };
     let arriving = Arriving { statement: digest(0xff), arrived: most, total: most, rate: most };
     let telemetry = Telemetry {

@@ -9,7 +9,7 @@ use super::land::index;
 use super::scenario::{DEVICES, Flaw, Scenario};
 use super::world::World;
 use agent_core::{Agent, Effect, Installed, Ledger, StreamLedger};
-use bridge_core::{Bridge, Effect as LandEffect, Phase, Record, Rollout};
+use bridge_core::{Bridge, Effect as LandEffect, Member, Phase, Record, Rollout};
 use protocol::{DeviceId, Generation, Outcome, Report, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -235,7 +235,7 @@ impl Checks {
 
     /// Land saved rows.
     pub(super) fn land_saved(&mut self, records: &[Record]) -> Result<(), Violation> {
-        let mut moved = Vec::new();
+        let mut moved = BTreeSet::new();
         for record in records {
             match record {
                 Record::Device(device) => {
@@ -249,7 +249,9 @@ impl Checks {
                     self.land.insert(device.id.clone(), (**device).clone());
                 }
                 Record::NoDevice { id } => drop(self.land.remove(id)),
-                Record::Rollout(rollout) => moved.push(rollout),
+                Record::Rollout(rollout) => drop(moved.insert(rollout.id)),
+                Record::Member(member) => drop(moved.insert(member.rollout)),
+                Record::NoMember { rollout, .. } => drop(moved.insert(*rollout)),
                 Record::Release(_)
                 | Record::NoRelease { .. }
                 | Record::Document(_)
@@ -260,10 +262,27 @@ impl Checks {
                 | Record::NotWithdrawn { .. } => {}
             }
         }
-        for rollout in moved {
-            let before = self.rollouts.insert(rollout.id, (**rollout).clone());
+        let before: Vec<(u64, Option<Rollout>)> =
+            moved.into_iter().map(|id| (id, self.looks().then(|| self.rollouts.get(&id).cloned()).flatten())).collect();
+        for record in records {
+            match record {
+                Record::Rollout(rollout) => {
+                    let members = self.rollouts.remove(&rollout.id).map(|r| r.members).unwrap_or_default();
+                    self.rollouts.insert(rollout.id, Rollout { members, ..(**rollout).clone() });
+                }
+                Record::Member(member) => {
+                    let rollout = self.rollouts.get_mut(&member.rollout);
+                    rollout.map(|r| r.members.insert(member.device.clone(), (**member).clone()));
+                }
+                Record::NoMember { rollout, device } => {
+                    self.rollouts.get_mut(rollout).map(|r| r.members.remove(device));
+                }
+                _ => {}
+            }
+        }
+        for (id, before) in before {
             if self.looks() {
-                self.rollout_moved(before.as_ref(), rollout)?;
+                self.rollout_moved(before.as_ref(), &self.rollouts[&id])?;
             }
         }
         Ok(())
@@ -272,26 +291,36 @@ impl Checks {
     /// What must hold of a rollout whenever it moved.
     fn rollout_moved(&self, before: Option<&Rollout>, rollout: &Rollout) -> Result<(), Violation> {
         let shown = || format!("{rollout:?}");
-        if let Some(before) = before.filter(|b| b.wave().is_none()) {
-            let ended = before.phase == rollout.phase && before.before.len() == rollout.before.len();
-            rule(ended, "a rollout that ended assigns its release to nobody new", shown)?;
+        let before_hit = before.map_or(0, Rollout::hit);
+        if before.is_some_and(|b| !b.phase.is_under_way()) {
+            rule(before_hit >= rollout.hit(), "a rollout that ended assigns its release to nobody new", shown)?;
         }
-        let grown = rollout.before.len() - before.map_or(0, |b| b.before.len());
-        let paced = rollout.at_once.is_none_or(|most| grown as u64 <= most);
+        let grown = rollout.hit().saturating_sub(before_hit);
+        let paced = rollout.policy.at_once.is_none_or(|most| grown as u64 <= most);
         rule(paced, "no more devices begin than may be on their way at a time", shown)?;
-        let failed = rollout.results.values().filter(|r| r.outcome != Outcome::Confirmed).count() as u64;
-        let upto = match rollout.phase {
-            Phase::Rolling { wave } | Phase::Stopped { wave, .. } => wave,
-            Phase::Completed => rollout.waves.len() - 1,
+        let failed = rollout.members.values().filter(|m| m.has_failed()).count() as u64;
+        let (upto, goes_on) = match rollout.phase {
+            Phase::Rolling { wave } | Phase::Soaking { wave, .. } => (wave, true),
+            Phase::Reverting { wave, .. } | Phase::Stopped { wave, .. } => (wave, false),
+            // Verdicts of those that were away come later.
+            Phase::Completed => (rollout.waves() - 1, false),
+            Phase::Draft | Phase::Approval { .. } | Phase::Paused { .. } => {
+                return rule(false, "nobody asked for that", shown);
+            }
         };
-        let goes_on = !matches!(rollout.phase, Phase::Stopped { .. });
-        rule(!goes_on || failed <= rollout.max_failed, "no wave is open above the failures allowed", shown)?;
-        let later = rollout.waves[upto + 1..].iter().flatten().any(|d| rollout.before.contains_key(d));
+        let most = rollout.policy.gates.max_failed;
+        rule(!goes_on || failed <= most, "no wave is open above the failures allowed", shown)?;
+        let later = rollout.members.values().any(|m| m.wave > upto && m.is_hit());
         rule(!later, "one wave after the other", shown)?;
         let done = if rollout.phase == Phase::Completed { upto + 1 } else { upto };
-        let answered = rollout.waves[..done].iter().flatten().all(|d| rollout.results.contains_key(d));
-        rule(answered, "a wave ends when all of its devices have answered", shown)?;
-        for (device, result) in &rollout.results {
+        let over = || rollout.members.values().filter(|m| m.wave < done);
+        // One that was away when its wave was under way begins when it comes.
+        let in_time = |m: &&Member| m.there && m.assigned.is_some_and(|at| at < rollout.wave_started);
+        let silent = over().filter(in_time).filter(|m| m.result.is_none()).count() as f64;
+        let waits = |m: &Member| !m.is_hit() && rollout.policy.at_once.is_none();
+        let answered = !over().any(waits) && silent <= rollout.policy.silence.max_unknown * rollout.hit() as f64;
+        rule(answered, "a wave ends when all of its devices have answered, or are away", shown)?;
+        for (device, result) in rollout.results() {
             let since = self.since.get(&(rollout.id, device.clone())).copied().unwrap_or(u64::MAX);
             let said = |v: &Verdict| {
                 v.statement_sha256 == rollout.bundle.0 && v.generation.seq >= since && v.outcome == result.outcome
@@ -324,7 +353,8 @@ impl Checks {
         let key = (draft.device.clone(), draft.seq);
         let first = self.said.entry(key).or_insert_with(|| draft.streams.clone());
         rule(*first == draft.streams, "a generation says one thing", || format!("{draft:?}, and before {first:?}"))?;
-        for ended in self.rollouts.values().filter(|r| matches!(r.phase, Phase::Stopped { .. })) {
+        let ended = |r: &&Rollout| matches!(r.phase, Phase::Reverting { .. } | Phase::Stopped { .. });
+        for ended in self.rollouts.values().filter(ended) {
             let stopped = |s: &StreamAssignment| s.rollout_id.get() == ended.id && s.statement_sha256 == ended.bundle;
             let anew = draft.streams.iter().any(stopped);
             rule(!anew, "a stopped rollout assigns its release to nobody", || format!("{draft:?} by {ended:?}"))?;
@@ -382,18 +412,26 @@ impl Checks {
     fn ended_rightly(&self, world: &World, rollout: &Rollout) -> Result<(), Violation> {
         let shown = || format!("{rollout:?}");
         let quality = &world.scenario.qualities[&rollout.bundle];
-        let bad = rollout.waves.iter().flatten().filter(|d| quality.fails_on.contains(&index(d))).count() as u64;
+        let fails = |d: &DeviceId| quality.fails_on.contains(&index(d));
+        let bad = rollout.members.keys().filter(|d| fails(d)).count() as u64;
+        let most = rollout.policy.gates.max_failed;
         match &rollout.phase {
-            Phase::Rolling { .. } => rule(false, "every rollout ends", shown),
-            Phase::Completed => rule(bad <= rollout.max_failed, "a bad release is stopped", shown),
+            // Those that were away when it ended are no reason to stop it.
+            Phase::Completed => rule(bad <= most || world.scenario.impatient, "a bad release is stopped", shown),
             Phase::Stopped { reason, .. } => {
-                let late = world.scenario.impatient && reason.contains("no verdict");
-                let expected = |d: &DeviceId| quality.fails_on.contains(&index(d)) || unlucky(&world.devices[index(d)]);
-                let failed = rollout.results.iter().filter(|(_, r)| r.outcome != Outcome::Confirmed);
-                let failed: Vec<&DeviceId> = failed.map(|(d, _)| d).collect();
-                let deserved = failed.len() as u64 > rollout.max_failed && failed.iter().all(|d| expected(d));
-                rule(late || deserved, "a good release is not stopped", shown)
+                let silent = reason.contains("nothing is heard") || reason.contains("no device of wave");
+                let late = world.scenario.impatient && silent;
+                let expected = |m: &Member| fails(&m.device) || unlucky(&world.devices[index(&m.device)]);
+                let failed: Vec<&Member> = rollout.members.values().filter(|m| m.has_failed()).collect();
+                let many = failed.len() as u64 > most || reason.contains("install_failed");
+                rule(late || (many && failed.into_iter().all(expected)), "a good release is not stopped", shown)
             }
+            Phase::Draft
+            | Phase::Approval { .. }
+            | Phase::Rolling { .. }
+            | Phase::Soaking { .. }
+            | Phase::Paused { .. }
+            | Phase::Reverting { .. } => rule(false, "every rollout ends", shown),
         }
     }
 }

@@ -48,6 +48,7 @@ enum Row {
     Device(DeviceId),
     Release(Digest),
     Rollout(u64),
+    Member(u64, DeviceId),
     Document(DocumentKind, u64),
     Beacons,
     Withdrawn(String),
@@ -181,6 +182,10 @@ impl World {
             Record::Device(device) => Row::Device(device.id.clone()),
             Record::Release(release) => Row::Release(release.bundle),
             Record::Rollout(rollout) => Row::Rollout(rollout.id),
+            Record::Member(member) => Row::Member(member.rollout, member.device.clone()),
+            Record::NoMember { rollout, device } => {
+                return drop(self.land.rows.remove(&Row::Member(*rollout, device.clone())));
+            }
             Record::Document(document) => Row::Document(document.document, document.slot()),
             Record::Beacons { .. } => Row::Beacons,
             Record::Withdrawn(withdrawn) => Row::Withdrawn(withdrawn.serial.clone()),
@@ -196,7 +201,7 @@ impl World {
     fn await_land_deadline(&mut self) {
         let life = self.land.life;
         let Some(process) = self.land.process.as_mut() else { return };
-        let due = process.bridge.deadline().map(|unix| unix - EPOCH);
+        let due = process.bridge.deadline().map(|unix| unix.saturating_sub(EPOCH));
         if due != process.deadline {
             process.deadline = due;
             if let Some(at) = due {
@@ -354,7 +359,7 @@ impl World {
             Ask::Approve(device) => Event::DeviceApproved { device: self.scenario.names[device].clone() },
             Ask::Document(kind, bytes) => Event::DocumentPushed { kind, bytes },
             Ask::Push(bundle) => Event::ReleasePushed(self.library.bundles[&bundle].released()),
-            Ask::Start(request) => Event::RolloutRequested(request),
+            Ask::Start(request) => Event::RolloutRequested(Box::new(request)),
         };
         let answer = self.tell_land(event)?;
         self.note(|| format!("land answers {answer:?}"));

@@ -5,7 +5,8 @@
 use super::broker::Kind;
 use crate::signer::{Bundle, Signer, number, trial};
 use agent_core::Ledger;
-use bridge_core::{RolloutRequest, Targets, WaveSize};
+use bridge_core::policy::{Gates, Silence, Wave};
+use bridge_core::{Policy, RolloutRequest, Span, Targets, WaveSize};
 use fastrand::Rng;
 use protocol::{DeviceId, DocumentKind};
 use std::collections::{BTreeMap, BTreeSet};
@@ -157,11 +158,9 @@ impl Scenario {
             stream: bundle.stream.clone(),
             version: bundle.version.clone(),
             to: Targets::All,
-            waves: Vec::new(),
-            trial: trial(0, 0, 1),
-            max_failed: 0,
-            deadline_s: LONG_DEADLINE_S,
-            at_once: None,
+            policy: Policy { trial: trial(0, 0, 1), ..policy(Vec::new(), LONG_DEADLINE_S) },
+            by: "anna".into(),
+            draft: false,
         };
         let root = library.signer.root_bytes().to_vec();
         let good = Quality { flaw: Flaw::Golden, fails_on: BTreeSet::new() };
@@ -243,11 +242,23 @@ impl Scenario {
             stream: bundle.stream.clone(),
             version: bundle.version.clone(),
             to: if rng.u8(..4) == 0 { Targets::Devices(some) } else { Targets::All },
-            waves: waves[rng.usize(..waves.len())].clone(),
-            trial: trial(rng.u64(5..40), rng.u64(0..3), rng.u64(30..300)),
-            max_failed: [0, 0, 1, 2][rng.usize(..4)],
-            at_once: [None, None, Some(1), Some(3)][rng.usize(..4)],
-            deadline_s: if hurried { rng.u64(20..300) } else { LONG_DEADLINE_S },
+            policy: {
+                let waves = waves[rng.usize(..waves.len())].clone();
+                let trial = trial(rng.u64(5..40), rng.u64(0..3), rng.u64(30..300));
+                let max_failed = [0, 0, 1, 2][rng.usize(..4)];
+                let at_once = [None, None, Some(1), Some(3)][rng.usize(..4)];
+                let deadline_s = if hurried { rng.u64(20..300) } else { LONG_DEADLINE_S };
+                let gates = Gates { max_failed, ..Gates::default() };
+                Policy { trial, gates, at_once, ..policy(waves, deadline_s) }
+            },
+            by: "anna".into(),
+            draft: false,
         }
     }
+}
+
+fn policy(sizes: Vec<WaveSize>, deadline_s: u64) -> Policy {
+    let wave = |size| Wave { size, soak: Span(0), approval: false };
+    let silence = Silence { deadline: Span::seconds(deadline_s), ..Silence::default() };
+    Policy { waves: sizes.into_iter().map(wave).collect(), silence, ..Policy::default() }
 }

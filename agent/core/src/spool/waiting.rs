@@ -134,6 +134,8 @@ fn add_telemetry(older: &Telemetry, newer: &mut Telemetry) {
             Some(sum) => {
                 sum.answers = sum.answers.saturating_add(row.answers);
                 sum.errors = sum.errors.saturating_add(row.errors);
+                sum.took_us = sum.took_us.saturating_add(row.took_us);
+                sum.memory_kb = sum.memory_kb.max(row.memory_kb);
                 sum.latency.iter_mut().zip(row.latency).for_each(|(sum, n)| *sum = sum.saturating_add(n));
             }
             None => newer.streams.push(row.clone()),

@@ -119,7 +119,7 @@ impl Bridge {
         Ok(Answer::Done)
     }
 
-    pub(super) fn approve(&mut self, id: &DeviceId) -> Result<Answer, Rejection> {
+    pub(super) fn approve(&mut self, now: Now, id: &DeviceId) -> Result<Answer, Rejection> {
         let device = self.devices.get_mut(id).ok_or_else(|| no_device(id))?;
         match device.status {
             Status::Approved => {}
@@ -128,6 +128,7 @@ impl Bridge {
                 device.generation += 1;
                 self.due.insert(id.clone());
                 self.changed_devices.insert(id.clone());
+                self.join(now, id);
             }
             Status::Revoked | Status::Retired => {
                 return Err(Rejection::Conflict(format!("device `{id}` is {}: enrol it again", device.status)));
@@ -160,18 +161,21 @@ impl Bridge {
     /// All of the labels, or none of them.
     pub(super) fn label(
         &mut self,
+        now: Now,
         id: &DeviceId,
         labels: BTreeMap<String, Option<String>>,
     ) -> Result<Answer, Rejection> {
         let device = self.devices.get_mut(id).ok_or_else(|| no_device(id))?;
         let mut all = device.labels.clone();
         for (key, value) in labels {
-            for word in [Some(&key), value.as_ref()].into_iter().flatten() {
-                if word.parse::<StreamName>().is_err() {
-                    let rule =
-                        "keys and values of labels are 1 to 63 of a-z 0-9 - _ ., beginning with a letter or a digit";
-                    return Err(Rejection::Invalid(format!("`{}`: {rule}", word.chars().take(80).collect::<String>())));
-                }
+            let wrong = |word: &str, rule: &str| {
+                Err(Rejection::Invalid(format!("`{}`: {rule}", word.chars().take(80).collect::<String>())))
+            };
+            if key.parse::<StreamName>().is_err() {
+                return wrong(&key, "keys of labels are 1 to 63 of a-z 0-9 - _ ., beginning with a letter or a digit");
+            }
+            if let Some(value) = value.as_ref().filter(|value| !is_label_value(value)) {
+                return wrong(value, "values of labels are 1 to 63 of a-z A-Z 0-9 - _ . / + :");
             }
             match value {
                 Some(value) => drop(all.insert(key, value)),
@@ -184,6 +188,8 @@ impl Bridge {
         if all != device.labels {
             device.labels = all;
             self.changed_devices.insert(id.clone());
+            self.join(now, id);
+            self.look_at_all(now);
         }
         Ok(Answer::Done)
     }
@@ -228,21 +234,6 @@ impl Bridge {
         Ok(Answer::Done)
     }
 
-    /// No rollout waits for it any more.
-    fn excuse(&mut self, now: Now, id: &DeviceId) {
-        let rolling = self.rollouts.values_mut().filter(|r| r.wave().is_some());
-        let waiting = rolling.filter(|r| r.waves.iter().any(|w| w.contains(id)) && !r.results.contains_key(id));
-        let mut excused = Vec::new();
-        for rollout in waiting {
-            rollout.waves.iter_mut().for_each(|wave| wave.retain(|d| d != id));
-            excused.push(rollout.id);
-        }
-        for rollout in excused {
-            self.changed_rollouts.insert(rollout);
-            self.judge(now, rollout, false);
-        }
-    }
-
     fn withdraw(&mut self, now: Now, id: &DeviceId, credentials: impl IntoIterator<Item = Credential>) {
         let over = |w: &&Withdrawn| w.until.saturating_add(AFTER_ITS_END) < now.unix;
         let over: Vec<String> = self.withdrawn.values().filter(over).map(|w| w.serial.clone()).collect();
@@ -284,4 +275,10 @@ impl Bridge {
             }
         }
     }
+}
+
+/// Whether it can be written in an expression without quotes: a site, a line, a time zone.
+fn is_label_value(value: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./+:".contains(&b);
+    (1..=63).contains(&value.len()) && value.bytes().all(is_plain)
 }

@@ -51,7 +51,7 @@ impl Bridge {
     }
 
     fn needed(&self) -> BTreeSet<Digest> {
-        let rolling = self.rollouts.values().filter(|r| r.wave().is_some()).map(|r| r.bundle);
+        let rolling = self.rollouts.values().filter(|r| r.phase.is_under_way()).map(|r| r.bundle);
         rolling.chain(self.shelf.waiting.keys().copied()).collect()
     }
 
@@ -77,7 +77,7 @@ impl Bridge {
         }
         let needed = self.needed();
         if anew {
-            let ended = self.rollouts.values().rev().filter(|r| r.wave().is_none()).take(CLEARED_AGAIN);
+            let ended = self.rollouts.values().rev().filter(|r| !r.phase.is_under_way()).take(CLEARED_AGAIN);
             let wanted = self.devices.values().flat_map(|d| d.desired.values().map(|wanted| wanted.bundle));
             let over: BTreeSet<Digest> = ended.map(|r| r.bundle).chain(wanted).collect();
             let over = over.difference(&needed);

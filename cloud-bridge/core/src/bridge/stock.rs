@@ -58,7 +58,7 @@ impl Bridge {
         }
         newest.values_mut().for_each(|numbers| numbers.sort_unstable_by(|a, b| b.cmp(a)));
         let stays = |release: &Release| {
-            let rolling = self.rollouts.values().find(|r| r.bundle == release.bundle && r.wave().is_some());
+            let rolling = self.rollouts.values().find(|r| r.bundle == release.bundle && r.phase.is_under_way());
             let Uses { wanted, held, fallback } = uses.get(&release.bundle).copied().unwrap_or_default();
             let is_new = newest[&release.stream].iter().take(NEWEST).any(|number| *number == release.release);
             let by = |count: u64, stay: fn(u64) -> Stay| (count > 0).then(|| stay(count));
@@ -77,8 +77,8 @@ impl Bridge {
         for device in self.devices.values().filter(|device| device.status.is_member()) {
             for wanted in device.desired.values() {
                 uses.entry(wanted.bundle).or_default().wanted += 1;
-                let before = self.rollouts.get(&wanted.rollout).and_then(|rollout| rollout.before.get(&device.id));
-                if let Some(before) = before.copied().flatten() {
+                let before = self.rollouts.get(&wanted.rollout).and_then(|r| r.members.get(&device.id));
+                if let Some(before) = before.and_then(|member| member.before) {
                     uses.entry(before).or_default().fallback += 1;
                 }
             }

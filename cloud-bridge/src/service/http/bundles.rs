@@ -68,6 +68,7 @@ pub(super) async fn push(
         release: manifest.release.get(),
         bundle: digest,
         total_size,
+        ram_mb: manifest.resources_budget.ram_mb.get(),
         pushed: unix_millis(),
     };
     let view = ReleaseView::from(&release);

@@ -175,6 +175,8 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(rollouts::list))
         .routes(routes!(rollouts::show))
         .routes(routes!(rollouts::start))
+        .routes(routes!(rollouts::plan))
+        .routes(routes!(rollouts::turn))
         .routes(routes!(audit::list))
         .routes(routes!(audit::checkpoint))
         .split_for_parts()

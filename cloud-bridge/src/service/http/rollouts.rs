@@ -1,18 +1,19 @@
-//! Rollouts: begun by people, decided by the core.
+//! Rollouts: begun and turned by people, decided by the core.
 
 use super::Doors;
 use super::audit::Asked;
 use super::problem::Problem;
-use super::view::{List, RolloutView};
+use super::view::{List, PlanView, RolloutView, lacking};
 use crate::service::store::unix_millis;
+use anyhow::Context;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use bridge_core::{Answer, Event, Rollout, RolloutRequest, Targets};
+use bridge_core::{Answer, Bridge, Event, Now, Policy, Rejection, RolloutRequest, Targets, Wish};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
-use trust::{Shadow, Trial, U53};
+use std::collections::{BTreeMap, BTreeSet};
+use trust::Digest;
 use utoipa::ToSchema;
 
 /// What a person asks of a rollout.
@@ -23,53 +24,42 @@ pub(crate) struct NewRollout {
     pub(crate) stream: String,
     /// The version to roll out.
     pub(crate) version: String,
-    /// Device names; absent for every approved device.
+    /// An expression over facts and labels, such as `site=plant-3 and board in (rpi4, rpi5)`; absent for every approved
+    /// device. Devices that come later join while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) to: Option<String>,
+    /// Device names, instead of an expression.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) devices: Option<Vec<String>>,
-    /// How many devices have it after each wave: counts such as `1`, shares such as `10%`.
-    pub(crate) waves: Vec<String>,
-    /// Answers on trial after which a device confirms before the window ends.
-    pub(crate) trial_answers: u64,
-    /// One error more and a device reverts.
-    pub(crate) trial_errors: u64,
-    /// The longest trial in seconds.
-    pub(crate) trial_window_s: u64,
-    /// An answer on trial may take so much, in percent of what it takes the release before; absent for as long as it takes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) trial_slowdown: Option<u64>,
-    /// Its process may hold so much memory on trial, in percent of what its manifest promises; absent for as much as a
-    /// process may take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) trial_memory: Option<u64>,
-    /// Before the trial it is asked what the release before answers, and nobody hears it; absent for no such time.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) shadow: Option<NewShadow>,
-    /// One failed device more stops the rollout.
-    pub(crate) max_failed: u64,
-    /// Seconds after which a wave that is not done stops the rollout.
-    pub(crate) deadline_s: u64,
-    /// Devices that may be on their way to a verdict at a time; absent for all of a wave.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) at_once: Option<u64>,
+    /// How it goes: waves, gates, pace, windows (docs/rollout.md).
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    pub(crate) policy: Policy,
+    /// It is only written down, and begun by `begin`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) draft: bool,
 }
 
-/// How a release is compared with the one before it, before anybody hears it.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+/// What a person wants of a rollout.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct NewShadow {
-    /// Answers that are compared, each row one; what was seen when the trial's window has passed decides too.
-    pub(crate) answers: u64,
-    /// Of a hundred so many may be others.
-    pub(crate) max_disagreement: u64,
+pub(crate) struct TurnedRollout {
+    /// `begin`, `approve`, `pause`, `resume`, `abort` or `undo`.
+    pub(crate) wish: String,
+    /// Of `abort`: its devices keep what they have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) keep: bool,
 }
 
 /// Every rollout
 #[utoipa::path(get, path = "/api/v1/rollouts", responses((status = 200, body = List<RolloutView>), (status = 401, body = Problem)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<RolloutView>>, Problem> {
     let arrivals = doors.driver.arrivals.clone();
-    let view = move |rollout: &Rollout| RolloutView::new(rollout, &arrivals, unix_millis());
-    let items = doors.driver.look(move |bridge| bridge.rollouts().values().map(view).collect()).await?;
-    Ok(Json(List { items }))
+    let views = move |bridge: &Bridge| {
+        let view = |rollout| RolloutView::new(rollout, bridge.devices(), &arrivals, unix_millis());
+        bridge.rollouts().values().map(view).collect()
+    };
+    Ok(Json(List { items: doors.driver.look(views).await? }))
 }
 
 /// One rollout
@@ -88,54 +78,91 @@ pub(super) async fn start(
     body: Result<Json<NewRollout>, JsonRejection>,
 ) -> Result<(StatusCode, Json<RolloutView>), Problem> {
     let Json(new) = body.map_err(|e| Problem::invalid(e.body_text()))?;
-    let request = understand(&new)?;
-    let subject = format!("{}@{}", request.stream, request.version);
-    match doors.request(&asked, "rollout.start", subject, Event::RolloutRequested(request)).await? {
+    let request = understand(&new, asked.who())?;
+    let subject = format!("{}@{} to {}", request.stream, request.version, request.to);
+    match doors.request(&asked, "rollout.start", subject, Event::RolloutRequested(Box::new(request))).await? {
         Answer::Started { rollout } => Ok((StatusCode::CREATED, Json(look(&doors, rollout).await?))),
         answer => Err(anyhow::anyhow!("the core answered {answer:?}").into()),
     }
 }
 
+/// What a rollout would be
+#[utoipa::path(post, path = "/api/v1/rollouts/plan", request_body = NewRollout,
+    responses((status = 200, body = PlanView), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn plan(
+    State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
+    body: Result<Json<NewRollout>, JsonRejection>,
+) -> Result<Json<PlanView>, Problem> {
+    let Json(new) = body.map_err(|e| Problem::invalid(e.body_text()))?;
+    let request = understand(&new, asked.who())?;
+    let (library, asked_for) = (doors.library.clone(), request.clone());
+    let holds = move |bridge: &Bridge| -> Result<(Digest, u64, BTreeSet<Option<Digest>>), Rejection> {
+        let preview = bridge.preview(Now { unix: unix_millis() }, &asked_for)?;
+        let devices = preview.rollout.members.keys().filter_map(|id| bridge.devices().get(id));
+        let held = devices.map(|d| d.desired.get(&asked_for.stream).map(|desired| desired.bundle));
+        Ok((preview.release.bundle, preview.release.total_size, held.collect()))
+    };
+    let (bundle, whole, held) = doors.driver.look(holds).await??;
+    // Files are read for it, which nobody else should wait for.
+    let weigh = move || -> BTreeMap<Option<Digest>, u64> {
+        held.into_iter().map(|held| (held, lacking(&library, bundle, held).unwrap_or(whole))).collect()
+    };
+    let known = tokio::task::spawn_blocking(weigh).await.context("the request was interrupted")?;
+    let view = move |bridge: &Bridge| -> Result<PlanView, Rejection> {
+        let preview = bridge.preview(Now { unix: unix_millis() }, &request)?;
+        let bytes = |held| known.get(&held).copied().unwrap_or(whole);
+        Ok(PlanView::new(&preview, bridge.devices(), bytes))
+    };
+    Ok(Json(doors.driver.look(view).await??))
+}
+
+/// Begin, approve, pause, resume, abort or undo a rollout
+#[utoipa::path(post, path = "/api/v1/rollouts/{id}", params(("id" = u64, Path)), request_body = TurnedRollout,
+    responses((status = 200, body = RolloutView), (status = 400), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+pub(super) async fn turn(
+    State(doors): State<Doors>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<u64>,
+    body: Result<Json<TurnedRollout>, JsonRejection>,
+) -> Result<Json<RolloutView>, Problem> {
+    let Json(turned) = body.map_err(|e| Problem::invalid(e.body_text()))?;
+    let wishes = [Wish::Begin, Wish::Approve, Wish::Pause, Wish::Resume, Wish::Abort { keep: turned.keep }, Wish::Undo];
+    let wish = wishes.into_iter().find(|wish| wish.as_str() == turned.wish).ok_or_else(|| {
+        Problem::invalid(format!("`{}` is no wish: begin, approve, pause, resume, abort or undo", turned.wish))
+    })?;
+    let event = Event::RolloutTurned { rollout: id, by: asked.who().into(), wish };
+    doors.request(&asked, &format!("rollout.{}", wish.as_str()), id, event).await?;
+    look(&doors, id).await.map(Json)
+}
+
 async fn look(doors: &Doors, id: u64) -> Result<RolloutView, Problem> {
     let arrivals = doors.driver.arrivals.clone();
-    let view = move |rollout: &Rollout| RolloutView::new(rollout, &arrivals, unix_millis());
-    let found = doors.driver.look(move |bridge| bridge.rollouts().get(&id).map(view)).await?;
+    let view = move |bridge: &Bridge| {
+        let rollout = bridge.rollouts().get(&id)?;
+        Some(RolloutView::new(rollout, bridge.devices(), &arrivals, unix_millis()))
+    };
+    let found = doors.driver.look(view).await?;
     found.ok_or_else(|| Problem::not_found(format!("there is no rollout {id}")))
 }
 
 /// What was said becomes what is meant.
-fn understand(new: &NewRollout) -> Result<RolloutRequest, Problem> {
-    let number = |n: u64| U53::try_from(n).map_err(Problem::invalid);
-    let to = match &new.devices {
-        None => Targets::All,
-        Some(names) => {
+fn understand(new: &NewRollout, by: &str) -> Result<RolloutRequest, Problem> {
+    let to = match (&new.to, &new.devices) {
+        (Some(_), Some(_)) => return Err(Problem::invalid("give `to` or `devices`, and not both")),
+        (None, None) => Targets::All,
+        (Some(expression), None) => Targets::Where(expression.parse().map_err(Problem::invalid)?),
+        (None, Some(names)) => {
             let ids: Result<BTreeSet<_>, _> = names.iter().map(|name| name.parse()).collect();
             Targets::Devices(ids.map_err(Problem::invalid)?)
         }
     };
-    let shadow = |asked: NewShadow| {
-        if asked.answers == 0 || asked.max_disagreement > 100 {
-            return Err(Problem::invalid("a shadow compares at least one answer, of which 0 to 100 % may be others"));
-        }
-        let [answers, max_disagreement] = [asked.answers, asked.max_disagreement].map(number);
-        Ok(Shadow { answers: answers?, max_disagreement: max_disagreement? })
-    };
-    let waves: Result<Vec<_>, _> = new.waves.iter().map(|wave| wave.parse()).collect();
     Ok(RolloutRequest {
         stream: new.stream.parse().map_err(Problem::invalid)?,
         version: new.version.clone(),
         to,
-        waves: waves.map_err(Problem::invalid)?,
-        trial: Trial {
-            min_answers: number(new.trial_answers)?,
-            max_errors: number(new.trial_errors)?,
-            window_s: number(new.trial_window_s)?,
-            max_slowdown: new.trial_slowdown.map(number).transpose()?,
-            max_memory_percent: new.trial_memory.map(number).transpose()?,
-            shadow: new.shadow.map(shadow).transpose()?,
-        },
-        max_failed: new.max_failed,
-        deadline_s: new.deadline_s,
-        at_once: new.at_once,
+        policy: new.policy.clone(),
+        by: by.into(),
+        draft: new.draft,
     })
 }

@@ -1,15 +1,16 @@
 //! What the API shows: the core's records as people and machines read them.
 
 mod drift;
+mod rollout;
 
 pub(crate) use drift::{DriftAlarmView, DriftFeatureView, DriftGroupView, DriftView};
+pub(crate) use rollout::{PlanView, PlannedWave, RolloutView, lacking};
 
 use crate::service::arrivals::Arrivals;
 use bridge_core::audit::Line;
-use bridge_core::{Device, Phase, Release, Rollout, Stay, StoredDocument, UnixMillis};
+use bridge_core::{Device, Release, Stay, StoredDocument, UnixMillis};
 use protocol::{
-    Arriving, ClockState, DocumentKind, Outcome, Running, Sandbox, ShadowReport, SpoolState, Standing, StreamReport,
-    Telemetry,
+    Arriving, ClockState, DocumentKind, Running, Sandbox, ShadowReport, SpoolState, Standing, StreamReport, Telemetry,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -368,112 +369,6 @@ impl StockView {
         let ReleaseView { stream, version, release, statement_sha256, total_size, pushed } = release.into();
         let stays = stay.map(|stay| stay.to_string());
         Self { stream, version, release, statement_sha256, total_size, pushed, stays }
-    }
-}
-
-/// A rollout.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub(crate) struct RolloutView {
-    /// Its number.
-    pub(crate) id: u64,
-    /// The stream.
-    pub(crate) stream: String,
-    /// The version.
-    pub(crate) version: String,
-    /// The release number.
-    pub(crate) release: u64,
-    /// `rolling`, `stopped` or `completed`.
-    pub(crate) state: String,
-    /// Why it stopped.
-    pub(crate) reason: Option<String>,
-    /// The wave that it reached, from 1.
-    pub(crate) wave: u64,
-    /// The waves.
-    pub(crate) waves: Vec<WaveView>,
-    /// Devices that were assigned the release.
-    pub(crate) hit: u64,
-    /// Those of them that are getting it.
-    pub(crate) arriving: Option<ArrivingView>,
-    /// When it began, milliseconds since 1970.
-    pub(crate) started: u64,
-    /// When it ended.
-    pub(crate) ended: Option<u64>,
-    /// What the devices said.
-    pub(crate) results: Vec<ResultView>,
-}
-
-/// A wave.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub(crate) struct WaveView {
-    /// Its devices.
-    pub(crate) devices: u64,
-    /// Those that confirmed.
-    pub(crate) confirmed: u64,
-    /// Those that refused or reverted.
-    pub(crate) failed: u64,
-}
-
-/// What one device said.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub(crate) struct ResultView {
-    /// Which device.
-    pub(crate) device: String,
-    /// `confirmed`, `reverted` or `refused`.
-    pub(crate) outcome: String,
-    /// The refusal's code.
-    pub(crate) code: Option<String>,
-    /// The refusal in words.
-    pub(crate) detail: Option<String>,
-    /// Answers on trial.
-    pub(crate) answers: u64,
-    /// Requests without a usable answer on trial.
-    pub(crate) errors: u64,
-}
-
-impl RolloutView {
-    /// A rollout at `now`.
-    pub(crate) fn new(rollout: &Rollout, arrivals: &Arrivals, now: UnixMillis) -> Self {
-        let (state, reason, wave) = match &rollout.phase {
-            Phase::Rolling { wave } => ("rolling", None, wave + 1),
-            Phase::Stopped { wave, reason } => ("stopped", Some(plain(reason)), wave + 1),
-            Phase::Completed => ("completed", None, rollout.waves.len()),
-        };
-        let waves = rollout.waves.iter().map(|devices| {
-            let outcomes = || devices.iter().filter_map(|d| rollout.results.get(d)).map(|r| r.outcome);
-            WaveView {
-                devices: devices.len() as u64,
-                confirmed: outcomes().filter(|o| *o == Outcome::Confirmed).count() as u64,
-                failed: outcomes().filter(|o| *o != Outcome::Confirmed).count() as u64,
-            }
-        });
-        let getting = rollout.waves.iter().take(wave).flatten().filter(|d| !rollout.results.contains_key(*d));
-        let results = rollout.results.iter().map(|(device, result)| ResultView {
-            device: device.to_string(),
-            outcome: match result.outcome {
-                Outcome::Confirmed => "confirmed".into(),
-                Outcome::Reverted => "reverted".into(),
-                Outcome::Refused => "refused".into(),
-            },
-            code: result.code.as_deref().map(plain),
-            detail: result.detail.as_deref().map(plain),
-            answers: result.answers,
-            errors: result.errors,
-        });
-        Self {
-            id: rollout.id,
-            stream: rollout.stream.to_string(),
-            version: rollout.version.clone(),
-            release: rollout.release,
-            state: state.into(),
-            reason,
-            wave: wave as u64,
-            waves: waves.collect(),
-            hit: rollout.hit() as u64,
-            arriving: ArrivingView::together(getting.filter_map(|d| arrivals.of(now, d, rollout.bundle))),
-            started: rollout.started,
-            ended: rollout.ended,
-            results: results.collect(),
-        }
     }
 }
 

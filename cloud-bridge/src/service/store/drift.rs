@@ -31,7 +31,7 @@ pub(crate) struct WhichWindows {
 
 impl Store {
     /// Keeps a window, once, and what its alarms change. What the device's clock says is taken where it is plausible.
-    pub(crate) async fn keep_window(&self, drift: &Drift) -> anyhow::Result<()> {
+    pub(crate) async fn keep_window(&self, drift: &Drift) -> anyhow::Result<bool> {
         let now = unix_millis();
         let ended = drift.at.filter(|at| *at <= now + AHEAD).unwrap_or(now);
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
@@ -47,7 +47,8 @@ impl Store {
             .bind(protocol::encode_cbor(drift))
             .execute(&mut *transaction)
             .await?;
-        if kept.rows_affected() > 0 {
+        let new = kept.rows_affected() > 0;
+        if new {
             for alarm in &drift.alarms {
                 let known = newest(&mut transaction, &drift.stream, Some(&drift.device), &alarm.feature).await?;
                 match known.filter(|(_, concern)| concern.is_open(ended)) {
@@ -59,7 +60,8 @@ impl Store {
                 }
             }
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        Ok(new)
     }
 
     /// Windows, the oldest first; of very many the newest.
