@@ -49,6 +49,8 @@ fn rows(count: u64) -> Vec<StreamTelemetry> {
             answers: 7,
             errors: 1,
             latency,
+            took_us: count * 100,
+            memory_kb: 1_000,
         }
     };
     (0..count).map(row).collect()
@@ -246,7 +248,8 @@ impl World {
         self.now += MINUTE;
         let mut latency = [0; LATENCY_BUCKETS];
         latency[(self.put / 60) as usize] = 1 << (self.put % 60);
-        let row = StreamTelemetry { stream: "s".parse().unwrap(), release: 1, answers: 1, errors: 0, latency };
+        let (stream, took_us, memory_kb) = ("s".parse().unwrap(), u64::MAX, 1);
+        let row = StreamTelemetry { stream, release: 1, answers: 1, errors: 0, latency, took_us, memory_kb };
         self.put += 1;
         self.unsaved += 1;
         self.spool.put(self.now, measured(self.run, self.put, self.now, vec![row]));

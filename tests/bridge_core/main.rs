@@ -7,7 +7,10 @@ mod commands;
 mod delivery;
 mod drift;
 mod identity;
+mod plans;
+mod rollouts;
 mod stock;
+mod target;
 mod twin;
 mod waves;
 

@@ -124,6 +124,11 @@ fn may_be_assigned(id: &DeviceId, rollout: &Rollout, known: Known<'_>) -> Result
         "one rollout of a stream at a time has a device",
         by,
     )?;
+    let policy = &rollout.policy;
+    let no_matter = policy.at_once.is_none() && policy.pace.is_none() && policy.windows.is_empty();
+    let anybody = no_matter && policy.silence.max_away >= 1.0;
+    let there = anybody || device.is_some_and(|d| d.online);
+    ensure(there, "where it matters who begins when, nobody begins who is away", by)?;
     let zone = device.and_then(|d| d.labels.get("timezone")).map(String::as_str);
     ensure(rollout.policy.is_open(zone, known.now), "no device is changed outside its window", by)
 }

@@ -79,7 +79,8 @@ impl Bridge {
                 self.devices.insert(id.clone(), device);
             }
         }
-        self.changed_devices.insert(id);
+        self.changed_devices.insert(id.clone());
+        self.join(now, &id);
         Ok(Answer::Done)
     }
 

@@ -47,6 +47,7 @@ impl Bridge {
             if device.desired.contains_key(&stream) {
                 device.lately.entry(stream.clone()).or_default().take(now.unix, release, &figures);
             }
+            self.changed_devices.insert(id.clone());
             let open = |r: &&mut Rollout| r.stream == stream && r.phase.is_under_way();
             for rollout in self.rollouts.values_mut().filter(open) {
                 let own = rollout.release;
@@ -131,9 +132,13 @@ impl Bridge {
     fn look_now(&mut self, now: Now, id: u64) {
         self.looks.insert(id, Looks { last: Some(now.unix), next: None });
         for _ in 0..MOST_TURNS {
-            self.carry_out(now, id);
+            // What will be tried again is no evidence yet; and nobody is assigned anything before that was looked at.
+            if self.carry_out(now, id, |due| Plan { box_up: due.box_up, allowance: due.allowance, ..Plan::default() }) {
+                continue;
+            }
             match self.next_turn(now, id) {
                 Some(turn) => self.turn(now, id, turn),
+                None if self.carry_out(now, id, |due| due) => {}
                 None => return,
             }
         }
@@ -238,10 +243,10 @@ impl Bridge {
         self.changed_rollouts.insert(id);
     }
 
-    /// Does what is due, if the auditor finds nothing against it.
-    fn carry_out(&mut self, now: Now, id: u64) {
-        let Some(rollout) = self.rollouts.get(&id) else { return };
-        let due = plan(rollout, &self.devices, now.unix);
+    /// Does what is due, if the auditor finds nothing against it. Whether that was anything.
+    fn carry_out(&mut self, now: Now, id: u64, part: impl FnOnce(Plan) -> Plan) -> bool {
+        let Some(rollout) = self.rollouts.get(&id) else { return false };
+        let due = part(plan(rollout, &self.devices, now.unix));
         let revoked = self.releases.get(&rollout.bundle).is_none_or(|r| self.check_not_revoked(r).is_err());
         let known = Known {
             devices: &self.devices,
@@ -253,10 +258,12 @@ impl Bridge {
         if let Err(breach) = audit(&due, rollout, known) {
             // Nothing of it is done. A revoked release, or a fault of our own: a person decides.
             self.turn(now, id, Turn::Held { reason: format!("the plan would break a promise: {breach}") });
-            return;
+            return false;
         }
         self.wake(id, due.wake);
+        let something = !(due.assign.is_empty() && due.send_back.is_empty() && due.box_up.is_empty());
         self.apply(now, id, due);
+        something
     }
 
     fn apply(&mut self, now: Now, id: u64, due: Plan) {
