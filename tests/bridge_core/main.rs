@@ -7,6 +7,7 @@ mod commands;
 mod delivery;
 mod drift;
 mod identity;
+mod judged;
 mod plans;
 mod rollouts;
 mod stock;

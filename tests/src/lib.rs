@@ -5,6 +5,7 @@
 //! the real hands work: it meets the cores only through `step`, `deadline` and `commit`.
 
 pub mod conformance;
+pub mod judged;
 pub mod signer;
 mod simulation;
 

@@ -44,7 +44,8 @@ impl Bridge {
         for Measured { device: id, stream, release, figures } in measured {
             let Some(device) = self.devices.get_mut(&id).filter(|d| d.is_approved()) else { continue };
             device.last_seen = now.unix;
-            if device.desired.contains_key(&stream) {
+            let ran = device.desired.get(&stream).map(|desired| desired.release);
+            if ran.is_some() {
                 device.lately.entry(stream.clone()).or_default().take(now.unix, release, &figures);
             }
             self.changed_devices.insert(id.clone());
@@ -52,10 +53,17 @@ impl Bridge {
             for rollout in self.rollouts.values_mut().filter(open) {
                 let own = rollout.release;
                 let Some(member) = rollout.members.get_mut(&id) else { continue };
-                match member.place {
-                    Place::Assigned if release == own => member.new.add(&figures),
-                    Place::Assigned | Place::Waiting { .. } if release != own => member.old.add(&figures),
-                    Place::Assigned | Place::Waiting { .. } | Place::Returning | Place::Returned => continue,
+                let before = match member.place {
+                    Place::Waiting { .. } => ran,
+                    Place::Assigned => member.before.and_then(|b| self.releases.get(&b)).map(|r| r.release),
+                    Place::Returning | Place::Returned => continue,
+                };
+                if member.place == Place::Assigned && release == own {
+                    member.new.add(&figures);
+                } else if before == Some(release) {
+                    member.old.add(&figures);
+                } else {
+                    continue;
                 }
                 self.changed_members.insert((rollout.id, id.clone()));
                 touched.push(rollout.id);
