@@ -8,6 +8,7 @@ use crate::feed::FeedStatus;
 use crate::worker::Seen;
 use agent_core::{Agent, Phase, StreamLedger};
 use comfy_table::{Table, presets};
+use drift::Level;
 use protocol::{ClockState, DriftAlarm, Generation, RefusalReport, Sandbox, SpoolState, StreamName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -118,7 +119,7 @@ pub(crate) struct StreamStatus {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DriftStatus {
     /// `quiet`, `warn` or `page`: the loudest of its alarms.
-    pub(crate) level: String,
+    pub(crate) level: Level,
     /// The release that saw it.
     pub(crate) release: u64,
     /// Windows since the start.
@@ -305,7 +306,7 @@ impl fmt::Display for Status {
         for s in &self.streams {
             if let Some(drift) = s.drift.as_ref().filter(|drift| !drift.alarms.is_empty()) {
                 let ago = duration(self.uptime_s.saturating_sub(drift.uptime_s));
-                let (stream, level) = (&s.stream, drift.level.to_uppercase());
+                let (stream, level) = (&s.stream, drift.level.to_string().to_uppercase());
                 writeln!(f, "\n{stream}: drift, {level}, in the last window ({} rows, {ago} ago)", drift.rows)?;
                 for alarm in &drift.alarms {
                     writeln!(f, "  {}: {}, by {:.2} deviations", alarm.feature, alarm.detail, alarm.effect)?;

@@ -91,8 +91,19 @@ def check_digits_bad():
     golden(model)
 
 
+def check_digits_eights():
+    model = "digits-eights"
+    classes = answers(model, array("digits", "heldout_x")).argmax(axis=1)
+    share = np.mean(classes == 8)
+    check(f"{model}: a good part are eights", 0.2 <= share <= 0.4, f"{share:.3f}")
+    others = classes != 8
+    same(f"{model}: the classes of digits elsewhere", classes[others], array("digits", "heldout_class")[others])
+    golden(model)
+
+
 def main():
-    for part in (check_digits, check_diabetes, check_cancer, check_digits_bad, *raw.PARTS):
+    parts = (check_digits, check_diabetes, check_cancer, check_digits_bad, check_digits_eights, *raw.PARTS)
+    for part in parts:
         try:
             part()
         except (OSError, ValueError, KeyError) as error:

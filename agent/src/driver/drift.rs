@@ -6,7 +6,7 @@ use super::Driver;
 use crate::status::DriftStatus;
 use crate::worker::SeenWindow;
 use agent_core::{Millis, Waiting, alarms};
-use drift::{Doubt, Level};
+use drift::Doubt;
 use protocol::{Drift, MAX_SUMMARY_BYTES};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -48,7 +48,7 @@ impl Driver {
         }
         let windows = self.drift.get(&stream).map_or(0, |last| last.windows) + 1;
         let status = DriftStatus {
-            level: level(judgement.level).into(),
+            level: judgement.level,
             release,
             windows,
             rows: judgement.rows,
@@ -80,13 +80,5 @@ impl Driver {
             performance,
         };
         self.spool.put(self.age(), Waiting::Drift(Box::new(message)));
-    }
-}
-
-fn level(level: Level) -> &'static str {
-    match level {
-        Level::Quiet => "quiet",
-        Level::Warn => "warn",
-        Level::Page => "page",
     }
 }

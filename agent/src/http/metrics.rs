@@ -4,6 +4,7 @@
 
 use crate::feed::FeedStatus;
 use crate::status::{DriftStatus, Status, StreamStatus};
+use drift::Level;
 use std::fmt::Write;
 
 /// The version of the text format.
@@ -29,7 +30,11 @@ const STREAMS: [(&str, &str, &str, OfStream); 9] = [
 ];
 
 fn level(drift: &DriftStatus) -> u64 {
-    ["quiet", "warn", "page"].iter().position(|level| *level == drift.level).unwrap_or(0) as u64
+    match drift.level {
+        Level::Quiet => 0,
+        Level::Warn => 1,
+        Level::Page => 2,
+    }
 }
 
 type OfFeed = fn(&FeedStatus) -> u64;

@@ -313,7 +313,8 @@ impl<'a> Evidence<'a> {
         let (now, before) = figures;
         let enough = (before * by).max(LEAST_SHIFT) / 2.0;
         let finding = |evidence, moved: f64| {
-            let why = format!("{} of the answers are `{class}`, of others {}", percent(now), percent(before));
+            let whom = if self.is_weak() { "before it" } else { "of others" };
+            let why = format!("{} of the answers are `{class}`, {} {whom}", percent(now), percent(before));
             let finding = Finding::tested("drift", evidence, alpha, moved >= enough, why);
             Finding { canary: Some(now), control: Some(before), devices, ..finding }
         };

@@ -1,9 +1,9 @@
 //! `petrel devices command`: asks something of one device, and waits for what came of it.
 
+use super::Out;
 use super::client::Client;
 use super::table::{ago, table};
 use super::token::duration;
-use super::{Out, devices};
 use crate::fault::Fault;
 use crate::service::commands::{CommandView, DiagnosticsView, NewCommand};
 use crate::service::view::DeviceView;
@@ -176,7 +176,7 @@ fn wait_for(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
 /// The latest commands of a device.
 pub(super) fn list(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
     let commands: Vec<CommandView> = client.list(&format!("/devices/{id}/commands"))?;
-    let now = devices::now_ms();
+    let now = crate::service::unix_millis();
     let row = |c: &CommandView| {
         let why = [c.code.clone(), c.detail.clone()].into_iter().flatten().collect::<Vec<_>>().join(": ");
         [c.seq.to_string(), ago(c.at, now), c.request.to_string(), c.state.clone(), why]

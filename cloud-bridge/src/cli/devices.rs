@@ -3,11 +3,12 @@
 use super::client::Client;
 use super::table::{ago, arriving, spark, table};
 use super::{Out, command, token};
+use crate::service::unix_millis;
 use crate::service::view::{DeviceView, SpoolView, TelemetryView};
 use anyhow::Context;
 use indicatif::HumanDuration;
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// List devices, let them in, see how they are doing
 #[derive(Debug, clap::Args)]
@@ -73,6 +74,16 @@ enum Command {
         #[arg(required = true, value_name = "LABEL", value_parser = change)]
         labels: Vec<(String, Option<String>)>,
     },
+    /// Keep a device as it is: no rollout changes it while it has the label `pinned`
+    Pin {
+        /// The device's name
+        id: String,
+    },
+    /// Let rollouts change a pinned device again
+    Unpin {
+        /// The device's name
+        id: String,
+    },
     #[command(name = "command")]
     Ask(command::Args),
     /// What was asked of a device lately, and what came of it
@@ -98,6 +109,8 @@ impl Args {
             Command::Token(args) => args.run(&client, out),
             Command::Ls { labels } => list(&client, out, &labels),
             Command::Label { id, labels } => label(&client, out, &id, labels),
+            Command::Pin { id } => label(&client, out, &id, vec![("pinned".into(), Some("yes".into()))]),
+            Command::Unpin { id } => label(&client, out, &id, vec![("pinned".into(), None)]),
             Command::Show { id } => show(&client, out, &id),
             Command::Approve { id } => decide(&client, out, &id, "approve", "approved"),
             Command::Reject { id } => decide(&client, out, &id, "reject", "rejected"),
@@ -108,10 +121,6 @@ impl Args {
             Command::Telemetry { id, last } => telemetry(&client, out, &id, last),
         }
     }
-}
-
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)
 }
 
 /// `KEY=VALUE`
@@ -148,7 +157,7 @@ fn link(device: &DeviceView) -> String {
 fn list(client: &Client, out: &Out, labels: &[(String, String)]) -> anyhow::Result<()> {
     let mut devices: Vec<DeviceView> = client.list("/devices")?;
     devices.retain(|d| labels.iter().all(|(key, value)| d.labels.get(key) == Some(value)));
-    let now = now_ms();
+    let now = unix_millis();
     let row = |d: &DeviceView| {
         let serving = d.streams.iter().filter_map(|s| s.active.map(|release| format!("{} {release}", s.stream)));
         [
@@ -180,7 +189,7 @@ fn show(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
         device.id,
         device.status,
         link(&device),
-        ago(device.last_seen, now_ms()),
+        ago(device.last_seen, unix_millis()),
         device.key_id,
         device.board,
         device.arch,
@@ -265,7 +274,7 @@ fn telemetry(client: &Client, out: &Out, id: &str, last: u32) -> anyhow::Result<
     let mut people = format!(
         "{id}, the latest of {} messages {}; they cover {}\n{}",
         rows.len(),
-        ago(latest.at, now_ms()),
+        ago(latest.at, unix_millis()),
         HumanDuration(Duration::from_secs(rows.iter().map(|t| t.span_s).sum())),
         table(["", "NOW", "LATELY"], chart)
     );

@@ -100,7 +100,7 @@ pub(super) fn play(out: &Out, dir: &Path, program: PathBuf, devices: usize, begu
     push(&fleet.client, &old)?;
     push(&fleet.client, &good)?;
     step(&format!("rolling out {STREAM} {GOOD}"));
-    let rollout = fleet.roll_out(GOOD, out)?;
+    let rollout = fleet.roll_out(GOOD, Duration::ZERO, out)?;
     anyhow::ensure!(rollout.state == "completed", "the good release was {}", rollout.state);
     let spoils = Spoils::gather(&fleet, &tap, &old, &forged)?;
     let before: Vec<Count> = traffic.iter().map(|t| t.tally.count()).collect();

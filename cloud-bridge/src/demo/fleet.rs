@@ -199,12 +199,15 @@ impl Fleet {
         })
     }
 
-    /// Starts a rollout to a canary and then to all, and waits for its end.
-    pub(crate) fn roll_out(&mut self, version: &str, out: &Out) -> anyhow::Result<RolloutView> {
+    /// Starts a rollout to a canary that is looked at for `soak`, and then to all, and waits for its end.
+    pub(crate) fn roll_out(&mut self, version: &str, soak: Duration, out: &Out) -> anyhow::Result<RolloutView> {
         let [min_answers, max_errors, window_s] = [100_u64, 3, 60].map(|n| U53::try_from(n).unwrap_or_default());
         let trial = Trial { min_answers, max_errors, window_s, ..Trial::default() };
         let silence = Silence { deadline: Span::seconds(ROLLOUT_PATIENCE.as_secs()), ..Silence::default() };
-        let policy = Policy { trial, silence, ..Policy::default() };
+        let mut policy = Policy { trial, silence, ..Policy::default() };
+        if let Some(canary) = policy.waves.first_mut() {
+            canary.soak = Span::seconds(soak.as_secs());
+        }
         let new = NewRollout {
             stream: STREAM.into(),
             version: version.into(),

@@ -18,6 +18,8 @@ pub(crate) const OLD: &str = "0.9.0";
 pub(crate) const GOOD: &str = "1.0.0";
 /// The version that gives no number on a third of the images.
 pub(crate) const BAD: &str = "1.1.0";
+/// The version that installs well, answers everything, and sees eights where there are none.
+pub(crate) const SLY: &str = "1.2.0";
 
 macro_rules! file {
     ($name:literal) => {
@@ -25,7 +27,7 @@ macro_rules! file {
     };
 }
 
-const FILES: [(&str, &[u8]); 12] = [
+const FILES: [(&str, &[u8]); 15] = [
     file!("digits/model.onnx"),
     file!("digits/pre.json"),
     file!("digits/post.json"),
@@ -38,7 +40,11 @@ const FILES: [(&str, &[u8]); 12] = [
     file!("digits-bad/model.onnx"),
     file!("digits-bad/golden_x.npy"),
     file!("digits-bad/golden_y.npy"),
+    file!("digits-eights/model.onnx"),
+    file!("digits-eights/golden_x.npy"),
+    file!("digits-eights/golden_y.npy"),
 ];
+
 /// What the models were never trained on.
 #[derive(Debug)]
 pub(crate) struct HeldOut {
@@ -71,7 +77,11 @@ pub(crate) fn unpack(dir: &Path) -> anyhow::Result<HeldOut> {
 
 /// Packs and signs one version as `DIR/digits-VERSION`, from the files of [`unpack`].
 pub(crate) fn make(dir: &Path, version: &str, key: &SigningKey) -> anyhow::Result<PathBuf> {
-    let network = if version == BAD { "digits-bad" } else { "digits" };
+    let network = match version {
+        BAD => "digits-bad",
+        SLY => "digits-eights",
+        _ => "digits",
+    };
     let of = |folder: &str, name: &str| dir.join("files").join(folder).join(name);
     let declared = [(PRE, "pre.json"), (POST, "post.json"), (LABELS, "labels.txt")];
     let target = dir.join(format!("{STREAM}-{version}"));

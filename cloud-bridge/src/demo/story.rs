@@ -3,7 +3,7 @@
 use super::attack;
 use super::fleet::{self, Fleet};
 use super::measure::{self, Measures};
-use super::model::{self, BAD, GOOD, HeldOut, STREAM};
+use super::model::{self, BAD, GOOD, HeldOut, SLY, STREAM};
 use super::process::{interrupted, listen_for_signals};
 use super::traffic::{self, Count, Traffic};
 use super::weather::{self, Drifted};
@@ -21,7 +21,10 @@ use std::time::{Duration, Instant};
 /// Images in one request when the accuracy is measured.
 const BATCH: usize = 50;
 
-/// Show the whole loop on this machine: a good release reaches every device, a bad one is caught and taken back
+/// How long the canary of the release that only looks good is looked at; the evidence comes sooner.
+const SOAK: Duration = Duration::from_secs(90);
+
+/// Show the whole loop on this machine: a good release reaches every device, bad ones are caught and taken back
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  petrel demo\n  petrel demo --attack\n  petrel demo --keep\n  petrel demo --json")]
 pub(crate) struct Args {
@@ -51,6 +54,8 @@ struct Seen {
     python_right: usize,
     good: RolloutView,
     bad: RolloutView,
+    /// Not where only the loop is measured.
+    sly: Option<RolloutView>,
     during_bad: Vec<(String, Count)>,
     after_bad: Vec<DeviceView>,
     drifted: Option<Drifted>,
@@ -102,9 +107,10 @@ impl Args {
         step("making a root of trust, keys and certificates");
         let key = fleet::found(dir)?;
         let heldout = Arc::new(model::unpack(dir)?);
-        step(&format!("packing and signing {STREAM} {GOOD} and {BAD}"));
+        step(&format!("packing and signing {STREAM} {GOOD}, {BAD} and {SLY}"));
         let good = model::make(dir, GOOD, &key)?;
         let bad = model::make(dir, BAD, &key)?;
+        let sly = model::make(dir, SLY, &key)?;
 
         step("starting the bridge with its broker");
         let mut fleet = Fleet::start(dir, program)?;
@@ -116,7 +122,7 @@ impl Args {
         step(&format!("rolling out {STREAM} {GOOD}: one canary, then all"));
         push(&fleet.client, &good)?;
         let rolled_out = Instant::now();
-        let good = fleet.roll_out(GOOD, out)?;
+        let good = fleet.roll_out(GOOD, Duration::ZERO, out)?;
         let rollout_seconds = rolled_out.elapsed().as_secs_f64();
         step(&format!(
             "{} of {} devices confirmed it; asking each for all held-out digits",
@@ -129,7 +135,7 @@ impl Args {
         step(&format!("rolling out {STREAM} {BAD}, which fails on a third of the images"));
         push(&fleet.client, &bad)?;
         let before: Vec<Count> = traffic.iter().map(|t| t.tally.count()).collect();
-        let bad = fleet.roll_out(BAD, out)?;
+        let bad = fleet.roll_out(BAD, Duration::ZERO, out)?;
         step("the canary caught it; waiting until every device runs the old release again");
         let mut after_bad = Vec::new();
         for number in 0..fleet.agents.len() {
@@ -140,12 +146,18 @@ impl Args {
         }
         let during_bad = fleet.agents.iter().zip(traffic.iter().zip(before));
         let during_bad = during_bad.map(|(d, (t, before))| (d.id.clone(), t.tally.count().since(&before))).collect();
-        let (traffic, drifted, measures) = if self.measure {
+        let (traffic, sly, drifted, measures) = if self.measure {
             drop(traffic);
-            (Vec::new(), None, Some(measure::take(&mut fleet, dir, &heldout, rollout_seconds)?))
+            (Vec::new(), None, None, Some(measure::take(&mut fleet, dir, &heldout, rollout_seconds)?))
         } else {
+            step(&format!(
+                "rolling out {STREAM} {SLY}, which installs well, answers everything, and sees too many eights"
+            ));
+            push(&fleet.client, &sly)?;
+            let sly = fleet.roll_out(SLY, SOAK, out)?;
+            step("its answers were held against those of before; it is back");
             let drifted = weather::change(&mut fleet, &traffic, step)?;
-            (traffic, Some(drifted), None)
+            (traffic, Some(sly), Some(drifted), None)
         };
         let python_right = equal(&heldout.python, &heldout.truth);
         let seen = Seen {
@@ -156,6 +168,7 @@ impl Args {
             python_right,
             good,
             bad,
+            sly,
             during_bad,
             after_bad,
             drifted,
@@ -164,6 +177,15 @@ impl Args {
         };
         Ok((fleet, traffic, seen))
     }
+}
+
+/// What became of the release that only looks good, and why, in numbers.
+fn judged(sly: &RolloutView) -> String {
+    let numbers = sly.judgement.as_ref().map(crate::cli::rollout::judged).unwrap_or_default();
+    format!(
+        "{STREAM} {SLY}  {}: {} device hit, {} back on {GOOD}; it passed its trial\n{numbers}\n\n",
+        sly.state, sly.hit, sly.returned
+    )
 }
 
 fn equal(some: &[i64], others: &[i64]) -> usize {
@@ -220,7 +242,8 @@ impl Seen {
     }
 
     fn tell(&self, out: &Out) -> anyhow::Result<()> {
-        let rollout = |r: &RolloutView| json!({ "release": format!("{}@{}", r.stream, r.version), "state": r.state, "hit": r.hit, "reason": r.reason, "results": r.results });
+        let rollout = |r: &RolloutView| json!({ "release": format!("{}@{}", r.stream, r.version), "state": r.state, "hit": r.hit, "returned": r.returned, "reason": r.reason, "judgement": r.judgement, "results": r.results });
+        let rollouts: Vec<_> = [&self.good, &self.bad].into_iter().chain(&self.sly).map(rollout).collect();
         let mut machine = json!({
             "devices": self.devices,
             "accuracy": {
@@ -231,7 +254,7 @@ impl Seen {
                 "petrel": self.accuracy(),
                 "python": self.python_accuracy(),
             },
-            "rollouts": [rollout(&self.good), rollout(&self.bad)],
+            "rollouts": rollouts,
             "old_model_answered_throughout": self.old_model_answered_throughout(),
             "seconds": (self.seconds * 10.0).round() / 10.0,
         });
@@ -255,7 +278,7 @@ impl Seen {
         });
         format!(
             "\n{STREAM} {GOOD}  {}: {} devices, accuracy {:.1} % (Python {:.1} %), {} of {} answers equal to Python's\n\
-             {STREAM} {BAD}  {}: {} device hit; {}\n\n{}\n\n{}{} in {:.1} s",
+             {STREAM} {BAD}  {}: {} device hit; {}\n\n{}\n\n{}{}{} in {:.1} s",
             self.good.state,
             self.good.hit,
             100.0 * self.accuracy(),
@@ -266,6 +289,7 @@ impl Seen {
             self.bad.hit,
             self.bad.reason.as_deref().unwrap_or_default(),
             table(["DEVICE", "BAD RELEASE", "REQUESTS MEANWHILE", "UNANSWERED", "RUNS"], rows),
+            self.sly.as_ref().map(judged).unwrap_or_default(),
             self.drifted.as_ref().map(|drifted| drifted.told() + "\n\n").unwrap_or_default(),
             if self.old_model_answered_throughout() {
                 "the old model answered throughout"
@@ -286,6 +310,11 @@ impl Seen {
             self.bad.state,
             self.bad.hit
         );
+        if let Some(sly) = &self.sly {
+            let (state, hit, reason) = (&sly.state, sly.hit, sly.reason.clone().unwrap_or_default());
+            let caught = state == "stopped" && hit == 1 && sly.returned == 1 && reason.starts_with("drift");
+            anyhow::ensure!(caught, "the release that only looks good was {state} after {hit} devices: {reason}");
+        }
         anyhow::ensure!(
             self.old_model_answered_throughout(),
             "requests went unanswered while the bad release was tried"

@@ -19,17 +19,16 @@ use super::tally::{Tally, What};
 use crate::broker::Guests;
 use crate::fault::Fault;
 use anyhow::Context;
-use belief::{Believed, Doubt, Heard, understand};
+use belief::{Believed, Doubt, Heard, code, understand};
 use bridge_core::audit::Deed;
 use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection};
-use protocol::{BridgeTopic, CodecError, DocumentKind, Topics};
+use protocol::{BridgeTopic, DocumentKind, Topics};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
-use trust::{Code, Refusal};
 
 /// The outcome, in the audit log, of what was not refused.
 pub(crate) const DONE: &str = "done";
@@ -276,19 +275,6 @@ async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish) -> anyhow::R
     Ok(())
 }
 
-/// The stable code of what was not believed, where it has one.
-fn code(reason: &anyhow::Error) -> Option<&'static str> {
-    if let Some(refusal) = reason.downcast_ref::<Refusal>() {
-        return Some(refusal.code.as_str());
-    }
-    let code = match reason.downcast_ref::<CodecError>()? {
-        CodecError::Version(_) => Code::Version,
-        CodecError::TooLarge { .. } => Code::Limit,
-        CodecError::Short | CodecError::Malformed(_) => Code::Parse,
-    };
-    Some(code.as_str())
-}
-
 async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> anyhow::Result<()> {
     match heard {
         Heard::Event(event) => {
@@ -393,6 +379,3 @@ impl Hands {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -16,7 +16,8 @@ use crate::homogeneity::{SMOOTH, chi_squared};
 use crate::special::{chi2_isf, chi2_sf, f_isf, f_sf};
 use crate::summary::{Summary, SummaryError};
 use crate::tally::Tally;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Rows below which nothing is decided.
 pub const LEAST_ROWS: u64 = 50;
@@ -32,7 +33,7 @@ const EFFECT_CHANCE: f64 = 0.01;
 const TESTS: f64 = 3.0;
 
 /// How loud an alarm is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
     /// Nothing differs, as far as can be told.
@@ -41,6 +42,16 @@ pub enum Level {
     Warn,
     /// Somebody should look now.
     Page,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Level::Quiet => "quiet",
+            Level::Warn => "warn",
+            Level::Page => "page",
+        })
+    }
 }
 
 /// Why a window cannot say all that a longer one could.

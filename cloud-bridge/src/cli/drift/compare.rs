@@ -7,7 +7,7 @@ use crate::bundle;
 use crate::cli::Out;
 use crate::cli::table::table;
 use comfy_table::Table;
-use drift::{Comparison, Doubt, Figures, Finding, Level};
+use drift::{Comparison, Doubt, Figures, Finding};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
@@ -75,7 +75,7 @@ fn row(figures: &Figures, finding: &Finding) -> [String; 11] {
     };
     [
         figures.name.clone(),
-        level(finding.level).to_owned(),
+        finding.level.to_string(),
         finding.cause.map(|cause| cause.to_string()).unwrap_or_default(),
         chance(finding.p),
         format!("{:.2}", finding.effect),
@@ -86,14 +86,6 @@ fn row(figures: &Figures, finding: &Finding) -> [String; 11] {
         short(figures.ks),
         short(figures.wasserstein),
     ]
-}
-
-fn level(level: Level) -> &'static str {
-    match level {
-        Level::Quiet => "quiet",
-        Level::Warn => "warn",
-        Level::Page => "PAGE",
-    }
 }
 
 fn chance(p: f64) -> String {

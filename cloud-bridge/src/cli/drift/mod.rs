@@ -9,7 +9,6 @@ mod show;
 
 use super::Out;
 use super::client::Client;
-use std::time::Duration;
 
 /// How far data are from what a model was trained on
 #[derive(Debug, clap::Args)]
@@ -69,38 +68,10 @@ impl Args {
     }
 }
 
-/// A time as people write it: `90s`, `30m`, `24h`, `7d`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.len() - text.chars().next_back().map_or(0, char::len_utf8));
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return Err("write a number and s, m, h or d, for example 24h".into()),
-    };
-    let number: u64 = number.parse().map_err(|_| "write a number and s, m, h or d, for example 24h".to_owned())?;
-    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(|| "that is too long".into())
-}
-
 fn short(value: Option<f64>) -> String {
     let shown = |value: f64| match value.abs() {
         size if size == 0.0 || (0.001..1e6).contains(&size) => format!("{value:.3}"),
         _ => format!("{value:.2e}"),
     };
     value.map_or("-".to_owned(), shown)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_written_in_one_unit() {
-        let seconds = |text| duration(text).map(|d| d.as_secs());
-        assert_eq!(["90s", "30m", "24h", "7d"].map(seconds), [Ok(90), Ok(1_800), Ok(86_400), Ok(604_800)]);
-        for wrong in ["", "h", "1", "1w", "-1h", "1.5h", "ü", "99999999999999999999d", "9999999999999999999d"] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! `petrel drift STREAM`: what the fleet's models see, beside what they were trained on.
 
 use super::alarms::loud;
-use super::{chart, duration, short};
+use super::{chart, short};
 use crate::cli::Out;
 use crate::cli::client::Client;
 use crate::cli::table::{ago, bars, table};
@@ -19,7 +19,7 @@ pub(super) struct Show {
     #[arg(required = true)]
     stream: Option<String>,
     /// Windows that ended in this time: a number and s, m, h or d
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = crate::cli::token::duration)]
     since: Duration,
     /// Add windows up by fleet, device, board, or label:KEY, beside their release
     #[arg(long, value_name = "WHAT", default_value = "fleet")]

@@ -11,6 +11,7 @@ use crate::fault::Fault;
 use crate::service::rollouts::TurnedRollout;
 use crate::service::view::{PlanView, RolloutView};
 use anyhow::Context;
+pub(crate) use show::judged;
 use show::{outcome, watched};
 use std::io::{IsTerminal, Write};
 use std::time::Duration;

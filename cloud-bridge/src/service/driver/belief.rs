@@ -5,10 +5,10 @@
 use anyhow::Context;
 use bridge_core::{Bridge, Disbelief, Event, Status};
 use protocol::{
-    BridgeTopic, CommandResult, DeviceId, Drift, DriftAlarm, Hello, Kind, MAX_DRIFT_ALARMS, MAX_SUMMARY_BYTES, Need,
-    Presence, Report, SignedFrame, Telemetry, Verdict, decode_cbor, decode_json,
+    BridgeTopic, CodecError, CommandResult, DeviceId, Drift, DriftAlarm, Hello, Kind, MAX_DRIFT_ALARMS,
+    MAX_SUMMARY_BYTES, Need, Presence, Report, SignedFrame, Telemetry, Verdict, decode_cbor, decode_json,
 };
-use trust::{DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, verify_device_document};
+use trust::{Code, DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, Refusal, verify_device_document};
 
 /// The most bytes of a hello's nonce, which a beacon must hold.
 const MAX_NONCE_BYTES: usize = 64;
@@ -48,6 +48,19 @@ impl<E: Into<anyhow::Error>> From<E> for Doubt {
     fn from(reason: E) -> Self {
         Self { why: Disbelief::Malformed, reason: reason.into() }
     }
+}
+
+/// The stable code of what was not believed, where it has one.
+pub(super) fn code(reason: &anyhow::Error) -> Option<&'static str> {
+    if let Some(refusal) = reason.downcast_ref::<Refusal>() {
+        return Some(refusal.code.as_str());
+    }
+    let code = match reason.downcast_ref::<CodecError>()? {
+        CodecError::Version(_) => Code::Version,
+        CodecError::TooLarge { .. } => Code::Limit,
+        CodecError::Short | CodecError::Malformed(_) => Code::Parse,
+    };
+    Some(code.as_str())
 }
 
 /// Bytes of a device, checked against the keys that land holds of it.
@@ -191,3 +204,6 @@ fn document<T: serde::de::DeserializeOwned>(
     let (key, payload) = signer(bridge, device, |key| verify_device_document(kind, key, bytes))?;
     Ok((key, decode_json(&payload, MAX_DOCUMENT_BYTES)?))
 }
+
+#[cfg(test)]
+mod tests;

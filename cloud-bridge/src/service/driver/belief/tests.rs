@@ -1,7 +1,8 @@
 //! What devices say, in any bytes on any topic: understood or refused, never a panic, and never believed of another device.
 
 use super::*;
-use protocol::{Profile, SIGNATURE_BYTES};
+use bridge_core::Now;
+use protocol::{Profile, SIGNATURE_BYTES, Topics};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use trust::{Envelope, Signature, pae};
@@ -75,13 +76,13 @@ impl Bench {
 fn honest(leaf: &str) -> Vec<u8> {
     let hex = |text: &str| hex::decode(text.trim()).unwrap()[1 + SIGNATURE_BYTES..].to_vec();
     match leaf {
-        "hello" => hex(include_str!("../../../../contract/protocol/tests/golden/hello.hex")),
-        "need" => hex(include_str!("../../../../contract/protocol/tests/golden/need.hex")),
-        "telemetry" => hex(include_str!("../../../../contract/protocol/tests/golden/telemetry.hex")),
-        "drift" => hex(include_str!("../../../../contract/protocol/tests/golden/drift.hex")),
-        "report" => include_bytes!("../../../../contract/protocol/tests/golden/report.json").trim_ascii().to_vec(),
-        "verdict" => include_bytes!("../../../../contract/protocol/tests/golden/verdict.json").trim_ascii().to_vec(),
-        "result" => include_bytes!("../../../../contract/protocol/tests/golden/result.json").trim_ascii().to_vec(),
+        "hello" => hex(include_str!("../../../../../contract/protocol/tests/golden/hello.hex")),
+        "need" => hex(include_str!("../../../../../contract/protocol/tests/golden/need.hex")),
+        "telemetry" => hex(include_str!("../../../../../contract/protocol/tests/golden/telemetry.hex")),
+        "drift" => hex(include_str!("../../../../../contract/protocol/tests/golden/drift.hex")),
+        "report" => include_bytes!("../../../../../contract/protocol/tests/golden/report.json").trim_ascii().to_vec(),
+        "verdict" => include_bytes!("../../../../../contract/protocol/tests/golden/verdict.json").trim_ascii().to_vec(),
+        "result" => include_bytes!("../../../../../contract/protocol/tests/golden/result.json").trim_ascii().to_vec(),
         _ => b"{\"boot\":3,\"online\":true}".to_vec(),
     }
 }
