@@ -37,14 +37,10 @@ fn rows(seed: u64, count: usize, broken: bool) -> String {
 
 /// A device that reads tables from a folder, with windows of a second.
 fn enlist(fleet: &mut Fleet, id: &str) {
-    fleet.enrol(id, "");
-    let config = String::from_utf8(fleet.desk.read(&format!("{id}.toml"))).unwrap();
     let feed = format!(
         "[[feed]]\nkind = \"folder\"\nmodel = \"diabetes\"\npath = \"{id}-in\"\nout = \"{id}-out/answers.jsonl\"\n"
     );
-    fleet.desk.write(&format!("{id}.toml"), format!("{config}drift_window_s = 1\n{feed}"));
-    fleet.start_agent(id);
-    fleet.device(id, "its first assignment", |device| device["reported_generation"].is_u64());
+    fleet.enlist_with(id, &format!("drift_window_s = 1\n{feed}"));
 }
 
 /// Gives a device a table, whole.

@@ -132,10 +132,23 @@ impl Fleet {
 
     /// Enrols a device, starts its agent, and waits until land has heard of it.
     pub(crate) fn enlist(&mut self, id: &str) {
+        self.enlist_with(id, "");
+    }
+
+    /// The same, with more in its configuration.
+    pub(crate) fn enlist_with(&mut self, id: &str, more: &str) {
         let said = self.enrol(id, "");
+        let config = String::from_utf8(self.desk.read(&format!("{id}.toml"))).unwrap();
+        self.desk.write(&format!("{id}.toml"), config + more);
         self.start_agent(id);
         let device = self.device(id, "its first assignment", |device| device["reported_generation"].is_u64());
         assert!(said.contains(device["key_id"].as_str().unwrap()), "{said}");
+    }
+
+    /// The token of somebody else, who is let in for it.
+    pub(crate) fn token_of(&self, name: &str) -> String {
+        self.desk.json(&format!("petrel people new {name} --out {name}.token"));
+        String::from_utf8(self.desk.read(&format!("{name}.token"))).unwrap()
     }
 
     /// Waits until land sees a device as it should be.

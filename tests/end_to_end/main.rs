@@ -22,6 +22,7 @@ mod impostors;
 mod kills;
 mod models;
 mod programs;
+mod rollouts;
 mod service;
 mod shadow;
 mod sources;

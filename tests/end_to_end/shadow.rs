@@ -18,7 +18,7 @@ fn asked_until_the_end(fleet: &Fleet, id: &Value) -> (Value, Vec<String>) {
     };
     let ended = wait_for("the end of the rollout", || {
         (0..20).for_each(|_| ask());
-        Some(fleet.ask(&format!("/rollouts/{id}")).1).filter(|rollout| rollout["state"] != "rolling")
+        Some(fleet.ask(&format!("/rollouts/{id}")).1).filter(|rollout| rollout["ended"].is_u64())
     });
     by.dedup();
     (ended, by)

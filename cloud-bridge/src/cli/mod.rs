@@ -18,6 +18,7 @@ pub(crate) mod keys;
 pub(crate) mod labels;
 pub(crate) mod login;
 pub(crate) mod pack;
+pub(crate) mod people;
 pub(crate) mod publish;
 pub(crate) mod push;
 pub(crate) mod revoke;

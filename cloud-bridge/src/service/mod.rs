@@ -21,7 +21,7 @@ mod tls;
 
 pub(crate) use config::{BridgeConfig, Doorsteps, starter};
 pub(crate) use hijack::{Hijacked, Tap};
-pub(crate) use http::{commands, rollouts, tokens, view};
+pub(crate) use http::{commands, people, rollouts, tokens, view};
 pub(crate) use store::unix_millis;
 
 use crate::broker::{Broker, BrokerConfig, Guests};

@@ -3,11 +3,11 @@
 pub(crate) mod audit;
 pub(crate) mod commands;
 pub(crate) mod drift;
+pub(crate) mod people;
 mod tokens;
 
 pub(crate) use tokens::{Kept, NoEntry};
 
-use crate::fault::Fault;
 use anyhow::Context;
 use bridge_core::audit::Deed;
 use bridge_core::{Record, UnixMillis};
@@ -152,10 +152,7 @@ impl Store {
         if known > 0 {
             return Ok(());
         }
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret)
-            .map_err(|e| Fault::new("the system gives no randomness for a token").because(e))?;
-        let token = format!("petrel_{}", hex::encode(secret));
+        let token = people::secret()?;
         let mut options = std::fs::OpenOptions::new();
         let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
         let written = file.and_then(|mut f| std::io::Write::write_all(&mut f, token.as_bytes()).and(f.sync_all()));

@@ -12,6 +12,7 @@ mod drift;
 mod enrol;
 mod limiter;
 mod metrics;
+pub(crate) mod people;
 mod problem;
 pub(crate) mod rollouts;
 mod status;
@@ -167,6 +168,8 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(commands::list, commands::give))
         .routes(routes!(commands::show))
         .routes(routes!(documents::list, documents::publish))
+        .routes(routes!(people::list, people::make))
+        .routes(routes!(people::revoke))
         .routes(routes!(tokens::list, tokens::make))
         .routes(routes!(tokens::revoke))
         .routes(routes!(bundles::list))
