@@ -171,9 +171,9 @@ impl Desk {
     }
 }
 
-/// `petrel pack` of an example model, but for its target. The bad digits share the declarations of the good ones.
+/// `petrel pack` of an example model, but for its target. Other digits share the declarations of the good ones.
 pub(crate) fn pack(model: &str, version: &str) -> String {
-    let stream = model.trim_end_matches("-bad");
+    let stream = model.trim_end_matches("-bad").trim_end_matches("-eights");
     let labels = if stream == "diabetes" { String::new() } else { format!(" --labels models/{stream}/labels.txt") };
     format!(
         "petrel pack models/{model}/model.onnx --stream {stream} --version {version} --data models/{stream}/train.csv \

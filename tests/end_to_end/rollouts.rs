@@ -39,7 +39,7 @@ fn ask(fleet: &Fleet, id: &str, images: &[f64], times: usize) {
 fn a_release_that_only_looks_good_is_stopped_by_its_answers_and_taken_back() {
     let mut fleet = Fleet::start();
     for id in ["edge-1", "edge-2"] {
-        fleet.enlist_with(id, "telemetry_s = 1\ndrift_window_s = 1\n");
+        fleet.enlist_with(id, "drift_window_s = 1\n");
     }
     for (model, version) in [("digits", "1.0.0"), ("digits-eights", "1.1.0")] {
         fleet.desk.bundle(model, version, version);
@@ -49,6 +49,13 @@ fn a_release_that_only_looks_good_is_stopped_by_its_answers_and_taken_back() {
     fleet.desk.json("petrel devices label edge-1 site=plant-3 timezone=Europe/Berlin");
     let id = fleet.desk.json("petrel rollout start digits@1.0.0 --trial-window 1")["id"].clone();
     fleet.rollout(&id, "the first release", |rollout| rollout["state"] == "completed");
+
+    // What it answers now is what the next release is held against.
+    ask(&fleet, "edge-1", &images, 1_000);
+    wait_for("the answers of a thousand digits on land", || {
+        let view = fleet.ask("/drift/digits?by=device&device=edge-1").1;
+        (view["groups"][0]["rows"].as_u64() >= Some(1_000)).then_some(())
+    });
 
     // Who would get it, who not, and what is weak.
     fleet.desk.write("canary.toml", POLICY);
@@ -72,13 +79,12 @@ fn a_release_that_only_looks_good_is_stopped_by_its_answers_and_taken_back() {
         200
     );
 
-    // What it answered before is what it is held against.
-    let before = |fleet: &Fleet| {
-        ask(fleet, "edge-1", &images, 100);
+    let judged = |fleet: &Fleet| {
+        ask(fleet, "edge-1", &images, 500);
         let rollout = fleet.ask(&format!("/rollouts/{id}")).1;
         (rollout["state"] == "reverting" || rollout["state"] == "stopped").then_some(rollout)
     };
-    let stopped = wait_for("the judgement", || before(&fleet));
+    let stopped = wait_for("the judgement", || judged(&fleet));
     let reason = stopped["reason"].as_str().unwrap();
     assert!(reason.starts_with("drift: ") && reason.contains("are `8`"), "{stopped}");
     let stopped = fleet.rollout(&id, "everybody's return", |rollout| rollout["state"] == "stopped");
@@ -125,8 +131,15 @@ fn a_bridge_that_is_killed_in_the_middle_assigns_nobody_twice_and_forgets_nobody
             began += 1;
         }
         if killed < kills {
-            // At a moment of chance: after so many looks.
-            (0..dice.u64(1..60)).for_each(|_| drop(fleet.ask(&format!("/rollouts/{rollout}"))));
+            // At a moment of chance: after so many looks, or after so many looks since it last got on.
+            let look = || fleet.ask(&format!("/rollouts/{rollout}")).1;
+            if dice.u8(..3) > 0 {
+                let (wave, before) = (look()["wave"].clone(), look()["waves"].clone());
+                wait_for("progress", || {
+                    (look()["ended"].is_u64() || look()["wave"] != wave || look()["waves"] != before).then_some(())
+                });
+            }
+            (0..dice.u64(..60)).for_each(|_| drop(look()));
             fleet.cut_bridge();
             killed += 1;
         } else {
