@@ -105,3 +105,14 @@ fn a_bundle_reaches_a_fleet_over_links_that_break_and_land_publishes_it_about_on
     let over = delivered.published as f64 / delivered.bundle as f64;
     assert!((1.0..1.3).contains(&over), "{over} of the bundle");
 }
+
+#[test]
+fn a_release_that_only_the_fleet_sees_failing_is_stopped_at_the_canary_among_real_cores() {
+    for (seed, bad) in [(1, true), (2, true), (3, false)] {
+        let (hit, stopped, outcome) = world::judge(seed, 500, bad);
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        let expected = if bad { (30, true) } else { (500, false) };
+        assert_eq!((hit, stopped), expected, "seed {seed}");
+        println!("{} steps, {hit} of 500 devices hit, stopped: {stopped}", outcome.steps);
+    }
+}

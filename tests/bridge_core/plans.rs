@@ -134,8 +134,10 @@ fn member(rng: &mut Rng, id: &DeviceId, waves: usize) -> Member {
     }
 }
 
+type Forget = fn(&mut World);
+
 /// What a planner may forget.
-const FAULTS: [(&str, fn(&mut World)); 10] = [
+const FAULTS: [(&str, Forget); 10] = [
     ("waves", |world| world.rollout.members.values_mut().for_each(|m| m.wave = 0)),
     ("phases", |world| world.rollout.phase = Phase::Rolling { wave: 2 }),
     ("how many are on their way", |world| world.rollout.policy.at_once = None),

@@ -9,4 +9,4 @@ pub mod judged;
 pub mod signer;
 mod simulation;
 
-pub use simulation::{ByHand, Delivered, Outcome, Violation, deliver, run, run_traced};
+pub use simulation::{ByHand, Delivered, Outcome, Violation, deliver, judge, run, run_traced};

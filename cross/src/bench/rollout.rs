@@ -30,17 +30,27 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
         let rules = cell["rules"].as_array().context("no rule was tried")?;
         let beside = |figure: &str| -> anyhow::Result<String> {
             let told = rules.iter().map(|rule| {
-                anyhow::Ok(format!("{} {:.1} %", rule["rule"].as_str().unwrap_or_default(), percent(&rule["seen"], figure)?))
+                anyhow::Ok(format!(
+                    "{} {:.1} %",
+                    rule["rule"].as_str().unwrap_or_default(),
+                    percent(&rule["seen"], figure)?
+                ))
             });
             Ok(told.collect::<anyhow::Result<Vec<_>>>()?.join("; "))
         };
         if name == "no change" {
-            rows.push(Row::new("no change: stopped", percent(ours, "stopped")?, "%").at_most(1.0).beside(&beside("stopped")?));
+            rows.push(
+                Row::new("no change: stopped", percent(ours, "stopped")?, "%").at_most(1.0).beside(&beside("stopped")?),
+            );
             continue;
         }
         let hours = ours["hours"].as_f64().unwrap_or_default();
         let anchor = format!("after {hours:.1} h with the way back; rules, on average: {}", beside("mean_hit")?);
-        rows.push(Row::new(&format!("{name}: reached, at most"), percent(ours, "worst_hit")?, "%").at_most(1.5).beside(&anchor));
+        rows.push(
+            Row::new(&format!("{name}: reached, at most"), percent(ours, "worst_hit")?, "%")
+                .at_most(1.5)
+                .beside(&anchor),
+        );
         let left = ours["left"].as_f64().context("nobody looked who is left")?;
         rows.push(Row::new(&format!("{name}: devices that did not go back"), left, "").at_most(0.0));
     }

@@ -3,6 +3,7 @@
 //! It says what goes to whom and has no clock: `world` moves the messages and decides how long each is
 //! under way. tests/end_to_end/conformance.rs holds it against real brokers.
 
+use bridge_core::Measured;
 use protocol::{DocumentKind, Profile, Report, Verdict};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -34,6 +35,7 @@ pub(super) enum Topic {
     Presence(usize),
     Report(usize),
     Verdict(usize),
+    Telemetry(usize),
 }
 
 /// What a message says.
@@ -59,6 +61,7 @@ pub(super) enum Payload {
     },
     Report(Rc<Report>),
     Verdict(Rc<Verdict>),
+    Telemetry(Rc<Measured>),
 }
 
 /// A message under way.
@@ -130,6 +133,9 @@ impl fmt::Debug for Payload {
             Payload::Presence { online } => write!(f, "online {online}"),
             Payload::Report(r) => write!(f, "report {}.{}", r.boot, r.seq),
             Payload::Verdict(v) => write!(f, "verdict {} of {}: {:?} {:?}", v.seq, v.release, v.outcome, v.code),
+            Payload::Telemetry(m) => {
+                write!(f, "telemetry of {}: {} {}", m.release, m.figures.answers, m.figures.errors)
+            }
         }
     }
 }
@@ -138,7 +144,12 @@ impl Topic {
     /// Whether the bridge hears it.
     pub(super) fn is_up(self) -> bool {
         match self {
-            Topic::Hello(_) | Topic::Need(_) | Topic::Presence(_) | Topic::Report(_) | Topic::Verdict(_) => true,
+            Topic::Hello(_)
+            | Topic::Need(_)
+            | Topic::Presence(_)
+            | Topic::Report(_)
+            | Topic::Verdict(_)
+            | Topic::Telemetry(_) => true,
             Topic::Assignment(_) | Topic::Answer(_) | Topic::All(..) | Topic::Envelope(_) | Topic::Chunk(_) => false,
         }
     }

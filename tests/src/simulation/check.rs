@@ -423,7 +423,8 @@ impl Checks {
                 let late = world.scenario.impatient && silent;
                 let expected = |m: &Member| fails(&m.device) || unlucky(&world.devices[index(&m.device)]);
                 let failed: Vec<&Member> = rollout.members.values().filter(|m| m.has_failed()).collect();
-                let many = failed.len() as u64 > most || reason.contains("install_failed");
+                let judged = quality.flaw == Flaw::Fades && bad > 0 && reason.starts_with("errors");
+                let many = failed.len() as u64 > most || reason.contains("install_failed") || judged;
                 rule(late || (many && failed.into_iter().all(expected)), "a good release is not stopped", shown)
             }
             Phase::Draft

@@ -4,6 +4,7 @@
 //! is verified by the core. They decide nothing: what to do is the real core's, what must hold is `check`'s.
 
 mod pull;
+mod traffic;
 
 use super::broker::{Client, Link, Message, Payload, Topic};
 use super::check::Violation;
@@ -418,7 +419,12 @@ impl World {
                     }
                 }
             }
-            Topic::Hello(_) | Topic::Need(_) | Topic::Presence(_) | Topic::Report(_) | Topic::Verdict(_) => {}
+            Topic::Hello(_)
+            | Topic::Need(_)
+            | Topic::Presence(_)
+            | Topic::Report(_)
+            | Topic::Telemetry(_)
+            | Topic::Verdict(_) => {}
         }
         Ok(())
     }
@@ -573,28 +579,9 @@ impl World {
             if self.scenario.fails(device, bundle, Flaw::Crashes) {
                 self.hand_on(device, 100..SECOND, Job::Die { stream: stream.clone(), bundle });
             } else if self.scenario.busy.contains(&device) {
-                self.hand_on(device, SECOND..8 * SECOND, Job::Traffic { stream, bundle, left: 4 });
+                self.hand_on(device, SECOND..8 * SECOND, Job::Traffic { stream, bundle, left: self.scenario.pieces });
             }
         }
         event.map_or(Ok(()), |event| self.tell_device(device, event))
-    }
-
-    /// Requests came, and were answered or not.
-    fn answer(&mut self, device: usize, stream: StreamName, bundle: Digest, left: u8) -> Result<(), Violation> {
-        let process = self.devices[device].process.as_ref();
-        let serves = process.and_then(|p| p.serving.get(&stream)).is_some_and(|(main, _)| *main == bundle);
-        if !serves {
-            return Ok(());
-        }
-        let (answers, errors) = match self.scenario.fails(device, bundle, Flaw::Errors) {
-            true => (1, 10),
-            false => (self.rng.u64(1..12), 0),
-        };
-        if left > 0 {
-            let stream = stream.clone();
-            self.hand_on(device, 2 * SECOND..20 * SECOND, Job::Traffic { stream, bundle, left: left - 1 });
-        }
-        let observed = Event::Observed { stream, bundle, answers, errors, took_us: answers * 100, resident: 0 };
-        self.tell_device(device, observed)
     }
 }

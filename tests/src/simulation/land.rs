@@ -338,6 +338,7 @@ impl World {
             }
             (Topic::Report(_), Payload::Report(report)) => Event::ReportReceived(Box::new((*report).clone())),
             (Topic::Verdict(_), Payload::Verdict(verdict)) => Event::VerdictReceived((*verdict).clone()),
+            (Topic::Telemetry(_), Payload::Telemetry(measured)) => Event::Measured(vec![(*measured).clone()]),
             (topic, payload) => unreachable!("{payload:?} on {topic:?}"),
         };
         let answer = self.tell_land(event)?;
@@ -359,7 +360,7 @@ impl World {
             Ask::Approve(device) => Event::DeviceApproved { device: self.scenario.names[device].clone() },
             Ask::Document(kind, bytes) => Event::DocumentPushed { kind, bytes },
             Ask::Push(bundle) => Event::ReleasePushed(self.library.bundles[&bundle].released()),
-            Ask::Start(request) => Event::RolloutRequested(Box::new(request)),
+            Ask::Start(request) => Event::RolloutRequested(request),
         };
         let answer = self.tell_land(event)?;
         self.note(|| format!("land answers {answer:?}"));

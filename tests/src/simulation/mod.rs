@@ -61,6 +61,16 @@ pub struct Delivered {
     pub outcome: Outcome,
 }
 
+/// Two releases for `devices` devices with real cores, which are asked all the time: the second one is judged by what they
+/// tell, and fails three times as often when it is `bad`. Says who had it, whether it was stopped, and how the world ended.
+pub fn judge(seed: u64, devices: usize, bad: bool) -> (usize, bool, Outcome) {
+    let mut world = World::of_judgement(seed, devices, bad);
+    let outcome = world.live_on();
+    let second = world.checks.rollouts().values().next_back();
+    let (hit, completed) = second.map_or((0, false), |r| (r.hit(), r.phase == bridge_core::Phase::Completed));
+    (hit, !completed, outcome)
+}
+
 /// Brings one bundle of `chunks` chunks to `devices` devices at once, over links that break, through a broker that takes ten
 /// subscriptions of a client.
 pub fn deliver(seed: u64, devices: usize, chunks: usize) -> Delivered {

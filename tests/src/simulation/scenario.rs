@@ -26,6 +26,9 @@ pub(super) const QUIET: Millis = 20 * MINUTE;
 pub(super) const START: Millis = 60 * SECOND;
 /// A deadline that only an unfinished wave would meet.
 const LONG_DEADLINE_S: u64 = 6 * 3_600;
+const HOUR: Millis = 60 * MINUTE;
+/// Pieces of work for a release that serves, where nobody counts them.
+const PIECES: u8 = 4;
 
 /// Keys and bundles, made once a process: how good a bundle is, is not in its bytes.
 #[derive(Debug)]
@@ -66,6 +69,15 @@ impl Library {
         })
     }
 
+    /// For `devices` devices and two releases of a stream, for the rest of the process.
+    pub(super) fn of_two_releases(devices: usize) -> &'static Self {
+        let signer = Signer::new(7);
+        let bundle = |release| signer.bundle("digits", release, |_| ());
+        let bundles = (1..=2).map(bundle).map(|b| (b.digest, b)).collect();
+        let (newborn, roots) = (newborn(&signer, devices), [Vec::new(), Vec::new()]);
+        Box::leak(Box::new(Self { newborn, roots, bundles, signer }))
+    }
+
     /// For `devices` devices and one bundle of `chunks` chunks, for the rest of the process.
     pub(super) fn of_one_bundle(devices: usize, chunks: usize) -> &'static Self {
         let signer = Signer::new(7);
@@ -87,6 +99,8 @@ pub(super) enum Flaw {
     Errors,
     /// It takes the agent down with it on trial.
     Crashes,
+    /// It is confirmed, and fails three times as often as the one before: only together devices see that.
+    Fades,
 }
 
 /// A release of this world.
@@ -109,7 +123,7 @@ pub(super) enum Ask {
     /// Brings a release.
     Push(Digest),
     /// Starts a rollout.
-    Start(RolloutRequest),
+    Start(Box<RolloutRequest>),
 }
 
 /// A world before it begins.
@@ -122,6 +136,10 @@ pub(super) struct Scenario {
     pub(super) asks: Vec<(Millis, Ask)>,
     /// Some rollouts have a deadline that a slow fleet misses.
     pub(super) impatient: bool,
+    /// Devices fail sometimes whatever they run, and tell land how often.
+    pub(super) measured: bool,
+    /// Pieces of work for a release that serves.
+    pub(super) pieces: u8,
     pub(super) broker: Kind,
 }
 
@@ -131,7 +149,8 @@ impl Scenario {
         let busy: BTreeSet<usize> = (0..DEVICES).filter(|_| rng.u8(..10) < 7).collect();
         let broker = [Kind::LARGE, Kind::LARGE, Kind::SMALL, Kind::FORGETFUL][rng.usize(..4)];
         let impatient = rng.u8(..10) == 0;
-        let mut scenario = Self { names, busy, qualities: BTreeMap::new(), asks: Vec::new(), impatient, broker };
+        let (qualities, asks) = (BTreeMap::new(), Vec::new());
+        let mut scenario = Self { names, busy, qualities, asks, impatient, measured: false, pieces: PIECES, broker };
         scenario.asks.push((0, Ask::Document(DocumentKind::Root, library.signer.root_bytes().to_vec())));
         if rng.bool() {
             scenario.rotate(rng, library);
@@ -171,11 +190,38 @@ impl Scenario {
             asks: vec![
                 (0, Ask::Document(DocumentKind::Root, root)),
                 (SECOND, Ask::Push(bundle.digest)),
-                (START, Ask::Start(request)),
+                (START, Ask::Start(Box::new(request))),
             ],
             impatient: false,
+            measured: false,
+            pieces: PIECES,
             broker: Kind::SMALL,
         }
+    }
+
+    /// Two releases, one after the other, for devices that are asked all the time; the second one is judged by what they
+    /// tell, and fades when it is `bad`.
+    pub(super) fn of_judgement(devices: usize, library: &Library, bad: bool) -> Self {
+        let mut line: Vec<&Bundle> = library.bundles.values().collect();
+        line.sort_by_key(|bundle| bundle.release);
+        let root = library.signer.root_bytes().to_vec();
+        let mut asks = vec![(0, Ask::Document(DocumentKind::Root, root))];
+        let mut qualities = BTreeMap::new();
+        let canaries = vec![WaveSize::Percent(6), WaveSize::Percent(100)];
+        for (at, waves, bundle) in [(START, Vec::new(), line[0]), (START + HOUR, canaries, line[1])] {
+            let gates =
+                Gates { max_failed: devices as u64, install_failed: None, min_answers: 100, ..Gates::default() };
+            let mut policy = Policy { trial: trial(10, 60, 600), gates, ..policy(waves, LONG_DEADLINE_S) };
+            policy.waves.iter_mut().for_each(|wave| wave.soak = Span(HOUR / 2));
+            let (stream, version) = (bundle.stream.clone(), bundle.version.clone());
+            let request = RolloutRequest { stream, version, to: Targets::All, policy, by: "anna".into(), draft: false };
+            asks.push((at / 2, Ask::Push(bundle.digest)));
+            asks.push((at, Ask::Start(Box::new(request))));
+            let all = if bad && bundle.release == line[1].release { (0..devices).collect() } else { BTreeSet::new() };
+            qualities.insert(bundle.digest, Quality { flaw: Flaw::Fades, fails_on: all });
+        }
+        let (names, busy) = (names(devices).collect(), (0..devices).collect());
+        Self { names, busy, qualities, asks, impatient: false, measured: true, pieces: 150, broker: Kind::LARGE }
     }
 
     /// Whether `bundle` does not suit `device`.
@@ -209,14 +255,14 @@ impl Scenario {
             let again = 1 + usize::from(rng.u8(..4) == 0);
             for _ in 0..again {
                 let request = self.request(rng, bundle);
-                self.asks.push((at, Ask::Start(request)));
+                self.asks.push((at, Ask::Start(Box::new(request))));
                 at += rng.u64(10 * SECOND..6 * MINUTE);
             }
         }
         if line.len() > 1 && rng.u8(..3) == 0 {
             let older = line[rng.usize(..line.len() - 1)];
             let back = self.request(rng, older);
-            self.asks.push((at, Ask::Start(back)));
+            self.asks.push((at, Ask::Start(Box::new(back))));
         }
     }
 

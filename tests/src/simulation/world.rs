@@ -105,6 +105,15 @@ impl World {
         Self::of(seed, rng, library, scenario, (Faults::of_links(), plan), false)
     }
 
+    /// A release that is judged by what `devices` devices tell, over links that break.
+    pub(super) fn of_judgement(seed: u64, devices: usize, bad: bool) -> Self {
+        let mut rng = Rng::with_seed(seed);
+        let library = Library::of_two_releases(devices);
+        let scenario = Scenario::of_judgement(devices, library, bad);
+        let plan = Faults::links(&mut rng, devices);
+        Self::of(seed, rng, library, scenario, (Faults::of_links(), plan), false)
+    }
+
     fn of(
         seed: u64,
         rng: Rng,
@@ -203,7 +212,8 @@ impl World {
 
     fn in_time(&self) -> Result<(), Violation> {
         let busy = || format!("after {} steps, at {} s, things still happen", self.steps, self.now / SECOND);
-        let most = MAX_STEPS.max(self.devices.len() as u64 * MAX_STEPS_EACH);
+        let each = if self.scenario.measured { 10 * MAX_STEPS_EACH } else { MAX_STEPS_EACH };
+        let most = MAX_STEPS.max(self.devices.len() as u64 * each);
         rule(self.now < END && self.steps < most, "the world comes to rest", busy)
     }
 
