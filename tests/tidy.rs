@@ -193,3 +193,14 @@ fn the_architecture_page_shows_the_house_as_it_stands() {
         ARROWS.iter().map(|(room, uses)| (*room, uses.iter().copied().collect())).collect();
     assert_eq!(rows, house, "the table of rooms in docs/architecture.md is not the house");
 }
+
+#[test]
+fn planted_faults_are_of_the_code_as_it_is() {
+    let patches = fs::read_dir(root().join("tests/planted")).unwrap().map(|entry| entry.unwrap().path());
+    for patch in patches {
+        let applies =
+            std::process::Command::new("git").args(["apply", "--check"]).arg(&patch).current_dir(root()).output();
+        let said = applies.expect("git, which brought this folder here");
+        assert!(said.status.success(), "{} does not apply: {}", patch.display(), String::from_utf8_lossy(&said.stderr));
+    }
+}

@@ -113,7 +113,7 @@ mod tests {
         let found = found.unwrap();
         let text = people(&found);
         for part in
-            ["missing: 100.0 %", "the population moved", "PAGE", "0.0 % > 100.0 %", "499.500 > -", "never alarmed"]
+            ["missing: 100.0 %", "the population moved", "page", "0.0 % > 100.0 %", "499.500 > -", "never alarmed"]
         {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

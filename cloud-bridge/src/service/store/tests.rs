@@ -179,3 +179,37 @@ async fn more_alarms_than_the_budget_of_a_day_are_one() {
     assert_eq!((concerns.len() as u64, held), (budget + 1, vec![("budget", 7)]));
     assert_eq!(concerns.iter().find(|(_, c)| c.feature == "f0").unwrap().1.windows, 2);
 }
+
+/// A rollout as it was written before its devices had rows of their own.
+const OLD_ROLLOUT: &str = r#"{"kind":"rollout","id":3,"stream":"digits","version":"1.1.0","release":1001000,
+"bundle":"abababababababababababababababababababababababababababababababab","trial":{"min_answers":20,"max_errors":0,"window_s":600},
+"max_failed":1,"deadline_s":600,"at_once":2,"waves":[["a-1"],["b.2","c"]],"phase":{"state":"rolling","wave":1},"wave_started":7,"started":4,"ended":null,
+"before":{"a-1":null,"b.2":"cdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcdcd"},
+"results":{"a-1":{"outcome":"confirmed","code":null,"detail":null,"answers":20,"errors":0}}}"#;
+
+#[tokio::test]
+async fn a_rollout_of_an_earlier_version_has_members_and_a_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), "sea").await.unwrap();
+    // As if the last migration had not been yet.
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 42").execute(&store.pool).await.unwrap();
+    let old = sqlx::query("INSERT INTO record VALUES ('rollout', '3', ?)").bind(OLD_ROLLOUT);
+    old.execute(&store.pool).await.unwrap();
+    store.close().await;
+
+    let records = Store::open(dir.path(), "sea").await.unwrap().records().await.unwrap();
+    let bridge = bridge_core::Bridge::restore("sea".parse().unwrap(), records).unwrap();
+    let rollout = &bridge.rollouts()[&3];
+    assert_eq!((rollout.phase.wave(), rollout.waves(), rollout.to.to_string()), (Some(1), 2, "a-1,b.2,c".into()));
+    assert_eq!(
+        (rollout.policy.gates.max_failed, rollout.policy.at_once, rollout.policy.silence.deadline.0),
+        (1, Some(2), 600_000)
+    );
+    let member = |id: &str| &rollout.members[&device(id)];
+    let [a, b, c] = ["a-1", "b.2", "c"].map(member);
+    assert_eq!(
+        [a, b, c].map(|m| (m.wave, m.is_hit(), m.result.is_some())),
+        [(0, true, true), (1, true, false), (1, false, false)]
+    );
+    assert_eq!((a.before, b.before.map(|bundle| bundle.0[0])), (None, Some(0xcd)));
+}
