@@ -13,6 +13,8 @@ extern crate petrel_protocol as protocol;
 mod agent_fuzzed;
 #[path = "../../contract/board/tests/fuzzed/mod.rs"]
 mod board_fuzzed;
+#[path = "../../cloud-bridge/core/tests/fuzzed/mod.rs"]
+mod bridge_fuzzed;
 #[path = "../../agent/src/config.rs"]
 mod config;
 #[path = "../../contract/drift/tests/fuzzed/mod.rs"]
@@ -40,7 +42,7 @@ mod trust_fuzzed;
 /// When there is no such target, or when a door breaks.
 pub fn call(name: &str, data: &[u8]) {
     let every = trust_fuzzed::TARGETS.iter().chain(&protocol_fuzzed::TARGETS).chain(&agent_fuzzed::TARGETS);
-    let every = every.chain(&drift_fuzzed::TARGETS).chain(&board_fuzzed::TARGETS);
+    let every = every.chain(&drift_fuzzed::TARGETS).chain(&board_fuzzed::TARGETS).chain(&bridge_fuzzed::TARGETS);
     let (_, _, target) = every.into_iter().find(|(known, ..)| *known == name).expect("a target of this name");
     target(data);
 }
