@@ -38,7 +38,7 @@ fn a_device_fetches_what_it_should_run_over_https() {
     assert_eq!(refused(&at("model.onnx"), &own), (403, "not_assigned".into()));
 
     let id = fleet.desk.json("petrel rollout start digits@1.0.0 --waves 100% --trial-window 1")["id"].clone();
-    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] != "rolling");
+    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["ended"].is_u64());
     assert_eq!(ended["state"], "completed", "{ended}");
     let model = fleet.desk.read("digits/model.onnx");
     let etag = format!("\"{}\"", Digest::of(&model));

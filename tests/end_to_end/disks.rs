@@ -71,7 +71,7 @@ fn on_a_disk_that_is_full_or_read_only_models_answer_and_the_status_says_why() {
     answers(&fleet);
     assert!(fleet.local("edge-1", "/status", None).1["trouble"].is_string());
     std::fs::remove_file(state.join("filler")).unwrap();
-    assert_eq!(fleet.rollout(&id, "the end of the rollout", |r| r["state"] != "rolling")["state"], "completed");
+    assert_eq!(fleet.rollout(&id, "the end of the rollout", |r| r["ended"].is_u64())["state"], "completed");
 
     // Read-only: what is decided cannot be remembered, so nothing is.
     disk.again("ro");
@@ -83,7 +83,7 @@ fn on_a_disk_that_is_full_or_read_only_models_answer_and_the_status_says_why() {
     restart(&mut fleet, port);
     wait_for("the model", || (fleet.local("edge-1", "/v2/models/digits/ready", None).0 == 200).then_some(()));
     disk.again("rw");
-    assert_eq!(fleet.rollout(&id, "the end of the rollout", |r| r["state"] != "rolling")["state"], "completed");
+    assert_eq!(fleet.rollout(&id, "the end of the rollout", |r| r["ended"].is_u64())["state"], "completed");
     assert!(fleet.local("edge-1", "/status", None).1["trouble"].is_null());
     answers(&fleet);
     fleet.agents.clear();
@@ -100,7 +100,7 @@ fn restart(fleet: &mut Fleet, port: u16) {
 
 fn roll_out(fleet: &Fleet, version: &str) {
     let id = fleet.desk.json(&format!("petrel rollout start digits@{version} --trial-answers 0"))["id"].clone();
-    assert_eq!(fleet.rollout(&id, "the end of the rollout", |r| r["state"] != "rolling")["state"], "completed");
+    assert_eq!(fleet.rollout(&id, "the end of the rollout", |r| r["ended"].is_u64())["state"], "completed");
 }
 
 fn answers(fleet: &Fleet) {

@@ -27,7 +27,7 @@ fn roll_out(fleet: &Fleet, model: &str) {
     fleet.desk.json(&format!("petrel push {model}"));
     let line = format!("petrel rollout start {model}@1.0.0 --waves 100% --trial-window 1");
     let id = fleet.desk.json(&line)["id"].clone();
-    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] != "rolling");
+    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["ended"].is_u64());
     assert_eq!(ended["state"], "completed", "{ended}");
 }
 

@@ -43,7 +43,7 @@ fn the_whole_loop_works(fleet: &Fleet) {
     fleet.desk.bundle("digits", "1.0.0", "digits");
     fleet.desk.json("petrel push digits");
     let id = fleet.desk.json("petrel rollout start digits@1.0.0 --waves 1,100% --trial-window 1")["id"].clone();
-    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] != "rolling");
+    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["ended"].is_u64());
     assert_eq!((&ended["state"], &ended["hit"]), (&json!("completed"), &json!(2)), "{ended}");
 }
 

@@ -59,7 +59,7 @@ fn a_release_survives_every_loss_of_power_and_is_confirmed_once() {
         let answer = fleet.classes("edge-1", 1, &images[at * 64..(at + 1) * 64]);
         assert_eq!(answer["outputs"][0]["data"][0].as_f64(), Some(expected[at]), "row {at}");
     }
-    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] != "rolling");
+    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["ended"].is_u64());
     assert_eq!(
         (&ended["state"], &ended["results"][0]["outcome"]),
         (&json!("completed"), &json!("confirmed")),

@@ -44,7 +44,7 @@ fn running() -> Fleet {
     fleet.enlist("a");
     release(&fleet, "1.0.0");
     let id = fleet.desk.json("petrel rollout start digits@1.0.0 --trial-window 1")["id"].clone();
-    let ended = fleet.rollout(&id, "the first release", |rollout| rollout["state"] != "rolling");
+    let ended = fleet.rollout(&id, "the first release", |rollout| rollout["ended"].is_u64());
     assert_eq!(ended["state"], "completed", "{ended}");
     fleet
 }
@@ -97,7 +97,7 @@ fn a_release_whose_process_is_killed_on_trial_goes_back_and_every_request_is_ans
         let sandbox = &trial["sandbox"];
         assert!(sandbox["memory"] == true && (sandbox["calls"] == true || !cfg!(target_arch = "x86_64")), "{trial}");
         signal("-KILL", &trial["process"]);
-        let ended = fleet.rollout(&id, "the end", |rollout| rollout["state"] != "rolling");
+        let ended = fleet.rollout(&id, "the end", |rollout| rollout["ended"].is_u64());
         assert_eq!(
             (&ended["state"], &ended["results"][0]["code"]),
             (&json!("stopped"), &json!("E_PROBATION")),
@@ -117,7 +117,7 @@ fn a_swap_under_load_loses_no_request() {
     release(&fleet, "1.1.0");
     let answers = while_asking(&fleet, || {
         let id = fleet.desk.json("petrel rollout start digits@1.1.0 --trial-answers 200")["id"].clone();
-        let ended = fleet.rollout(&id, "the end", |rollout| rollout["state"] != "rolling");
+        let ended = fleet.rollout(&id, "the end", |rollout| rollout["ended"].is_u64());
         assert_eq!(ended["state"], "completed", "{ended}");
     });
     assert!(answers["1000000"] > 0 && answers["1001000"] >= 200, "{answers:?}");

@@ -23,7 +23,7 @@ fn start_rollout(fleet: &Fleet) -> serde_json::Value {
 }
 
 fn completes(fleet: &Fleet, rollout: &serde_json::Value) {
-    let ended = fleet.rollout(rollout, "the end of the rollout", |rollout| rollout["state"] != "rolling");
+    let ended = fleet.rollout(rollout, "the end of the rollout", |rollout| rollout["ended"].is_u64());
     assert_eq!(ended["state"], "completed", "{ended}");
 }
 

@@ -22,7 +22,7 @@ fn a_rollout_goes_on_after_the_bridge_and_all_that_its_broker_kept_is_gone() {
     fleet.cut_bridge();
     fleet.rollout(&id, "the second wave", |rollout| rollout["wave"] == 2);
     fleet.cut_bridge();
-    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["state"] != "rolling");
+    let ended = fleet.rollout(&id, "the end of the rollout", |rollout| rollout["ended"].is_u64());
     assert_eq!((&ended["state"], &ended["hit"]), (&json!("completed"), &json!(2)), "{ended}");
     let results = ended["results"].as_array().unwrap();
     assert!(results.len() == 2 && results.iter().all(|result| result["outcome"] == "confirmed"), "{ended}");

@@ -159,21 +159,21 @@ impl<'a> Evidence<'a> {
 
     fn findings(&self, rollout: &Rollout, counted: Counted) -> Vec<Finding> {
         let gates = &rollout.policy.gates;
-        let tests = [
-            gates.install_failed.is_some(),
+        let others = [
             gates.errors.is_some(),
             gates.latency.is_some(),
             gates.disagreement.is_some(),
             gates.drift.is_some(),
             gates.memory.is_some(),
         ];
-        // Bonferroni: a rollout is stopped by chance as often as by one gate alone.
-        let alpha = CANARY_ALPHA / tests.iter().filter(|asked| **asked).count().max(1) as f64;
+        // Bonferroni: all gates together stop a good release as seldom as one alone. Half of that chance is for failures of
+        // installation: each device says that once, where of all else it says more and more.
+        let alpha = CANARY_ALPHA / 2.0 / others.iter().filter(|asked| **asked).count().max(1) as f64;
         let silence = rollout.policy.silence.max_unknown;
         let findings = [
             Some(failed(counted, gates.max_failed, &self.canaries)),
             Some(unknown(counted, silence)),
-            gates.install_failed.map(|gate| self.install_failed(counted, gate.max, alpha)),
+            gates.install_failed.map(|gate| self.install_failed(counted, gate.max, CANARY_ALPHA / 2.0)),
             gates.errors.map(|gate| self.errors(gate.worse_by, alpha)),
             gates.latency.map(|gate| self.latency(gate.ratio, alpha)),
             gates.disagreement.and_then(|gate| self.disagreement(gate.max, alpha)),

@@ -118,8 +118,9 @@ pub fn grew_share(canary: (u64, u64), control: (u64, u64), matters: f64) -> f64 
     evidence(hits as f64 / n - before as f64 / m, variance, matters)
 }
 
-/// Evidence that a share is above `most`, when `hits` of `all` were hit: the mixture of binomial likelihoods over all
-/// greater shares, alike, against the one of `most`.
+/// Evidence that a share is above `most`, when `hits` of `all` were hit: a mixture of binomial likelihoods of greater shares
+/// against the one of `most`. Half of it is over all of them, alike, for what fails everywhere; half over those up to ten
+/// times `most`, so that a few hits more than there may be are seen.
 pub fn exceeds_share(hits: u64, all: u64, most: f64) -> f64 {
     if all == 0 || hits > all || most >= 1.0 {
         return 1.0;
@@ -129,8 +130,10 @@ pub fn exceeds_share(hits: u64, all: u64, most: f64) -> f64 {
     }
     let (hit, missed) = (hits as f64, (all - hits) as f64);
     let beta = ln_gamma(hit + 1.0) + ln_gamma(missed + 1.0) - ln_gamma(all as f64 + 2.0);
-    let likelihood = hit * most.ln() + (missed + 1.0) * (-most).ln_1p();
-    (beta - likelihood + beta_sf(most, hit + 1.0, missed + 1.0).ln()).exp()
+    let likelihood = hit * most.ln() + missed * (-most).ln_1p();
+    let above = |share: f64| if share < 1.0 { beta_sf(share, hit + 1.0, missed + 1.0) } else { 0.0 };
+    let upto = |share: f64| (beta - likelihood + (above(most) - above(share)).max(0.0).ln()).exp() / (share - most);
+    (upto(1.0) + upto((10.0 * most).min(1.0))) / 2.0
 }
 
 /// The likelihood ratio of a difference against none, over a half-normal mixture of differences above none.
@@ -199,8 +202,9 @@ mod tests {
 
     #[test]
     fn a_share_above_its_limit_is_seen_and_one_below_seldom() {
-        // By hand: the integral of p / .02 from .02 to 1, over .98.
-        let one = (1.0 - 0.02f64 * 0.02) / 2.0 / (0.02 * 0.98);
+        // By hand: the integrals of p / .02 from .02 to 1 over .98, and from .02 to .2 over .18.
+        let upto = |share: f64| (share * share - 0.02 * 0.02) / 2.0 / 0.02 / (share - 0.02);
+        let one = (upto(1.0) + upto(0.2)) / 2.0;
         assert!((exceeds_share(1, 1, 0.02) / one - 1.0).abs() < 1e-9, "{one}");
         let above = |alpha: f64, share: f64, seed: u64| {
             let mut chance = fastrand::Rng::with_seed(seed);
