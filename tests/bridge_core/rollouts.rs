@@ -73,13 +73,13 @@ fn a_draft_waits_for_its_beginning_and_what_needs_approval_for_somebody_else() {
     };
     assert_eq!(bench.step(Event::RolloutRequested(Box::new(draft))).effects.len(), 0);
     assert_eq!(bench.phase(1), "Draft");
+    assert_eq!(bench.turned(1, "bert", Wish::Approve), "rollout 1 is draft: it cannot be asked to approve");
+    assert_eq!(bench.turned(1, "anna", Wish::Begin), "publish 1");
+    assert_eq!(bench.phase(1), "Approval");
     assert_eq!(
         bench.turned(1, "anna", Wish::Approve),
         "rollout 1 was started by `anna`: somebody else must approve it"
     );
-    assert_eq!(bench.turned(1, "bert", Wish::Approve), "rollout 1 is draft: it cannot be asked to approve");
-    assert_eq!(bench.turned(1, "anna", Wish::Begin), "publish 1");
-    assert_eq!(bench.phase(1), "Approval");
     assert_eq!(bench.turned(1, "anna", Wish::Begin), "rollout 1 is approval: it cannot be asked to begin");
     assert_eq!(bench.turned(1, "bert", Wish::Approve), "a 2: install 1");
     bench.says(&[("verdict a 1 1 confirmed", "")]);

@@ -1,7 +1,7 @@
 //! One device as land knows it: who it is, what it should run, what it says it runs.
 
 use crate::audit::Deed;
-use crate::evidence::Lately;
+use crate::evidence::{Figures, Lately};
 use crate::{AssignmentDraft, Credential, Now, Numbers, Release, UnixMillis};
 use protocol::{DeviceId, Profile, Report, StreamName, StreamReport};
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,13 @@ impl Device {
     /// Whether it belongs to the fleet, and its word counts.
     pub fn is_approved(&self) -> bool {
         self.status == Status::Approved
+    }
+
+    /// What the release that it should run did in the last day or two, when nothing of another was told since.
+    pub(crate) fn lately(&self, stream: &StreamName) -> Figures {
+        let runs = self.desired.get(stream).map(|desired| desired.release);
+        let lately = self.lately.get(stream).filter(|lately| Some(lately.release) == runs);
+        lately.map(Lately::all).unwrap_or_default()
     }
 
     /// Whether people want it to stay as it is: it has a label `pinned`.

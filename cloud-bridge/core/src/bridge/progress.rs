@@ -45,7 +45,8 @@ impl Bridge {
             let Some(device) = self.devices.get_mut(&id).filter(|d| d.is_approved()) else { continue };
             device.last_seen = now.unix;
             let ran = device.desired.get(&stream).map(|desired| desired.release);
-            if ran.is_some() {
+            // A trial that failed is no day of the release before it.
+            if ran == Some(release) {
                 device.lately.entry(stream.clone()).or_default().take(now.unix, release, &figures);
             }
             self.changed_devices.insert(id.clone());

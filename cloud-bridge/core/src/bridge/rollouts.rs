@@ -95,8 +95,8 @@ impl Bridge {
         let Some(rollout) = self.rollouts.get_mut(&id) else { return };
         let approval = rollout.wants_approval(0);
         for member in rollout.members.values_mut() {
-            if let Some(lately) = self.devices.get(&member.device).and_then(|d| d.lately.get(&rollout.stream)) {
-                member.day = lately.all();
+            if let Some(device) = self.devices.get(&member.device) {
+                member.day = device.lately(&rollout.stream);
             }
         }
         self.changed_members.extend(rollout.members.keys().map(|device| (id, device.clone())));
@@ -195,12 +195,11 @@ impl Bridge {
                 Turn::Begun { approval: false }
             }
             Wish::Approve => {
+                let Phase::Approval { wave } = rollout.phase else { return conflict(cannot(rollout, wish)) };
                 if rollout.by == by {
                     return conflict(format!("rollout {id} was started by `{by}`: somebody else must approve it"));
                 }
-                if let Phase::Approval { wave } = rollout.phase
-                    && let Some(rollout) = self.rollouts.get_mut(&id)
-                {
+                if let Some(rollout) = self.rollouts.get_mut(&id) {
                     rollout.approved.insert(wave, by.to_owned());
                 }
                 Turn::Approved
@@ -227,11 +226,7 @@ impl Bridge {
             return conflict("this fleet's root lets nobody but a breakglass roll back: abort with --keep".into());
         }
         if rollout.phase.next(turn.clone()).is_none() {
-            return conflict(format!(
-                "rollout {id} is {}: it cannot be asked to {}",
-                rollout.phase.name(),
-                wish.as_str()
-            ));
+            return conflict(cannot(rollout, wish));
         }
         if let (Phase::Paused { wave, .. }, Turn::Resumed) = (&rollout.phase, &turn) {
             rollout.waived = Some(*wave);
@@ -255,7 +250,7 @@ impl Bridge {
                 continue;
             }
             let mut member = Member::new(rollout_id, id.clone(), rollout.joins(id));
-            member.day = device.lately.get(&rollout.stream).map(crate::evidence::Lately::all).unwrap_or_default();
+            member.day = device.lately(&rollout.stream);
             if let Some(rollout) = self.rollouts.get_mut(&rollout_id) {
                 rollout.members.insert(id.clone(), member);
             }
@@ -288,6 +283,10 @@ impl Bridge {
     pub fn release(&self, stream: &StreamName, version: &str) -> Option<&Release> {
         self.releases.values().find(|r| r.stream == *stream && r.version == version)
     }
+}
+
+fn cannot(rollout: &Rollout, wish: Wish) -> String {
+    format!("rollout {} is {}: it cannot be asked to {}", rollout.id, rollout.phase.name(), wish.as_str())
 }
 
 fn warnings(rollout: &Rollout) -> Vec<String> {

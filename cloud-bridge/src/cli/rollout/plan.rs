@@ -36,7 +36,9 @@ pub(super) fn people(plan: &PlanView) -> String {
         let (bytes, most) = (HumanBytes(link.bytes), HumanBytes(link.most));
         text += &format!("\n{} links: {bytes} to {} device(s), at most {most} to one", link.link, link.devices);
     }
-    text += &format!("\ntakes at least {}, besides trials", HumanDuration(Duration::from_secs(plan.at_least_s)));
+    if plan.at_least_s > 0 {
+        text += &format!("\ntakes at least {}, besides trials", HumanDuration(Duration::from_secs(plan.at_least_s)));
+    }
     for (device, why) in plan.left_out.iter().take(NAMED) {
         text += &format!("\nleft out: {device} {why}");
     }
