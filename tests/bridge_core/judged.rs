@@ -132,3 +132,23 @@ fn what_a_device_did_with_a_release_that_is_not_the_rollouts_is_no_evidence_for_
     let [a, b] = ["a", "b"].map(|id| &members[&device(id)]);
     assert_eq!((a.new.answers, a.old.answers, b.new.answers, b.old.answers), (0, 10, 0, 10));
 }
+
+#[test]
+fn whatever_a_device_says_of_itself_breaks_nothing() {
+    let mut small = Small::new();
+    let rollout = small.start(canary());
+    let most = u64::MAX;
+    for (id, release) in [("a", 1), ("a", 2), ("b", 1), ("b", 2), ("a", 2), ("b", 1)] {
+        let classes = [("x\u{1b}[2J".to_owned(), most), ("y".to_owned(), most)].into();
+        small.measured(id, release, Figures { answers: most, errors: most, took_us: most, memory_kb: most, classes });
+    }
+    let shadow = Some(protocol::ShadowReport { compared: 1, disagreed: most });
+    let Event::VerdictReceived(verdict) = small.0.verdict(&["a", "2", "2", "reverted"]) else { panic!("a verdict") };
+    let detail = Some("\u{1b}[2J".repeat(1_000));
+    small.0.step(Event::VerdictReceived(Verdict { shadow, detail, ..verdict })).answer.unwrap();
+    let judgement = small.judgement(rollout);
+    let why = &finding(&judgement, "max_failed").why;
+    assert!(why.len() < 500 && !why.contains('\u{1b}'), "{why:?}");
+    let again: Judgement = serde_json::from_str(&serde_json::to_string(&judgement).unwrap()).unwrap();
+    assert_eq!(again, judgement);
+}

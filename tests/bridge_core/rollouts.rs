@@ -373,8 +373,13 @@ fn a_policy_says_what_is_wrong_with_it() {
         ("[gates]\nerrors = { vs = \"control\", worse_by = 0.0 }", "errors.worse_by is above 0, and not 0"),
         ("[gates]\nlatency = { vs = \"self\", ratio = 1.0 }", "latency.ratio is above 1, and not 1"),
         ("[silence]\nmax_unknown = -0.1", "silence.max_unknown is a share of 0 to 1, and not -0.1"),
+        (
+            "[pace]\nbaseRatePerMinute = 1.0\nincrementFactor = 1e300",
+            &format!("pace.incrementFactor is at least 1, and not {}", 1e300),
+        ),
+        ("[silence]\ndeadline = \"0s\"", "silence.deadline is a second at least"),
         ("timezone = \"Europe/Bremen\"", "there is no time zone `Europe/Bremen`"),
-        ("[pace]\nbaseRatePerMinute = 0", "pace.baseRatePerMinute is above 0, and not 0"),
+        ("[pace]\nbaseRatePerMinute = 0", "pace.baseRatePerMinute is above 0 and at most 1000000, and not 0"),
     ] {
         let policy: Policy = toml::from_str(text).unwrap();
         assert_eq!(policy.check().unwrap_err(), expected, "{text}");

@@ -78,9 +78,14 @@ impl Figures {
         self
     }
 
+    /// Requests, answered or not.
+    pub fn asked(&self) -> u64 {
+        self.answers.saturating_add(self.errors)
+    }
+
     /// Requests that were not answered, as a share of all.
     pub fn error_rate(&self) -> Option<f64> {
-        let asked = self.answers.saturating_add(self.errors);
+        let asked = self.asked();
         (asked > 0).then(|| self.errors as f64 / asked as f64)
     }
 

@@ -26,6 +26,9 @@ const MEMORY_TOLERATED: f64 = 0.02;
 /// A share that grew by less than this is no matter, however small it was.
 const LEAST_SHIFT: f64 = 0.02;
 
+/// The most characters of a device's own words.
+const MAX_WORDS: usize = 300;
+
 /// What came of a gate, or of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -139,7 +142,7 @@ struct Evidence<'a> {
 impl<'a> Evidence<'a> {
     fn of(rollout: &'a Rollout) -> Self {
         let canaries: Vec<&Member> = rollout.members.values().filter(|m| m.is_hit()).collect();
-        let asked = |figures: &&Figures| figures.answers + figures.errors > 0;
+        let asked = |figures: &&Figures| figures.asked() > 0;
         let waiting = || rollout.members.values().filter(|m| !m.is_hit()).map(|m| &m.old).filter(asked);
         let control: Vec<&Figures> = if waiting().count() as u64 >= FEW_CONTROLS {
             waiting().collect()
@@ -150,7 +153,7 @@ impl<'a> Evidence<'a> {
     }
 
     fn heard(&self) -> u64 {
-        self.canaries.iter().filter(|m| m.new.answers + m.new.errors > 0).count() as u64
+        self.canaries.iter().filter(|m| m.new.asked() > 0).count() as u64
     }
 
     fn is_weak(&self) -> bool {
@@ -186,7 +189,7 @@ impl<'a> Evidence<'a> {
 
     /// Answers before which no gate passes.
     fn enough(&self, min: u64) -> Finding {
-        let answers: u64 = self.canaries.iter().map(|m| m.new.answers + m.new.errors).sum();
+        let answers = self.canaries.iter().fold(0, |sum: u64, m| sum.saturating_add(m.new.asked()));
         let verdict = if answers < min { Verdict::NotYet } else { Verdict::Pass };
         Finding {
             canary: Some(answers as f64),
@@ -213,7 +216,7 @@ impl<'a> Evidence<'a> {
         let rate = |figures: &Figures| figures.error_rate();
         if self.is_weak() {
             let (new, old) = self.before_and_after();
-            let asked = |f: &Figures| (f.errors, f.answers + f.errors);
+            let asked = |f: &Figures| (f.errors, f.asked());
             let evidence = grew_share(asked(&new), asked(&old), worse_by);
             return self.compared("errors", (rate(&new), rate(&old)), evidence, alpha, worse_by / 2.0, percent);
         }
@@ -250,7 +253,9 @@ impl<'a> Evidence<'a> {
     /// `None` where there was no shadow.
     fn disagreement(&self, max: f64, alpha: f64) -> Option<Finding> {
         let shadows = || self.canaries.iter().filter_map(|m| m.result.as_ref()).filter(|r| r.compared > 0);
-        let (compared, disagreed) = shadows().fold((0, 0), |sum, r| (sum.0 + r.compared, sum.1 + r.disagreed));
+        let (compared, disagreed) = shadows().fold((0, 0), |(compared, disagreed): (u64, u64), r| {
+            (compared.saturating_add(r.compared), disagreed.saturating_add(r.disagreed))
+        });
         let share = ratio(disagreed, compared)?;
         let of_each = Devices::of(shadows().map(|r| r.disagreed as f64 / r.compared as f64));
         let few = of_each.count() < FEW_CANARIES;
@@ -340,7 +345,7 @@ impl<'a> Evidence<'a> {
 
     /// All canaries as one, with the release and before it.
     fn before_and_after(&self) -> (Figures, Figures) {
-        let heard = self.canaries.iter().filter(|m| m.new.answers + m.new.errors > 0);
+        let heard = self.canaries.iter().filter(|m| m.new.asked() > 0);
         heard.fold((Figures::default(), Figures::default()), |(new, old), m| {
             (new.with(&m.new), old.with(&m.day).with(&m.old))
         })
@@ -402,7 +407,10 @@ fn failed(counted: Counted, max: u64, canaries: &[&Member]) -> Finding {
     let first = canaries.iter().filter(|m| m.has_failed()).find_map(|m| m.result.as_ref());
     let said = first.map_or(String::new(), |result| {
         let code = result.code.as_deref().unwrap_or("no code");
-        format!("; {code}: {}", result.detail.as_deref().unwrap_or_default())
+        let detail = result.detail.as_deref().unwrap_or_default();
+        // Words of a device: cut, and nothing that a terminal would obey.
+        let plain = |c: char| if c.is_control() { ' ' } else { c };
+        format!("; {code}: {detail}").chars().map(plain).take(MAX_WORDS).collect()
     });
     let verdict = if counted.failed > max { Verdict::Fail } else { Verdict::Pass };
     let why = format!("{} device(s) failed, allowed were {max}{said}", counted.failed);

@@ -15,6 +15,8 @@ use trust::{Trial, U53};
 const MAX_WAVES: usize = 32;
 /// The most maintenance windows.
 const MAX_WINDOWS: usize = 32;
+/// The most devices a minute of a pace.
+const MAX_RATE: f64 = 1e6;
 /// The label that holds a device's time zone, by its IANA name.
 pub const ZONE_LABEL: &str = "timezone";
 
@@ -470,9 +472,18 @@ impl Policy {
         share("silence.max_unknown", self.silence.max_unknown)?;
         share("silence.max_away", self.silence.max_away)?;
         if let Some(pace) = &self.pace {
-            above("pace.baseRatePerMinute", pace.base_rate_per_minute, 0.0)?;
-            above("pace.maximumPerMinute", pace.maximum_per_minute, 0.0)?;
-            above("pace.incrementFactor", pace.increment_factor, 0.999)?;
+            let rate = |name: &str, value: f64| match value > 0.0 && value <= MAX_RATE {
+                true => Ok(()),
+                false => Err(format!("{name} is above 0 and at most {MAX_RATE}, and not {value}")),
+            };
+            rate("pace.baseRatePerMinute", pace.base_rate_per_minute)?;
+            rate("pace.maximumPerMinute", pace.maximum_per_minute)?;
+            if !(1.0..=MAX_RATE).contains(&pace.increment_factor) {
+                return Err(format!("pace.incrementFactor is at least 1, and not {}", pace.increment_factor));
+            }
+        }
+        if self.silence.deadline.0 < 1_000 {
+            return Err("silence.deadline is a second at least".into());
         }
         zone(&self.timezone).map(drop).ok_or_else(|| format!("there is no time zone `{}`", self.timezone))
     }

@@ -12,6 +12,8 @@ use trust::Digest;
 const ANSWER: &str = "answer.";
 /// The one of them whose categories are the classes themselves.
 const CLASS: &str = "class";
+/// The most characters of a class.
+const MAX_CLASS: usize = 64;
 /// Categories without a slot of their own.
 const OTHERS: &str = "(others)";
 
@@ -48,7 +50,9 @@ fn answers(drift: &Drift, baseline: &Baseline, summary: &Summary) -> Measured {
         let slots = feature.categories.iter().map(String::as_str).chain([OTHERS]);
         for (slot, count) in slots.zip(&tally.counts).filter(|(_, count)| **count > 0) {
             let class = if name == CLASS { slot.to_owned() } else { format!("{name}={slot}") };
-            classes.insert(class, *count);
+            // Whoever packed the bundle chose it: cut, and nothing that a terminal would obey.
+            let class = class.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CLASS).collect();
+            *classes.entry(class).or_default() += count;
         }
     }
     let figures = Figures { classes, ..Figures::default() };

@@ -14,6 +14,9 @@ use protocol::StreamName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// What the audit log calls others than people.
+const OURS: [&str; 4] = ["bridge", "director", "judge", "nobody"];
+
 /// Somebody who should be let in.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -56,6 +59,12 @@ pub(super) async fn make(
 ) -> Result<(StatusCode, Json<MadePerson>), Problem> {
     let Json(new) = body.map_err(|e| Problem::invalid(e.body_text()))?;
     let name: StreamName = new.name.parse().map_err(Problem::invalid)?;
+    if OURS.contains(&name.as_str()) {
+        return Err(Problem::invalid(format!("`{name}` is a name of the audit log's own: choose another")));
+    }
+    if doors.store.people().await?.iter().any(|person| person.name == name.as_str()) {
+        return Err(refused(NoChange::Taken, name.as_str()));
+    }
     doors.witness(&asked, "person.new", &name).await?;
     let token = doors.store.let_in(name.as_str()).await?.map_err(|why| refused(why, name.as_str()))?;
     Ok((StatusCode::CREATED, Json(MadePerson { name: name.to_string(), token })))
@@ -75,6 +84,13 @@ pub(super) async fn revoke(
     Extension(asked): Extension<Asked>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Problem> {
+    let people = doors.store.people().await?;
+    if !people.iter().any(|person| person.name == name) {
+        return Err(refused(NoChange::Unknown, &name));
+    }
+    if people.len() == 1 {
+        return Err(refused(NoChange::Last, &name));
+    }
     doors.witness(&asked, "person.revoke", &name).await?;
     doors.store.shut_out(&name).await?.map_err(|why| refused(why, &name))?;
     Ok(StatusCode::NO_CONTENT)
