@@ -9,6 +9,7 @@ mod delivery;
 mod device;
 mod drift;
 mod engine;
+mod instructions;
 mod said;
 mod the_loop;
 mod trust;
