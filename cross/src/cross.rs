@@ -21,8 +21,6 @@ pub(crate) struct Wanted {
     pub(crate) profile: Option<Profile>,
     /// In minutes, unoptimised, rather than as it is shipped.
     pub(crate) quick: bool,
-    /// How far it is optimised, where that is not what the workspace says.
-    level: Option<&'static str>,
 }
 
 /// A program that was built.
@@ -94,17 +92,12 @@ impl Wanted {
         let path = workspace().join("firmware-profiles").join(format!("{board}.toml"));
         let read = |path: &Path| std::fs::read_to_string(path).map_err(|why| why.to_string());
         let (profile, _) = board::gather(&path, read)?;
-        Ok(Self { name: profile.board.clone(), target: profile.target, profile: Some(profile), quick, level: None })
+        Ok(Self { name: profile.board.clone(), target: profile.target, profile: Some(profile), quick })
     }
 
     /// The program with everything.
     pub(crate) fn all(target: Target, quick: bool) -> Self {
-        Self { name: target.triple().to_owned(), target, profile: None, quick, level: None }
-    }
-
-    /// The same, optimised otherwise than the workspace says.
-    pub(crate) fn at(self, level: &'static str) -> Self {
-        Self { name: format!("{}-{level}", self.name), level: Some(level), ..self }
+        Self { name: target.triple().to_owned(), target, profile: None, quick }
     }
 
     /// What it is built with.
@@ -172,9 +165,6 @@ impl Wanted {
         tools.lend(&mut build, self.target);
         // The names stay in for `cargo xtask size`; what is shipped goes without them.
         build.env(format!("CARGO_PROFILE_{}_STRIP", profile.to_ascii_uppercase()), "false");
-        if let Some(level) = self.level {
-            build.env(format!("CARGO_PROFILE_{}_OPT_LEVEL", profile.to_ascii_uppercase()), level);
-        }
         build.env("CARGO_ENCODED_RUSTFLAGS", remapped(source, target)?);
         finish(&mut build)?;
         Ok(target.join(self.target.triple()).join(profile))

@@ -170,8 +170,9 @@ impl Toolchain {
         build.args(["--target", triple, "--target-dir"]).arg(work.join("target"));
         // The option is none of a stable compiler, and nothing else here needs that.
         build.env("RUSTC", self.rustc()).env_remove("RUSTUP_TOOLCHAIN").env("RUSTC_BOOTSTRAP", "1");
-        // For programs that are optimised as a whole.
-        build.env("CARGO_ENCODED_RUSTFLAGS", "-Cembed-bitcode=yes");
+        // For programs that are optimised as a whole; and no path of this machine is in them.
+        let flags = format!("-Cembed-bitcode=yes\x1f--remap-path-prefix={}=/debian", self.dir.display());
+        build.env("CARGO_ENCODED_RUSTFLAGS", flags);
         let gcc = self.programs().join(format!("{}-gcc", self.target.multiarch()));
         build.env(format!("CARGO_TARGET_{}_LINKER", triple.replace('-', "_").to_ascii_uppercase()), gcc);
         finish(&mut build)?;
