@@ -39,12 +39,22 @@ pub(crate) struct Built {
 pub(crate) struct Tools {
     rustc: Option<PathBuf>,
     folder: Option<PathBuf>,
+    libraries: PathBuf,
     prefix: &'static str,
 }
 
-/// `cargo xtask cross [--target T] [--profile BOARD] [--quick]`
+/// `cargo xtask cross [--target T] [--profile BOARD] [--quick] [--twice]`
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
-    let built = Wanted::asked(args)?.build()?;
+    let (twice, args): (Vec<String>, Vec<String>) = args.iter().cloned().partition(|arg| arg == "--twice");
+    let wanted = Wanted::asked(&args)?;
+    if !twice.is_empty() {
+        let changed = output(Command::new("git").args(["status", "--porcelain"]).current_dir(workspace()))?;
+        ensure!(changed.is_empty(), "--twice builds what is committed, and there is more here:\n{changed}");
+    }
+    let built = wanted.build()?;
+    if !twice.is_empty() {
+        wanted.again(&built)?;
+    }
     println!("{}", built.program.display());
     Ok(())
 }
@@ -98,12 +108,55 @@ impl Wanted {
 
     /// Builds it in the one target folder; gives where it is.
     pub(crate) fn build(&self) -> anyhow::Result<Built> {
+        self.build_in(&workspace(), &folder())
+    }
+
+    /// Builds an example of the engine for the same machine; gives where it is.
+    pub(crate) fn example(&self, name: &str) -> anyhow::Result<(PathBuf, Tools)> {
         let tools = Tools::of(self.target)?;
-        let profile = if self.quick { "quick" } else { "release" };
-        let target = folder();
+        let what = ["--package", "petrel-engine", "--example", name];
+        Ok((self.compile(&tools, &workspace(), &folder(), &what)?.join("examples").join(name), tools))
+    }
+
+    fn build_in(&self, source: &Path, target: &Path) -> anyhow::Result<Built> {
+        let tools = Tools::of(self.target)?;
+        let what = ["--package", "agent", "--bin", "petrel-agent"];
+        let made = self.compile(&tools, source, target, &what)?.join("petrel-agent");
+        let place = target.join("cross").join(&self.name).join(self.cargo_profile());
+        std::fs::create_dir_all(&place)?;
+        let (program, named) = (place.join("petrel-agent"), place.join("petrel-agent.named"));
+        std::fs::copy(&made, &named).with_context(|| format!("cannot copy {}", made.display()))?;
+        finish(tools.command("strip").arg("-o").arg(&program).arg(&named))?;
+        Ok(Built { program, named, tools })
+    }
+
+    /// Builds it again, the same commit from another folder into another: it must be the same to the last byte.
+    fn again(&self, first: &Built) -> anyhow::Result<()> {
+        let elsewhere = folder().join("cross/again");
+        if elsewhere.exists() {
+            std::fs::remove_dir_all(&elsewhere)?;
+        }
+        let (source, target) = (elsewhere.join("the-same-commit"), elsewhere.join("built"));
+        finish(Command::new("git").args(["clone", "--quiet"]).arg(workspace()).arg(&source))?;
+        let second = self.build_in(&source, &target)?;
+        let same = std::fs::read(&first.program)? == std::fs::read(&second.program)?;
+        let (first, second) = (first.program.display(), second.program.display());
+        ensure!(same, "two builds of the same commit differ: {first} and {second}");
+        std::fs::remove_dir_all(&elsewhere)?;
+        println!("built twice, in two folders: the same bytes");
+        Ok(())
+    }
+
+    fn cargo_profile(&self) -> &'static str {
+        if self.quick { "quick" } else { "release" }
+    }
+
+    /// Gives the folder of what was compiled.
+    fn compile(&self, tools: &Tools, source: &Path, target: &Path, what: &[&str]) -> anyhow::Result<PathBuf> {
+        let profile = self.cargo_profile();
         let mut build = cargo();
-        build.args(["build", "--locked", "--package", "agent", "--bin", "petrel-agent", "--profile", profile]);
-        build.args(["--target", self.target.triple(), "--target-dir"]).arg(&target);
+        build.current_dir(source).args(["build", "--locked", "--profile", profile]).args(what);
+        build.args(["--target", self.target.triple(), "--target-dir"]).arg(target);
         let features = self.features();
         // Said only where something is left out, so that the whole program is the one of `cargo build`.
         if features.len() < 2 {
@@ -112,15 +165,9 @@ impl Wanted {
         tools.lend(&mut build, self.target);
         // The names stay in for `cargo xtask size`; what is shipped goes without them.
         build.env(format!("CARGO_PROFILE_{}_STRIP", profile.to_ascii_uppercase()), "false");
-        build.env("CARGO_ENCODED_RUSTFLAGS", remapped(&target)?);
+        build.env("CARGO_ENCODED_RUSTFLAGS", remapped(source, target)?);
         finish(&mut build)?;
-        let made = target.join(self.target.triple()).join(profile).join("petrel-agent");
-        let place = target.join("cross").join(&self.name).join(profile);
-        std::fs::create_dir_all(&place)?;
-        let (program, named) = (place.join("petrel-agent"), place.join("petrel-agent.named"));
-        std::fs::copy(&made, &named).with_context(|| format!("cannot copy {}", made.display()))?;
-        finish(tools.command("strip").arg("-o").arg(&program).arg(&named))?;
-        Ok(Built { program, named, tools })
+        Ok(target.join(self.target.triple()).join(profile))
     }
 }
 
@@ -130,12 +177,12 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 /// No path of the machine that builds is in the program: the same commit gives the same bytes elsewhere.
-fn remapped(target: &Path) -> anyhow::Result<OsString> {
+fn remapped(source: &Path, target: &Path) -> anyhow::Result<OsString> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
     let home = home.context("neither CARGO_HOME nor HOME says where cargo keeps its sources")?;
     let mut flags = OsString::new();
-    for (from, to) in [(workspace().as_path(), "/petrel"), (target, "/petrel/target"), (&home, "/cargo")] {
+    for (from, to) in [(source, "/petrel"), (target, "/petrel/target"), (&home, "/cargo")] {
         if !flags.is_empty() {
             flags.push("\x1f");
         }
@@ -154,10 +201,17 @@ impl Tools {
         let gcc = Command::new(format!("{prefix}-gcc")).arg("--version").output().is_ok_and(|o| o.status.success());
         let libraries = output(cargo_rustc().args(["--print", "target-libdir", "--target", target.triple()]))?;
         if gcc && Path::new(libraries.trim()).is_dir() {
-            return Ok(Self { rustc: None, folder: None, prefix });
+            let libraries = Path::new("/usr").join(prefix);
+            return Ok(Self { rustc: None, folder: None, libraries, prefix });
         }
-        let debian = Toolchain::ready(&folder().join("cross/debian"), target)?;
-        Ok(Self { rustc: Some(debian.rustc()), folder: Some(debian.programs()), prefix })
+        let debian = Toolchain::ready(&folder().join("cross").join(format!("debian-{prefix}")), target)?;
+        let libraries = debian.libraries();
+        Ok(Self { rustc: Some(debian.rustc()), folder: Some(debian.programs()), libraries, prefix })
+    }
+
+    /// Where the libraries of its machine are, as qemu asks for it.
+    pub(crate) fn libraries(&self) -> &Path {
+        &self.libraries
     }
 
     /// One of them: `gcc`, `strip`, `nm`, `size`.

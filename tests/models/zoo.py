@@ -1,6 +1,6 @@
 """The models that the engine's bench runs: real topologies at their real sizes with random weights, and
 small ones that scikit-learn fits; then the example models beside this file. `zoo.py FOLDER` writes
-FOLDER/<name>/{model.onnx, rows<rows>.npz}, arrays as in the examples' golden.npz, the answers being ONNX
+FOLDER/<name>/{model.onnx, rows<rows>.npz} (`zoo.py FOLDER examples` the examples alone), arrays as in the examples' golden.npz, the answers being ONNX
 Runtime's, and prints one line of JSON for each model."""
 
 import one_thread  # noqa: F401
@@ -293,8 +293,8 @@ def golden(folder):
     return made, {made.graph.input[0].name: np.load(folder / "golden_x.npy")}
 
 
-def main(folder):
-    for name, (build, family_, batches) in ZOO.items():
+def main(folder, examples_only):
+    for name, (build, family_, batches) in () if examples_only else ZOO.items():
         if build:
             write(folder / name, name, family_, build(), batches)
         else:
@@ -306,4 +306,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] == ["examples"])

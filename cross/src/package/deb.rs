@@ -54,7 +54,7 @@ fn control(root: &Path, wanted: &Wanted, built: &Built) -> anyhow::Result<String
     Ok(format!(
         "Package: {NAME}\nVersion: {}\nArchitecture: {}\nMaintainer: The Petrel developers <petrel@example.org>\n\
          Installed-Size: {kilobytes}\nDepends: libc6 (>= {major}.{minor}), libgcc-s1, init-system-helpers (>= 1.54~), systemd | systemd-standalone-sysusers\n\
-         Section: net\nPriority: optional\nHomepage: https://github.com/petrel-edge/petrel\n\
+         Section: net\nPriority: optional\n\
          Description: signed machine-learning models on small devices\n \
          The agent of a device: it takes signed models over MQTT, tries them with their\n \
          golden vectors, serves them on a local API, tells a fleet's bridge how they do,\n \
