@@ -284,6 +284,29 @@ fn a_device_that_comes_later_joins_and_one_that_is_pinned_does_not() {
 }
 
 #[test]
+fn one_that_comes_late_does_not_begin_the_soak_anew_and_the_last_wave_waits_for_it() {
+    let mut bench = fleet(&[("here a", ""), ("here b", "")]);
+    let text = "[[wave]]\nsize = \"2\"\nsoak = \"1h\"\n[[wave]]\nsize = \"3\"\nsoak = \"1h\"";
+    assert_eq!(bench.ask("1", "all", policy(text)), "publish 1, a 2: install 1, c 2: install 1");
+    bench.says(&[
+        ("verdict a 1 1 confirmed", ""),
+        ("wait 3000", ""),
+        ("here c", ""),
+        // Its verdict comes in the next wave.
+        ("wait 600", "b 2: install 1"),
+        ("verdict c 1 1 confirmed", ""),
+        ("verdict b 1 1 confirmed", ""),
+        ("enrol d", "d 2: install 1"),
+        ("wait 60", ""),
+        ("here d", ""),
+        ("wait 3540", ""),
+    ]);
+    assert_eq!(bench.phase(1), "Soaking");
+    bench.says(&[("verdict d 1 1 confirmed", "clear 1")]);
+    assert_eq!(bench.phase(1), "Completed");
+}
+
+#[test]
 fn a_preview_says_who_and_who_not_and_what_is_weak() {
     let mut bench = there();
     bench.label("b", "pinned", "yes");
@@ -332,7 +355,6 @@ fn every_phase_says_what_may_follow_and_the_diagram_is_that_table() {
         ("begin", Turn::Begun { approval: false }),
         ("approve", Turn::Approved),
         ("all answered", Turn::Answered { at: 0 }),
-        ("somebody joined", Turn::Reopened),
         ("soaked, last wave", Turn::Passed { last: true, approval: false }),
         ("soaked, next needs approval", Turn::Passed { last: false, approval: true }),
         ("soaked", Turn::Passed { last: false, approval: false }),

@@ -167,8 +167,6 @@ pub enum Turn {
         /// When.
         at: UnixMillis,
     },
-    /// A device of the wave can be expected to answer again, or joined it.
-    Reopened,
     /// The wave was looked at for long enough, and nothing is against it.
     Passed {
         /// It was the last.
@@ -255,7 +253,6 @@ impl Phase {
             (Draft, Turn::Begun { approval: false }) => Rolling { wave: 0 },
             (Approval { wave }, Turn::Approved) => Rolling { wave: *wave },
             (Rolling { wave }, Turn::Answered { at }) => Soaking { wave: *wave, since: at },
-            (Soaking { wave, .. }, Turn::Reopened) => Rolling { wave: *wave },
             (Soaking { .. }, Turn::Passed { last: true, .. }) => Completed,
             (Soaking { wave, .. }, Turn::Passed { last: false, approval: true }) => Approval { wave: wave + 1 },
             (Soaking { wave, .. }, Turn::Passed { last: false, approval: false }) => Rolling { wave: wave + 1 },
@@ -295,7 +292,6 @@ impl Phase {
                 Turn::Begun { .. }
                 | Turn::Approved
                 | Turn::Answered { .. }
-                | Turn::Reopened
                 | Turn::Passed { .. }
                 | Turn::Breached { .. }
                 | Turn::Held { .. }

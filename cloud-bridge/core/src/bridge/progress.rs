@@ -187,8 +187,9 @@ impl Bridge {
             }
             (Phase::Rolling { .. }, Answered::All | Answered::Nobody) => Some(Turn::Answered { at: now.unix }),
             (Phase::Rolling { .. }, Answered::Open) => None,
-            (Phase::Soaking { .. }, Answered::Open) => Some(Turn::Reopened),
-            (Phase::Soaking { since, .. }, Answered::All | Answered::Nobody) => {
+            // Whoever comes only now is looked at like the others; it does not begin the soak anew.
+            (Phase::Soaking { since, .. }, answered) => {
+                let last = wave + 1 >= rollout.waves();
                 let soaked = since.saturating_add(rollout.soak(wave));
                 let patient = soaked.saturating_add(rollout.policy.gates.patience.0);
                 if now.unix < soaked {
@@ -198,8 +199,9 @@ impl Bridge {
                     soon.push(Some(patient));
                     let reason = || format!("not enough evidence after wave {}: {}", wave + 1, lacking(&judgement));
                     (now.unix >= patient).then(|| Turn::Held { reason: reason() })
+                } else if last && answered == Answered::Open {
+                    None
                 } else {
-                    let last = wave + 1 >= rollout.waves();
                     Some(Turn::Passed { last, approval: !last && rollout.wants_approval(wave + 1) })
                 }
             }
