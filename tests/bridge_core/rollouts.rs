@@ -420,6 +420,10 @@ fn a_policy_says_what_is_wrong_with_it() {
     };
     let again: Policy = serde_json::from_str(&serde_json::to_string(&whole).unwrap()).unwrap();
     assert_eq!(again, whole);
+    // A gate that was turned off stays off when it lay on a disk.
+    let off: Policy = serde_json::from_str(r#"{"gates":{"errors":null,"drift":null}}"#).unwrap();
+    let again: Policy = serde_json::from_str(&serde_json::to_string(&off).unwrap()).unwrap();
+    assert_eq!((again.gates.errors, again.gates.drift), (None, None));
     for (text, span) in [("90s", 90_000), ("30m", 1_800_000), ("24h", 86_400_000), ("7d", 604_800_000)] {
         assert_eq!((text.parse(), Span(span).to_string().parse()), (Ok(Span(span)), Ok(Span(span))));
     }

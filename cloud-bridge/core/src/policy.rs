@@ -83,22 +83,16 @@ pub struct Gates {
     /// One device more that refuses or reverts the release is a breach, whatever the share.
     pub max_failed: u64,
     /// Devices that refuse or revert it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub install_failed: Option<Share>,
     /// Requests that the model cannot answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<Worse>,
     /// What an answer takes, each device beside itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub latency: Option<Ratio>,
     /// Answers in the shadow that are others than those of the release before.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub disagreement: Option<Share>,
     /// Shares of the classes that are answered.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub drift: Option<Shift>,
     /// Memory of the model's process.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
     /// Answers of the new release, over all devices, before which no gate passes.
     pub min_answers: u64,

@@ -33,7 +33,9 @@ pub struct Rollout {
     pub policy: Policy,
     /// Who asked for it.
     pub by: String,
-    /// Who approved it, by wave.
+    /// Who approved it, by wave. A list on the disk: a record names its kind within itself, and JSON's keys, which are text, are
+    /// then no numbers any more.
+    #[serde(with = "pairs")]
     pub approved: BTreeMap<usize, String>,
     /// How far it is.
     pub phase: Phase,
@@ -521,4 +523,30 @@ pub(crate) fn entry_order<'a>(stream: &StreamName, devices: impl IntoIterator<It
     }
     order.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
     order.into_iter().map(|(_, _, id)| id.clone()).collect()
+}
+
+/// A map as a list of pairs; what an earlier version wrote while nobody had approved is an empty map.
+mod pairs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    pub(super) fn serialize<S: Serializer>(map: &BTreeMap<usize, String>, to: S) -> Result<S::Ok, S::Error> {
+        map.iter().collect::<Vec<_>>().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<usize, String>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            List(Vec<(usize, String)>),
+            Map(BTreeMap<String, String>),
+        }
+        match Form::deserialize(from)? {
+            Form::List(pairs) => Ok(pairs.into_iter().collect()),
+            Form::Map(map) => {
+                let pair = |(wave, who): (String, String)| Some((wave.parse().ok()?, who));
+                Ok(map.into_iter().filter_map(pair).collect())
+            }
+        }
+    }
 }
