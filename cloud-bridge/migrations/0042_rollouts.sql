@@ -11,7 +11,6 @@ SELECT 'member', r.key || '/' || d.value, json_object(
         WHEN json_extract(r.body, '$.results."' || d.value || '".outcome') <> 'confirmed' THEN '{"at":"returned"}'
         ELSE '{"at":"assigned"}' END),
     'before', json_extract(r.body, '$.before."' || d.value || '"'),
-    'intent', 'install',
     'assigned', CASE WHEN json_type(r.body, '$.before."' || d.value || '"') IS NULL THEN NULL ELSE json_extract(r.body, '$.wave_started') END,
     'there', json('true'),
     'tries', 0,
@@ -25,9 +24,11 @@ UPDATE record SET body = json_remove(json_set(body,
     '$.to', json((SELECT json_object('devices', json_group_array(d.value)) FROM json_each(record.body, '$.waves') AS w, json_each(w.value) AS d)),
     '$.policy', json_object(
         'wave', json((SELECT json_group_array(json_object('size', CAST(upto AS TEXT))) FROM (
-            SELECT sum(json_array_length(w.value)) OVER (ORDER BY w.key) AS upto FROM json_each(record.body, '$.waves') AS w))),
+            SELECT max(1, sum(json_array_length(w.value)) OVER (ORDER BY w.key)) AS upto FROM json_each(record.body, '$.waves') AS w))),
         'trial', json_extract(body, '$.trial'),
-        'gates', json_object('max_failed', json_extract(body, '$.max_failed')),
+        -- Nobody asked for the other gates then.
+        'gates', json_object('max_failed', json_extract(body, '$.max_failed'), 'install_failed', NULL, 'errors', NULL, 'latency', NULL,
+            'disagreement', NULL, 'drift', NULL, 'memory', NULL),
         'silence', json_object('deadline', json_extract(body, '$.deadline_s') || 's'),
         'at_once', json_extract(body, '$.at_once')),
     '$.by', 'admin', '$.approved', json('{}'), '$.waived', NULL, '$.allowance', json('[1.0, 0]'), '$.retries', 0, '$.judgement', NULL),

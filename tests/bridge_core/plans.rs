@@ -96,7 +96,7 @@ fn phase(rng: &mut Rng) -> Phase {
     match rng.u8(..12) {
         0 => Phase::Draft,
         1 => Phase::Approval { wave },
-        2 => Phase::Paused { wave, reason },
+        2 => Phase::Paused { wave, reason, by_person: true },
         3 => Phase::Reverting { wave, reason },
         4 => Phase::Stopped { wave, reason },
         5 => Phase::Completed,
@@ -123,7 +123,6 @@ fn member(rng: &mut Rng, id: &DeviceId, waves: usize) -> Member {
         wave: rng.usize(..waves),
         place,
         before: None,
-        intent: Intent::Install,
         assigned: (!matches!(place, Place::Waiting { .. })).then_some(NOW - 1_000),
         there: true,
         tries: rng.u64(0..3),

@@ -112,7 +112,7 @@ fn a_person_pauses_resumes_aborts_and_takes_back() {
     assert_eq!(bench.phase(3), "Stopped");
     // What ended is undone, unless something later is under way.
     assert_eq!(bench.ask("2", "id = b", policy("")), "publish 2, b 3: install 2");
-    assert_eq!(bench.turned(3, "anna", Wish::Undo), "rollout 4 of digits is under way: abort it first");
+    assert_eq!(bench.turned(3, "anna", Wish::Undo), "rollout 4 of digits has some of its devices: abort it first");
     bench.says(&[("verdict b 2 2 confirmed", "clear 2")]);
     assert_eq!(bench.turned(3, "anna", Wish::Undo), "a 6: rollback 1");
     assert_eq!(bench.reason(3), "undone by anna");
@@ -138,6 +138,38 @@ fn a_breach_pauses_where_the_policy_says_so_and_a_person_may_go_on_in_spite_of_i
     assert_eq!(bench.turned(1, "bert", Wish::Resume), "");
     assert_eq!(bench.phase(1), "Paused");
     assert_eq!(bench.turned(1, "bert", Wish::Resume), "c 2: install 1");
+}
+
+#[test]
+fn a_persons_pause_waives_nothing_and_what_waits_for_approval_is_looked_at() {
+    let two = "[[wave]]\nsize = \"1\"\n[[wave]]\nsize = \"2\"\napproval = true";
+    let mut bench = there();
+    bench.ask("1", "all", policy(two));
+    bench.turned(1, "bert", Wish::Pause);
+    bench.turned(1, "bert", Wish::Resume);
+    bench.says(&[("verdict a 1 1 reverted", "clear 1, a 3: nothing")]);
+    assert_eq!(bench.phase(1), "Reverting");
+    let mut bench = there();
+    bench.ask("1", "all", policy(two));
+    bench.says(&[("verdict a 1 1 confirmed", "")]);
+    assert_eq!(bench.phase(1), "Approval");
+    bench.says(&[("verdict a 2 1 reverted", "clear 1, a 3: nothing")]);
+    assert_eq!(bench.phase(1), "Reverting");
+    assert_eq!(bench.turned(1, "bert", Wish::Approve), "rollout 1 is reverting: it cannot be asked to approve");
+}
+
+#[test]
+fn who_is_silent_for_too_long_holds_no_place_and_who_is_not_meant_any_more_gets_nothing() {
+    let mut bench = there();
+    bench.label("b", "site", "x");
+    bench.label("c", "site", "x");
+    let text = "at_once = 1\n[silence]\ndeadline = \"10m\"\nmax_unknown = 1.0\n[[wave]]\nsize = \"100%\"";
+    assert_eq!(bench.ask("1", "site = x or id = a", policy(text)), "publish 1, a 2: install 1");
+    bench.says(&[("wait 599", ""), ("wait 1", "c 2: install 1")]);
+    bench.label("b", "site", "y");
+    bench.says(&[("verdict c 1 1 confirmed", "clear 1")]);
+    assert!(!bench.bridge.rollouts()[&1].members[&device("b")].is_hit());
+    assert_eq!(bench.phase(1), "Completed");
 }
 
 #[test]
@@ -344,7 +376,7 @@ fn every_phase_says_what_may_follow_and_the_diagram_is_that_table() {
         Phase::Approval { wave: 0 },
         Phase::Rolling { wave: 0 },
         Phase::Soaking { wave: 0, since: 0 },
-        Phase::Paused { wave: 0, reason: String::new() },
+        Phase::Paused { wave: 0, reason: String::new(), by_person: true },
         Phase::Reverting { wave: 0, reason: String::new() },
         Phase::Stopped { wave: 0, reason: String::new() },
         Phase::Completed,
@@ -360,7 +392,7 @@ fn every_phase_says_what_may_follow_and_the_diagram_is_that_table() {
         ("soaked", Turn::Passed { last: false, approval: false }),
         ("breach: revert", Turn::Breached { reason: why(), revert: true }),
         ("breach: pause", Turn::Breached { reason: why(), revert: false }),
-        ("pause, or no evidence", Turn::Held { reason: why() }),
+        ("pause, or no evidence", Turn::Held { reason: why(), by_person: true }),
         ("resume", Turn::Resumed),
         ("abort", Turn::Aborted { reason: why(), keep: false }),
         ("abort and keep", Turn::Aborted { reason: why(), keep: true }),

@@ -102,6 +102,7 @@ fn may_be_assigned(id: &DeviceId, rollout: &Rollout, known: Known<'_>) -> Result
     ensure(device.is_some_and(|d| d.status == Status::Approved), "only devices of the fleet are assigned", by)?;
     let pinned = |d: &Device| d.labels.get("pinned").is_some_and(|value| value != "false");
     ensure(!device.is_some_and(pinned), "a pinned device stays as it is", by)?;
+    ensure(device.is_some_and(|d| rollout.to.mean(d)), "nobody is assigned what is meant for others", by)?;
     let wave = member.map_or(0, |m| m.wave);
     for before in 0..=wave {
         let asked =
@@ -139,7 +140,9 @@ fn caps(plan: &Plan, rollout: &Rollout, known: Known<'_>) -> Result<(), Breach> 
         let mut on_the_way = 0;
         for member in rollout.members.values() {
             let open = member.place == Place::Assigned && member.result.is_none();
-            on_the_way += u64::from(open && online(&member.device));
+            let late =
+                member.assigned.is_none_or(|at| at.saturating_add(rollout.policy.silence.deadline.0) <= known.now);
+            on_the_way += u64::from(open && !late && online(&member.device));
         }
         let all = on_the_way + plan.assign.len() as u64;
         ensure(all <= most.max(on_the_way), "so many devices are on their way at once, and no more", || {

@@ -377,7 +377,8 @@ impl Bridge {
         let (name, outcome) = (verdict.device_id, verdict.outcome);
         if self.rollouts.get(&rollout_id).is_some_and(|r| r.bundle.0 == verdict.statement_sha256) {
             let (code, detail, answers, errors) = (verdict.code, verdict.detail, verdict.answers, verdict.errors);
-            let (compared, disagreed) = verdict.shadow.map_or((0, 0), |shadow| (shadow.compared, shadow.disagreed));
+            let (compared, disagreed) =
+                verdict.shadow.map_or((0, 0), |shadow| (shadow.compared, shadow.disagreed.min(shadow.compared)));
             let result = DeviceResult { outcome, code, detail, answers, errors, compared, disagreed };
             self.take_result(now, rollout_id, &name, result);
         } else if outcome == Outcome::Confirmed {

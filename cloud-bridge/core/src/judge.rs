@@ -11,7 +11,7 @@
 use crate::evidence::Figures;
 use crate::rollout::{Member, Rollout, Standing};
 use crate::{Device, UnixMillis};
-use drift::{ADVISED_CANARIES, CANARY_ALPHA, Devices, exceeds_share, grew, grew_above, grew_from_before, grew_share};
+use drift::{CANARY_ALPHA, Devices, exceeds_share, grew, grew_above, grew_from_before, grew_share};
 use protocol::DeviceId;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -268,14 +268,9 @@ impl<'a> Evidence<'a> {
 
     /// The class whose share moved most surely; `None` where answers have no classes.
     fn drift(&self, by: f64, alpha: f64) -> Option<Finding> {
-        let classes: BTreeSet<&String> = self.canaries.iter().flat_map(|m| m.new.classes.keys()).collect();
-        let known: BTreeSet<&String> = self
-            .control
-            .iter()
-            .flat_map(|f| f.classes.keys())
-            .chain(self.canaries.iter().flat_map(|m| m.day.classes.keys()))
-            .collect();
-        let classes: BTreeSet<&String> = classes.union(&known).copied().collect();
+        let of_canaries = self.canaries.iter().flat_map(|m| [&m.new, &m.day]);
+        let everybody = of_canaries.chain(self.control.iter().copied());
+        let classes: BTreeSet<&String> = everybody.flat_map(|figures| figures.classes.keys()).collect();
         if classes.is_empty() {
             return None;
         }
@@ -448,6 +443,3 @@ fn mean(devices: &Devices) -> Option<f64> {
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
-
-/// How few canaries make a judgement that misses much.
-pub const ADVISED: u64 = ADVISED_CANARIES;

@@ -45,7 +45,7 @@ fn send_back(rollout: &Rollout, now: UnixMillis, plan: &mut Plan) {
         if all {
             plan.send_back.push(member.device.clone());
         } else if member.has_failed() {
-            if rollout.wave().is_some() && retries > 0 && may_try_again(rollout, member) {
+            if rollout.phase.is_under_way() && retries > 0 && may_try_again(rollout, member) {
                 retries -= 1;
                 let until = now.saturating_add(rollout.policy.retry.after.0);
                 plan.box_up.push((member.device.clone(), until));
@@ -73,7 +73,9 @@ fn assign(rollout: &Rollout, wave: usize, devices: &BTreeMap<DeviceId, Device>, 
     plan.allowance = allowance(rollout, rate, now);
     let mut room = policy.at_once.map_or(usize::MAX, |most| {
         let under_way = rollout.members.values().filter(|m| m.place == Place::Assigned && m.result.is_none());
-        let there = under_way.filter(|m| devices.get(&m.device).is_some_and(|d| d.online)).count();
+        // Whoever is silent for too long holds no place.
+        let in_time = |m: &&Member| m.assigned.is_some_and(|at| now.saturating_sub(at) < policy.silence.deadline.0);
+        let there = under_way.filter(in_time).filter(|m| devices.get(&m.device).is_some_and(|d| d.online)).count();
         usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(there)
     });
     let away = |member: &&Member| devices.get(&member.device).is_some_and(|d| d.is_approved() && !d.online);
@@ -84,7 +86,7 @@ fn assign(rollout: &Rollout, wave: usize, devices: &BTreeMap<DeviceId, Device>, 
     let mut members: Vec<(u64, &Member)> = Vec::new();
     for member in rollout.members.values().filter(|m| m.wave <= wave) {
         let Place::Waiting { until } = member.place else { continue };
-        let Some(device) = devices.get(&member.device).filter(|d| d.is_approved() && !d.is_pinned()) else { continue };
+        let Some(device) = devices.get(&member.device).filter(|d| rollout.wants(d)) else { continue };
         if until > now {
             wake(until);
         } else if measured && !device.online {

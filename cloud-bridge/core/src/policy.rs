@@ -76,7 +76,7 @@ pub enum WaveSize {
     Percent(u64),
 }
 
-/// What stops a rollout. A gate that is absent stops nothing.
+/// What stops a rollout. A gate that is not named is as [`Gates::default`] has it; one that is `null` stops nothing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Gates {

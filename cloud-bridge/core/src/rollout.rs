@@ -10,7 +10,7 @@ use crate::{Device, Policy, Release, RolloutRequest, Targets, UnixMillis};
 use protocol::{DeviceId, Outcome, StreamName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use trust::{Digest, Intent};
+use trust::Digest;
 
 /// A rollout.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -71,8 +71,6 @@ pub struct Member {
     pub place: Place,
     /// The bundle that it ran before.
     pub before: Option<Digest>,
-    /// What it was told to do with the release.
-    pub intent: Intent,
     /// When it was assigned the release last.
     pub assigned: Option<UnixMillis>,
     /// Whether it was there then.
@@ -135,6 +133,9 @@ pub enum Phase {
         wave: usize,
         /// Why.
         reason: String,
+        /// A person wanted it, and nothing was against the wave.
+        #[serde(default)]
+        by_person: bool,
     },
     /// The devices that had it are on their way back.
     Reverting {
@@ -187,6 +188,8 @@ pub enum Turn {
     Held {
         /// Why.
         reason: String,
+        /// A person.
+        by_person: bool,
     },
     /// A person lets it go on.
     Resumed,
@@ -258,13 +261,19 @@ impl Phase {
             (Soaking { .. }, Turn::Passed { last: true, .. }) => Completed,
             (Soaking { wave, .. }, Turn::Passed { last: false, approval: true }) => Approval { wave: wave + 1 },
             (Soaking { wave, .. }, Turn::Passed { last: false, approval: false }) => Rolling { wave: wave + 1 },
-            (Rolling { wave } | Soaking { wave, .. }, Turn::Breached { reason, revert: true }) => {
+            (Approval { wave } | Rolling { wave } | Soaking { wave, .. }, Turn::Breached { reason, revert: true }) => {
                 Reverting { wave: *wave, reason }
             }
-            (Rolling { wave } | Soaking { wave, .. }, Turn::Breached { reason, revert: false }) => {
-                Paused { wave: *wave, reason }
+            // Without approval it goes on nowhere.
+            (Approval { wave }, Turn::Breached { reason, revert: false }) => {
+                Paused { wave: wave.saturating_sub(1), reason, by_person: false }
             }
-            (Rolling { wave } | Soaking { wave, .. }, Turn::Held { reason }) => Paused { wave: *wave, reason },
+            (Rolling { wave } | Soaking { wave, .. }, Turn::Breached { reason, revert: false }) => {
+                Paused { wave: *wave, reason, by_person: false }
+            }
+            (Rolling { wave } | Soaking { wave, .. }, Turn::Held { reason, by_person }) => {
+                Paused { wave: *wave, reason, by_person }
+            }
             (Paused { wave, .. }, Turn::Resumed) => Rolling { wave: *wave },
             (
                 Approval { wave } | Rolling { wave } | Soaking { wave, .. } | Paused { wave, .. },
@@ -350,7 +359,6 @@ impl Member {
             wave,
             place: Place::Waiting { until: 0 },
             before: None,
-            intent: Intent::Install,
             assigned: None,
             there: false,
             tries: 0,
@@ -463,6 +471,11 @@ impl Rollout {
     /// How long this wave is looked at.
     pub(crate) fn soak(&self, wave: usize) -> u64 {
         self.policy.waves.get(wave).map_or(0, |w| w.soak.0)
+    }
+
+    /// Whether a device is one that it may change.
+    pub(crate) fn wants(&self, device: &Device) -> bool {
+        device.is_approved() && !device.is_pinned() && self.to.mean(device)
     }
 
     /// The number of its waves.

@@ -71,13 +71,15 @@ impl Devices {
 /// difference that one wants to see soon. Divide [`CANARY_ALPHA`] by the number of figures that are looked at.
 ///
 /// The variance is that of all devices together, as it is when nothing differs: a handful of canaries that agree by
-/// chance would else be certain.
+/// chance would else be certain. Or it is that of each side by itself, where that is greater: canaries that were asked a few
+/// times differ more than a control that was asked all day.
 pub fn grew(canary: &Devices, control: &Devices, allowed: f64, matters: f64) -> f64 {
     if canary.count < 2 || control.count < 2 {
         return 1.0;
     }
     let all = canary.together(control).variance();
-    let variance = all * (1.0 / canary.count as f64 + 1.0 / control.count as f64);
+    let (n, m) = (canary.count as f64, control.count as f64);
+    let variance = (all * (1.0 / n + 1.0 / m)).max(canary.variance() / n + control.variance() / m);
     evidence(canary.mean - control.mean - allowed, variance, matters)
 }
 
@@ -144,7 +146,8 @@ fn evidence(difference: f64, variance: f64, scale: f64) -> f64 {
     let (both, tau) = (variance + scale * scale, scale * scale);
     let exponent = tau * difference * difference / (2.0 * variance * both);
     let above = normal_sf(-difference * scale / (variance * both).sqrt());
-    2.0 * (variance / both).sqrt() * exponent.exp() * above
+    // Far below nothing it is next to nothing, and no number holds its parts.
+    if above <= 0.0 { 0.0 } else { 2.0 * (variance / both).sqrt() * (exponent + above.ln()).exp() }
 }
 
 #[cfg(test)]
@@ -220,6 +223,22 @@ mod tests {
         assert_eq!((exceeds_share(0, 0, 0.5), exceeds_share(0, 9, 0.0)), (1.0, 1.0));
         assert!(exceeds_share(1, 9, 0.0).is_infinite());
         assert!(exceeds_share(0, 1 << 40, 0.02) < 1e-6 && exceeds_share(1 << 40, 1 << 40, 0.02) > 1e6);
+    }
+
+    #[test]
+    fn canaries_that_were_asked_a_few_times_beside_a_control_that_was_asked_all_day() {
+        let alarms = (0..200).filter(|seed| {
+            let mut chance = fastrand::Rng::with_seed(*seed);
+            let mut rate =
+                |asked: u32| f64::from((0..asked).filter(|_| chance.f64() < 0.01).count() as u32) / f64::from(asked);
+            let control = Devices::of((0..1_000).map(|_| rate(1_000)).collect::<Vec<_>>());
+            let canary = Devices::of((0..30).map(|_| rate(1)).collect::<Vec<_>>());
+            grew(&canary, &control, 0.0, 0.01) >= 1.0 / CANARY_ALPHA
+        });
+        assert_eq!(alarms.count(), 0, "of 200");
+        let (better, worse) = ((0, 1_000_000), (500_000, 1_000_000));
+        assert_eq!(grew_share(better, worse, 0.01), 0.0, "what is far better is a number too");
+        assert!(grew_share(worse, better, 0.01) > 1e6);
     }
 
     #[test]

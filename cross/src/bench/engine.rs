@@ -34,9 +34,9 @@ const DIFFERENCE: f64 = 1e-3;
 
 /// As `zoo.py` says it.
 #[derive(Deserialize)]
-pub(super) struct Model {
+struct Model {
     folder: String,
-    pub(super) name: String,
+    name: String,
     family: String,
     classical: bool,
     batches: Vec<u32>,
@@ -58,51 +58,39 @@ impl Model {
 }
 
 pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
-    let Zoo { python, folder: zoo, models } = Zoo::made()?;
-    let theirs = workspace().join("tests/models/beside.py");
-    let bare = output(Command::new(&python).arg(&theirs).arg("bare"))?;
-    let bench = Bench { sides: [vec![folder.join("examples/measure")], vec![python, theirs]], zoo };
+    let python = python("bench/engine", "tests/models/zoo-requirements.txt")?;
+    let scripts = workspace().join("tests/models");
+    let zoo = workspace().join("target/bench/zoo");
+    let listed = output(Command::new(&python).arg(scripts.join("zoo.py")).arg(&zoo))?;
+    let models = listed.lines().map(serde_json::from_str).collect::<Result<Vec<Model>, _>>()?;
+    let bench = Bench { ours: folder.join("examples/measure"), python, theirs: scripts.join("beside.py"), zoo };
+    let bare = output(Command::new(&bench.python).arg(&bench.theirs).arg("bare"))?;
     let bare = number(&serde_json::from_str(&bare)?, "memory_kib")?;
     let mut rows = Vec::new();
     for model in &models {
         eprintln!("{}", model.name);
-        let goal = |latency: Row| latency.at_most(model.latency_goal());
-        rows.extend(bench.latencies(model)?.into_iter().map(goal));
+        rows.extend(bench.latencies(model)?);
         rows.extend(bench.starts(model, bare)?);
     }
     Ok(rows)
 }
 
-/// The models, and the Python that made them.
-pub(super) struct Zoo {
+/// What is needed to start either side.
+struct Bench {
+    ours: PathBuf,
     python: PathBuf,
-    pub(super) folder: PathBuf,
-    pub(super) models: Vec<Model>,
-}
-
-impl Zoo {
-    pub(super) fn made() -> anyhow::Result<Self> {
-        let python = python("bench/engine", "tests/models/zoo-requirements.txt")?;
-        let folder = workspace().join("target/bench/zoo");
-        let listed = output(Command::new(&python).arg(workspace().join("tests/models/zoo.py")).arg(&folder))?;
-        let models = listed.lines().map(serde_json::from_str).collect::<Result<Vec<Model>, _>>()?;
-        Ok(Self { python, folder, models })
-    }
-}
-
-/// What is needed to start either side: a program and its first arguments.
-pub(super) struct Bench {
-    pub(super) sides: [Vec<PathBuf>; 2],
-    pub(super) zoo: PathBuf,
+    theirs: PathBuf,
+    zoo: PathBuf,
 }
 
 impl Bench {
     /// Both sides with this model, ready; ours first.
     fn both(&self, model: &Model, rows: u32) -> anyhow::Result<[Side; 2]> {
-        let [ours, theirs] = self.sides.each_ref().map(|side| {
-            let (program, arguments) = side.split_first().context("a side is a program")?;
-            Side::start(Command::new(program).args(arguments), &self.zoo.join(&model.folder), rows)
-        });
+        let mut ours = Command::new(&self.ours);
+        let mut theirs = Command::new(&self.python);
+        theirs.arg(&self.theirs);
+        let sides = [&mut ours, &mut theirs].map(|side| Side::start(side, &self.zoo.join(&model.folder), rows));
+        let [ours, theirs] = sides;
         let both = [ours?, theirs?];
         let difference = number(&both[0].start, "difference")?;
         ensure!(
@@ -113,8 +101,7 @@ impl Bench {
         Ok(both)
     }
 
-    /// How much longer an answer takes the first side, for each number of rows.
-    pub(super) fn latencies(&self, model: &Model) -> anyhow::Result<Vec<Row>> {
+    fn latencies(&self, model: &Model) -> anyhow::Result<Vec<Row>> {
         let mut rows = Vec::new();
         for batch in &model.batches {
             let mut both = self.both(model, *batch)?;
@@ -129,7 +116,7 @@ impl Bench {
                 }
             }
             let name = format!("{}, latency, batch {batch}", model.name);
-            rows.push(ratio(&name, best, "us"));
+            rows.push(ratio(&name, best, "us").at_most(model.latency_goal()));
         }
         Ok(rows)
     }

@@ -10,7 +10,6 @@ mod device;
 mod drift;
 mod engine;
 mod instructions;
-mod profile;
 mod rollout;
 mod said;
 mod the_loop;
@@ -93,7 +92,7 @@ enum Needs {
     Example((&'static str, &'static str)),
 }
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 9] = [
     Bench { name: "loop", about: the_loop::ABOUT, needs: Needs::Programs, run: the_loop::run },
     Bench { name: "engine", about: engine::ABOUT, needs: Needs::Example(engine::EXAMPLE), run: engine::run },
     Bench { name: "trust", about: trust::ABOUT, needs: Needs::Example(trust::EXAMPLE), run: trust::run },
@@ -102,7 +101,6 @@ const BENCHES: [Bench; 10] = [
     Bench { name: "drift", about: drift::ABOUT, needs: Needs::Example(drift::EXAMPLE), run: drift::run },
     Bench { name: "rollout", about: rollout::ABOUT, needs: Needs::Example(rollout::EXAMPLE), run: rollout::run },
     Bench { name: "arm", about: arm::ABOUT, needs: Needs::Nothing, run: arm::run },
-    Bench { name: "profile", about: profile::ABOUT, needs: Needs::Nothing, run: profile::run },
     Bench { name: "crash", about: crash::ABOUT, needs: Needs::Nothing, run: crash::run },
 ];
 

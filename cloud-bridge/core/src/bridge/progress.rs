@@ -13,7 +13,7 @@ use crate::planner::{Plan, plan};
 use crate::rollout::{Member, Place, Standing};
 use crate::{Device, DeviceResult, Now, Phase, Record, Rollout, Turn, UnixMillis};
 use protocol::DeviceId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use trust::{Intent, Trial};
 
 /// Members that a look may take for each millisecond that passes between two looks.
@@ -40,7 +40,7 @@ impl Looks {
 impl Bridge {
     /// Takes what devices measured: as what they did lately, and as evidence for the rollouts that they are in.
     pub(super) fn measure(&mut self, now: Now, measured: Vec<Measured>) {
-        let mut touched = Vec::new();
+        let mut touched = BTreeSet::new();
         for Measured { device: id, stream, release, figures } in measured {
             let Some(device) = self.devices.get_mut(&id).filter(|d| d.is_approved()) else { continue };
             device.last_seen = now.unix;
@@ -67,10 +67,9 @@ impl Bridge {
                     continue;
                 }
                 self.changed_members.insert((rollout.id, id.clone()));
-                touched.push(rollout.id);
+                touched.insert(rollout.id);
             }
         }
-        touched.dedup();
         touched.into_iter().for_each(|id| self.look(now, id));
     }
 
@@ -163,7 +162,11 @@ impl Bridge {
             };
             return rollout.members.values().all(|m| !waits(&m)).then_some(Turn::Returned);
         }
-        let wave = rollout.wave()?;
+        // What has it already is looked at while the next wave waits for approval.
+        let wave = match rollout.phase {
+            Phase::Approval { wave } => wave.checked_sub(1)?,
+            _ => rollout.wave()?,
+        };
         let judgement = judge(rollout, &self.devices, now.unix);
         let known = rollout.judgement.as_ref();
         if known.is_none_or(|known| known.findings != judgement.findings || known.counted != judgement.counted) {
@@ -173,17 +176,15 @@ impl Bridge {
         let rollout = self.rollouts.get(&id)?;
         let waived = rollout.waived == Some(wave);
         if judgement.verdict == Verdict::Fail && !waived {
-            let revert = rollout.policy.on_breach.action == crate::policy::Action::Revert;
-            return Some(Turn::Breached { reason: judgement.reason(), revert });
+            return Some(breached(rollout, judgement.reason()));
         }
         let answered = answered(rollout, wave, &self.devices, now.unix);
         let mut soon = vec![overdue_at(rollout, &self.devices, now.unix)];
         let turn = match (&rollout.phase, answered) {
-            (_, Answered::Nobody) if !waived => {
+            (Phase::Rolling { .. } | Phase::Soaking { .. }, Answered::Nobody) if !waived => {
                 let seconds = rollout.policy.silence.deadline.0 / 1_000;
                 let reason = format!("no device of wave {} confirmed within {seconds} seconds", wave + 1);
-                let revert = rollout.policy.on_breach.action == crate::policy::Action::Revert;
-                Some(Turn::Breached { reason, revert })
+                Some(breached(rollout, reason))
             }
             (Phase::Rolling { .. }, Answered::All | Answered::Nobody) => Some(Turn::Answered { at: now.unix }),
             (Phase::Rolling { .. }, Answered::Open) => None,
@@ -198,7 +199,7 @@ impl Bridge {
                 } else if judgement.verdict == Verdict::NotYet && !waived && rollout.policy.gates.patience.0 > 0 {
                     soon.push(Some(patient));
                     let reason = || format!("not enough evidence after wave {}: {}", wave + 1, lacking(&judgement));
-                    (now.unix >= patient).then(|| Turn::Held { reason: reason() })
+                    (now.unix >= patient).then(|| Turn::Held { reason: reason(), by_person: false })
                 } else if last && answered == Answered::Open {
                     None
                 } else {
@@ -268,7 +269,8 @@ impl Bridge {
         };
         if let Err(breach) = audit(&due, rollout, known) {
             // Nothing of it is done. A revoked release, or a fault of our own: a person decides.
-            self.turn(now, id, Turn::Held { reason: format!("the plan would break a promise: {breach}") });
+            let reason = format!("the plan would break a promise: {breach}");
+            self.turn(now, id, Turn::Held { reason, by_person: false });
             return false;
         }
         self.wake(id, due.wake);
@@ -334,7 +336,6 @@ impl Bridge {
             if member.assigned.is_none() {
                 member.before = ran;
             }
-            member.intent = intent;
             member.assigned = Some(now.unix);
             member.there = there;
             member.place = Place::Assigned;
@@ -387,6 +388,10 @@ fn is_back(member: &Member, stream: &protocol::StreamName, device: &Device) -> b
     }
 }
 
+fn breached(rollout: &Rollout, reason: String) -> Turn {
+    Turn::Breached { reason, revert: rollout.policy.on_breach.action == crate::policy::Action::Revert }
+}
+
 /// Whether a wave can be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answered {
@@ -409,7 +414,7 @@ fn answered(rollout: &Rollout, wave: usize, devices: &BTreeMap<DeviceId, Device>
         own += u64::from(is_own);
         hit += u64::from(is_own && member.is_hit());
         match standing {
-            Standing::Waiting if device.is_some_and(Device::is_pinned) => {}
+            Standing::Waiting if !device.is_some_and(|d| rollout.wants(d)) => {}
             Standing::Waiting if online => open += 1,
             Standing::Waiting | Standing::Away => away += 1,
             Standing::Open => open += 1,

@@ -176,23 +176,22 @@ impl Bridge {
         let rollout = self.rollouts.get(&id).ok_or_else(|| Rejection::NotFound(format!("rollout {id}")))?;
         let turn = match wish {
             Wish::Begin => {
-                let names: Vec<DeviceId> = rollout.members.keys().cloned().collect();
+                if rollout.phase != Phase::Draft {
+                    return conflict(cannot(rollout, wish));
+                }
                 let release = self.releases.get(&rollout.bundle);
                 let Some(release) = release else {
                     return conflict(format!("the release of rollout {id} was removed"));
                 };
                 self.check_not_revoked(release)?;
-                let devices: Vec<&Device> = names.iter().filter_map(|name| self.devices.get(name)).collect();
+                let devices: Vec<&Device> = rollout.members.keys().filter_map(|name| self.devices.get(name)).collect();
                 self.check_way_back(&rollout.policy, release, &devices)?;
                 let against = |d: &&Device| self.reason_against(d, release).map(|why| (d.id.clone(), why));
-                if let (Phase::Draft, Some((device, why))) = (&rollout.phase, devices.iter().find_map(against)) {
+                if let Some((device, why)) = devices.iter().find_map(against) {
                     return conflict(format!("device `{device}` {why}"));
                 }
-                if rollout.phase == Phase::Draft {
-                    self.begin(now, id);
-                    return Ok(Answer::Done);
-                }
-                Turn::Begun { approval: false }
+                self.begin(now, id);
+                return Ok(Answer::Done);
             }
             Wish::Approve => {
                 let Phase::Approval { wave } = rollout.phase else { return conflict(cannot(rollout, wish)) };
@@ -204,17 +203,22 @@ impl Bridge {
                 }
                 Turn::Approved
             }
-            Wish::Pause => Turn::Held { reason: format!("paused by {by}") },
+            Wish::Pause => Turn::Held { reason: format!("paused by {by}"), by_person: true },
             Wish::Resume => Turn::Resumed,
             Wish::Abort { keep } => {
                 let what = if keep { "; its devices keep what they have" } else { "" };
                 Turn::Aborted { reason: format!("aborted by {by}{what}"), keep }
             }
             Wish::Undo => {
-                let later =
-                    self.rollouts.values().find(|r| r.id > id && r.stream == rollout.stream && r.phase.is_under_way());
-                if let Some(later) = later {
-                    return conflict(format!("rollout {} of {} is under way: abort it first", later.id, later.stream));
+                let holds = |r: &&Rollout| {
+                    let same = r.id != id && r.stream == rollout.stream && r.phase.is_under_way();
+                    same && rollout.members.keys().any(|device| r.members.contains_key(device))
+                };
+                if let Some(other) = self.rollouts.values().find(holds) {
+                    return conflict(format!(
+                        "rollout {} of {} has some of its devices: abort it first",
+                        other.id, other.stream
+                    ));
                 }
                 Turn::Undone { reason: format!("undone by {by}") }
             }
@@ -228,7 +232,8 @@ impl Bridge {
         if rollout.phase.next(turn.clone()).is_none() {
             return conflict(cannot(rollout, wish));
         }
-        if let (Phase::Paused { wave, .. }, Turn::Resumed) = (&rollout.phase, &turn) {
+        // What a person paused goes on as it was; what the evidence paused goes on in spite of it.
+        if let (Phase::Paused { wave, by_person: false, .. }, Turn::Resumed) = (&rollout.phase, &turn) {
             rollout.waived = Some(*wave);
         }
         self.turn(now, id, turn);
@@ -261,14 +266,11 @@ impl Bridge {
 
     /// No rollout waits for a device any more that left the fleet.
     pub(super) fn excuse(&mut self, now: Now, id: &DeviceId) {
-        let waits = |r: &&mut Rollout| {
-            r.members.get(id).is_some_and(|m| m.result.is_none() || matches!(m.place, Place::Returning))
-        };
+        let waits = |m: &Member| m.result.is_none() || m.place == Place::Returning;
         let mut excused = Vec::new();
-        for rollout in
-            self.rollouts.values_mut().filter(|r| !matches!(r.phase, Phase::Completed | Phase::Stopped { .. }))
-        {
-            if waits(&&mut *rollout) {
+        let open = |r: &&mut Rollout| !matches!(r.phase, Phase::Completed | Phase::Stopped { .. });
+        for rollout in self.rollouts.values_mut().filter(open) {
+            if rollout.members.get(id).is_some_and(waits) {
                 rollout.members.remove(id);
                 excused.push(rollout.id);
             }
@@ -297,8 +299,8 @@ fn warnings(rollout: &Rollout) -> Vec<String> {
         warnings.push(format!(
             "{canaries} canaries and {others} others are too few to be compared: each device's own trial decides, and the judgement is weak"
         ));
-    } else if canaries < crate::judge::ADVISED {
-        let advised = crate::judge::ADVISED;
+    } else if canaries < drift::ADVISED_CANARIES {
+        let advised = drift::ADVISED_CANARIES;
         warnings.push(format!("{canaries} canaries tell little: from {advised} on, what they say is sure"));
     }
     if rollout.policy.waves.first().is_some_and(|wave| wave.soak.0 == 0) && rollout.waves() > 1 {

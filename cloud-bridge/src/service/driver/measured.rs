@@ -52,7 +52,8 @@ fn answers(drift: &Drift, baseline: &Baseline, summary: &Summary) -> Measured {
             let class = if name == CLASS { slot.to_owned() } else { format!("{name}={slot}") };
             // Whoever packed the bundle chose it: cut, and nothing that a terminal would obey.
             let class = class.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_CLASS).collect();
-            *classes.entry(class).or_default() += count;
+            let sum = classes.entry(class).or_default();
+            *sum = sum.saturating_add(*count);
         }
     }
     let figures = Figures { classes, ..Figures::default() };

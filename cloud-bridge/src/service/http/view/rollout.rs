@@ -111,9 +111,9 @@ impl RolloutView {
                 let soak = rollout.policy.waves.get(*wave).map_or(0, |w| w.soak.0);
                 (None, wave + 1, Some(since.saturating_add(soak)))
             }
-            Phase::Paused { wave, reason } | Phase::Reverting { wave, reason } | Phase::Stopped { wave, reason } => {
-                (Some(plain(reason)), wave + 1, None)
-            }
+            Phase::Paused { wave, reason, .. }
+            | Phase::Reverting { wave, reason }
+            | Phase::Stopped { wave, reason } => (Some(plain(reason)), wave + 1, None),
             Phase::Completed => (None, rollout.waves(), None),
         };
         let mut waves: Vec<WaveView> = rollout.policy.waves.iter().map(WaveView::new).collect();
@@ -277,8 +277,11 @@ impl PlanView {
         }
         let away = rollout.members.keys().filter(|id| devices.get(*id).is_some_and(|d| !d.online)).count() as u64;
         let soaks: u64 = rollout.policy.waves.iter().map(|wave| wave.soak.0).fold(0, u64::saturating_add);
-        let pace =
-            rollout.policy.pace.map_or(0.0, |pace| rollout.members.len() as f64 / pace.maximum_per_minute * 60.0);
+        let pace = rollout.policy.pace.map_or(0.0, |pace| {
+            let grows = pace.increment_factor > 1.0 && pace.rate_increase_criteria.number_of_succeeded_things > 0;
+            let first = pace.base_rate_per_minute.min(pace.maximum_per_minute);
+            rollout.members.len() as f64 / if grows { pace.maximum_per_minute } else { first } * 60.0
+        });
         Self {
             stream: rollout.stream.to_string(),
             version: rollout.version.clone(),
@@ -286,7 +289,7 @@ impl PlanView {
             left_out: preview.left_out.iter().map(|(id, why)| (id.to_string(), why.clone())).collect(),
             away,
             links: links.into_values().collect(),
-            at_least_s: soaks / 1_000 + pace as u64,
+            at_least_s: (soaks / 1_000).saturating_add(pace as u64),
             warnings: preview.warnings.clone(),
         }
     }
