@@ -2,7 +2,8 @@
 //!
 //! The bridge is the real core: it gives assignments, takes verdicts and figures, judges, and sends back. Devices are a
 //! few numbers each: how often they are asked, how often they fail, how long they take, what they answer. They differ from
-//! each other, and from hour to hour. Beside it stand three rules that people use, on the same devices and the same dice.
+//! each other, from hour to hour by chance, and all together with the day. Beside it stand three rules that people use, on
+//! the same devices and the same dice.
 
 use crate::signer::{FLEET, Signer, trial};
 use bridge_core::policy::{Gates, OnBreach, Silence, Wave};
@@ -104,22 +105,21 @@ impl Device {
         }
     }
 
-    /// What it tells of one tick with the release before, or with the new one.
-    fn figures(&self, rng: &mut Rng, change: Option<Change>) -> Figures {
+    /// What it tells of the tick that ends at `now`, with the release before or with the new one.
+    fn figures(&self, rng: &mut Rng, now: u64, change: Option<Change>) -> Figures {
         let asked = count(rng, self.asked);
-        let rate = if change == Some(Change::Errors) { self.errors * 3.0 } else { self.errors };
+        let rate =
+            if change == Some(Change::Errors) { self.errors * 3.0 } else { self.errors } * (1.0 + 0.5 * sun(now));
         let errors = some_of(rng, asked, rate);
         let answers = asked - errors;
         // From hour to hour a device is a little faster or slower.
         let slower = if change == Some(Change::Latency) { 1.2 } else { 1.0 };
-        let mean = self.latency_us * slower * (0.95 + 0.1 * rng.f64());
+        let mean = self.latency_us * slower * (0.95 + 0.1 * rng.f64()) * (1.0 + 0.15 * sun(now));
         let larger = if change == Some(Change::Memory) { 1.6 } else { 1.0 };
         let mut shares = self.classes;
+        grow(&mut shares, 7, 1.0 + 0.4 * sun(now));
         if change == Some(Change::Class) {
-            let grown = shares[3] * 1.5;
-            let rest = (1.0 - grown) / (1.0 - shares[3]);
-            shares.iter_mut().for_each(|share| *share *= rest);
-            shares[3] = grown;
+            grow(&mut shares, 3, 1.5);
         }
         let mut classes = BTreeMap::new();
         let (mut left, mut of) = (answers, 1.0);
@@ -131,6 +131,19 @@ impl Device {
         let took_us = (mean * answers as f64) as u64;
         Figures { answers, errors, took_us, memory_kb: (self.memory_kb * larger) as u64, classes }
     }
+}
+
+/// Where the day is, -1 to 1: what fails, how long it takes and what is seen goes with it, with any release.
+fn sun(now: u64) -> f64 {
+    ((now % (24 * HOUR)) as f64 / (24 * HOUR) as f64 * std::f64::consts::TAU).sin()
+}
+
+/// One class is answered so many times as often.
+fn grow(shares: &mut [f64; CLASSES], class: usize, by: f64) {
+    let grown = shares[class] * by;
+    let rest = (1.0 - grown) / (1.0 - shares[class]);
+    shares.iter_mut().for_each(|share| *share *= rest);
+    shares[class] = grown;
 }
 
 /// About `mean`, as a Poisson variable by its normal approximation.
@@ -271,9 +284,11 @@ impl Fleet {
         // A day of release 1, in four messages.
         for _ in 0..4 {
             land.now += HOUR;
-            let rows = devices.iter().map(|d| self.row(&d.id, 1, d.figures(&mut rng, None))).collect();
+            let rows = devices.iter().map(|d| self.row(&d.id, 1, d.figures(&mut rng, land.now, None))).collect();
             land.step(Event::Measured(rows));
         }
+        // At any hour of the day.
+        land.now += rng.u64(..24) * HOUR;
         let began = land.now;
         let id = land.ask("1.2.0", policy());
         // What each device runs, and since when.
@@ -330,7 +345,7 @@ impl Fleet {
             let row = |n: usize| {
                 let release = runs.get(&n).map_or(1, |(release, _)| *release);
                 let change = (release == 2).then_some(change);
-                self.row(&devices[n].id, release, devices[n].figures(&mut rng, change))
+                self.row(&devices[n].id, release, devices[n].figures(&mut rng, land.now, change))
             };
             let rows = (0..devices.len()).filter(speaks).map(row).collect();
             land.step(Event::Measured(rows));
@@ -372,6 +387,7 @@ impl Fleet {
         let mut order: Vec<usize> = (0..devices.len()).collect();
         rng.shuffle(&mut order);
         let waves = policy().waves;
+        let began = self.now + rng.u64(..24) * HOUR;
         let (mut ticks, mut hit) = (0, 0);
         let (mut new, mut old) = (Sums::default(), Sums::default());
         for wave in waves {
@@ -382,12 +398,13 @@ impl Fleet {
             let failed = order[..hit].iter().filter(|n| fails(&devices[**n], change)).count();
             for _ in 0..(wave.soak.0 / TICK).max(1) {
                 ticks += 1;
+                let now = began + ticks * TICK;
                 for (place, n) in order.iter().enumerate() {
                     // Of those that are not hit, as many as say enough.
                     if place < hit {
-                        new.add(&devices[*n].figures(&mut rng, Some(change)));
+                        new.add(&devices[*n].figures(&mut rng, now, Some(change)));
                     } else if place < hit + 500 {
-                        old.add(&devices[*n].figures(&mut rng, None));
+                        old.add(&devices[*n].figures(&mut rng, now, None));
                     }
                 }
                 if rule.stops(&new, &old, failed as f64 / hit as f64) {

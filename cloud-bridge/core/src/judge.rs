@@ -135,21 +135,49 @@ pub(crate) fn judge(rollout: &Rollout, devices: &BTreeMap<DeviceId, Device>, now
 struct Evidence<'a> {
     /// Those that have run the release.
     canaries: Vec<&'a Member>,
-    /// Those that were not assigned it; and when hardly anybody is left, all as they were before.
-    control: Vec<&'a Figures>,
+    /// What they are held against.
+    beside: Beside<'a>,
+    /// What was found before.
+    known: Option<&'a Judgement>,
+}
+
+/// What canaries are held against.
+enum Beside<'a> {
+    /// Those that were not assigned it, in the same hours; none while too few of them said something.
+    Others(Vec<&'a Member>),
+    /// Nobody else ever ran beside the first wave: all as they were before.
+    Past(Vec<Figures>),
+    /// There are too few devices: each canary as it was before.
+    Themselves,
+    /// Others ran beside them in an earlier wave, and nobody does now. Figures of other hours say nothing: the day has a
+    /// rhythm, which a release of half of the fleet is not to be stopped for.
+    Nobody,
 }
 
 impl<'a> Evidence<'a> {
     fn of(rollout: &'a Rollout) -> Self {
         let canaries: Vec<&Member> = rollout.members.values().filter(|m| m.is_hit()).collect();
-        let asked = |figures: &&Figures| figures.asked() > 0;
-        let waiting = || rollout.members.values().filter(|m| !m.is_hit()).map(|m| &m.old).filter(asked);
-        let control: Vec<&Figures> = if waiting().count() as u64 >= FEW_CONTROLS {
-            waiting().collect()
-        } else {
-            rollout.members.values().map(|m| &m.old).filter(asked).collect()
+        let enough = |devices: usize| devices as u64 >= FEW_CONTROLS;
+        let pasts = |of: &mut dyn Iterator<Item = &'a Member>| -> Vec<Figures> {
+            of.map(Member::past).filter(|past| past.asked() > 0).collect()
         };
-        Self { canaries, control }
+        let waiting = || rollout.members.values().filter(|m| !m.is_hit());
+        let others = pasts(&mut waiting()).len();
+        let everybody = if enough(others) { Vec::new() } else { pasts(&mut rollout.members.values()) };
+        let beside = if (canaries.len() as u64) < FEW_CANARIES {
+            Beside::Themselves
+        } else if enough(others) {
+            let heard: Vec<&Member> = waiting().filter(|m| m.old.asked() > 0).collect();
+            Beside::Others(if enough(heard.len()) { heard } else { Vec::new() })
+        } else if !enough(everybody.len()) {
+            Beside::Themselves
+        } else if enough(rollout.members.values().filter(|m| m.wave > 0).count()) && canaries.iter().any(|m| m.wave > 0)
+        {
+            Beside::Nobody
+        } else {
+            Beside::Past(everybody)
+        };
+        Self { canaries, beside, known: rollout.judgement.as_ref() }
     }
 
     fn heard(&self) -> u64 {
@@ -157,7 +185,31 @@ impl<'a> Evidence<'a> {
     }
 
     fn is_weak(&self) -> bool {
-        (self.canaries.len() as u64) < FEW_CANARIES || (self.control.len() as u64) < FEW_CONTROLS
+        matches!(self.beside, Beside::Themselves)
+    }
+
+    fn whom(&self) -> &'static str {
+        match self.beside {
+            Beside::Others(_) | Beside::Nobody => "of others",
+            Beside::Past(_) | Beside::Themselves => "before it",
+        }
+    }
+
+    /// What a figure is of the devices that canaries are held against.
+    fn control(&self, figure: impl Fn(&Figures) -> Option<f64>) -> Devices {
+        match &self.beside {
+            Beside::Others(others) => Devices::of(others.iter().filter_map(|m| figure(&m.old))),
+            Beside::Past(pasts) => Devices::of(pasts.iter().filter_map(figure)),
+            Beside::Themselves | Beside::Nobody => Devices::default(),
+        }
+    }
+
+    /// What was found of a gate while others ran beside the canaries, which is no reason to stop now.
+    fn ended(&self, gate: &str) -> Option<Finding> {
+        let Beside::Nobody = self.beside else { return None };
+        let found = self.known.and_then(|known| known.findings.iter().find(|finding| finding.gate == gate));
+        let never = || Finding::plain(gate, Verdict::Pass, "nobody runs beside it".into());
+        Some(Finding { verdict: Verdict::Pass, ..found.cloned().unwrap_or_else(never) })
     }
 
     fn findings(&self, rollout: &Rollout, counted: Counted) -> Vec<Finding> {
@@ -177,10 +229,10 @@ impl<'a> Evidence<'a> {
             Some(failed(counted, gates.max_failed, &self.canaries)),
             Some(unknown(counted, silence)),
             gates.install_failed.map(|gate| self.install_failed(counted, gate.max, CANARY_ALPHA / 2.0)),
-            gates.errors.map(|gate| self.errors(gate.worse_by, alpha)),
-            gates.latency.map(|gate| self.latency(gate.ratio, alpha)),
+            gates.errors.map(|gate| self.ended("errors").unwrap_or_else(|| self.errors(gate.worse_by, alpha))),
+            gates.latency.map(|gate| self.ended("latency").unwrap_or_else(|| self.latency(gate.ratio, alpha))),
             gates.disagreement.and_then(|gate| self.disagreement(gate.max, alpha)),
-            gates.drift.and_then(|gate| self.drift(gate.by, alpha)),
+            gates.drift.and_then(|gate| self.ended("drift").or_else(|| self.drift(gate.by, alpha))),
             gates.memory.and_then(|gate| self.memory(gate.max_of_budget, rollout.ram_mb, alpha)),
             (gates.min_answers > 0).then(|| self.enough(gates.min_answers)),
         ];
@@ -221,7 +273,7 @@ impl<'a> Evidence<'a> {
             return self.compared("errors", (rate(&new), rate(&old)), evidence, alpha, worse_by / 2.0, percent);
         }
         let canary = Devices::of(self.canaries.iter().filter_map(|m| rate(&m.new)));
-        let control = Devices::of(self.control.iter().filter_map(|f| rate(f)));
+        let control = self.control(rate);
         let evidence = grew(&canary, &control, 0.0, worse_by);
         let figures = (mean(&canary), mean(&control));
         let finding = self.compared("errors", figures, evidence, alpha, worse_by / 2.0, percent);
@@ -229,25 +281,39 @@ impl<'a> Evidence<'a> {
     }
 
     fn latency(&self, matters: f64, alpha: f64) -> Finding {
-        let ratio = |m: &&Member| Some((m.new.mean_us()?, m.day.clone().with(&m.old).mean_us()?));
-        let pairs: Vec<(f64, f64)> = self.canaries.iter().filter_map(ratio).collect();
-        let ratios = Devices::of(pairs.iter().map(|(new, old)| (new / old).ln()));
-        let evidence = grew_from_before(&ratios, 1.0, matters);
-        let by = (ratios.count() > 0).then(|| ratios.mean().exp());
-        let (enough, what) = match by {
-            None => (false, "no device has answers of both releases yet".to_owned()),
+        let change = |now: &Figures, before: &Figures| Some((now.mean_us()? / before.mean_us()?).ln());
+        let canary = Devices::of(self.canaries.iter().filter_map(|m| change(&m.new, &m.past())));
+        // By how much others became slower than they were, in the same hours.
+        let others = match &self.beside {
+            Beside::Others(others) => Devices::of(others.iter().filter_map(|m| change(&m.old, &m.day))),
+            Beside::Past(_) | Beside::Themselves | Beside::Nobody => Devices::default(),
+        };
+        let has_others = others.count() >= FEW_CONTROLS;
+        let (evidence, control) = match &self.beside {
+            _ if has_others => (grew(&canary, &others, 0.0, matters.ln()), others.mean().exp()),
+            // A wave has just begun.
+            Beside::Others(heard) if heard.is_empty() => (1.0, 1.0),
+            _ => (grew_from_before(&canary, 1.0, matters), 1.0),
+        };
+        let by = (canary.count() > 0).then(|| canary.mean().exp());
+        let why = match by {
+            None => "no device has answers of both releases yet".to_owned(),
             Some(by) => {
-                let devices = ratios.count();
-                (
-                    by >= matters.sqrt(),
-                    format!(
-                        "an answer takes {by:.2}x what it took before on the same {devices} device(s), {matters:.2}x matters"
-                    ),
+                let devices = canary.count();
+                let beside = if has_others { format!(", on others {control:.2}x") } else { String::new() };
+                format!(
+                    "an answer takes {by:.2}x what it took before on the same {devices} device(s){beside}; {matters:.2}x matters"
                 )
             }
         };
-        let devices = (ratios.count(), ratios.count());
-        Finding { canary: by, control: Some(1.0), devices, ..Finding::tested("latency", evidence, alpha, enough, what) }
+        let devices = (canary.count(), if has_others { others.count() } else { canary.count() });
+        let enough = by.is_some_and(|by| by / control >= matters.sqrt());
+        Finding {
+            canary: by,
+            control: Some(control),
+            devices,
+            ..Finding::tested("latency", evidence, alpha, enough, why)
+        }
     }
 
     /// `None` where there was no shadow.
@@ -268,8 +334,9 @@ impl<'a> Evidence<'a> {
 
     /// The class whose share moved most surely; `None` where answers have no classes.
     fn drift(&self, by: f64, alpha: f64) -> Option<Finding> {
-        let of_canaries = self.canaries.iter().flat_map(|m| [&m.new, &m.day]);
-        let everybody = of_canaries.chain(self.control.iter().copied());
+        let others: &[&Member] = if let Beside::Others(others) = &self.beside { others } else { &[] };
+        let everybody = self.canaries.iter().flat_map(|m| [&m.new, &m.day, &m.old]);
+        let everybody = everybody.chain(others.iter().map(|m| &m.old));
         let classes: BTreeSet<&String> = everybody.flat_map(|figures| figures.classes.keys()).collect();
         if classes.is_empty() {
             return None;
@@ -303,7 +370,7 @@ impl<'a> Evidence<'a> {
             (figures, devices) = ((now, before), (self.heard(), self.heard()));
         } else {
             let canary = Devices::of(self.canaries.iter().filter_map(|m| share(&m.new)));
-            let control = Devices::of(self.control.iter().filter_map(|f| share(f)));
+            let control = self.control(share);
             let (Some(now), Some(before)) = (mean(&canary), mean(&control)) else { return Vec::new() };
             let matters = (before * by).max(LEAST_SHIFT);
             grown = grew(&canary, &control, 0.0, matters);
@@ -313,7 +380,7 @@ impl<'a> Evidence<'a> {
         let (now, before) = figures;
         let enough = (before * by).max(LEAST_SHIFT) / 2.0;
         let finding = |evidence, moved: f64| {
-            let whom = if self.is_weak() { "before it" } else { "of others" };
+            let whom = self.whom();
             let why = format!("{} of the answers are `{class}`, {} {whom}", percent(now), percent(before));
             let finding = Finding::tested("drift", evidence, alpha, moved >= enough, why);
             Finding { canary: Some(now), control: Some(before), devices, ..finding }
@@ -341,9 +408,7 @@ impl<'a> Evidence<'a> {
     /// All canaries as one, with the release and before it.
     fn before_and_after(&self) -> (Figures, Figures) {
         let heard = self.canaries.iter().filter(|m| m.new.asked() > 0);
-        heard.fold((Figures::default(), Figures::default()), |(new, old), m| {
-            (new.with(&m.new), old.with(&m.day).with(&m.old))
-        })
+        heard.fold((Figures::default(), Figures::default()), |(new, old), m| (new.with(&m.new), old.with(&m.past())))
     }
 
     fn compared(
@@ -357,7 +422,7 @@ impl<'a> Evidence<'a> {
     ) -> Finding {
         let (is, why) = match (new, old) {
             (Some(new), Some(old)) => {
-                let whom = if self.is_weak() { "before it" } else { "of others" };
+                let whom = self.whom();
                 (new - old >= enough, format!("{} with it, {} {whom}", shown(new), shown(old)))
             }
             (Some(_), None) | (None, _) => (false, "one side was not asked yet".to_owned()),

@@ -79,9 +79,9 @@ pub struct Member {
     pub tries: u64,
     /// What it said of the release.
     pub result: Option<DeviceResult>,
-    /// What its release before did in the day before it was assigned this one.
+    /// What its release before did before that: from the day before the rollout on.
     pub day: Figures,
-    /// What its release before did since the rollout began.
+    /// What its release before did in the wave under way, or in the one in which it was assigned this release.
     pub old: Figures,
     /// What this release did.
     pub new: Figures,
@@ -367,6 +367,17 @@ impl Member {
             old: Figures::default(),
             new: Figures::default(),
         }
+    }
+
+    /// What it did so far is its past: others are measured from now on as well.
+    pub(crate) fn begin_anew(&mut self) {
+        let old = std::mem::take(&mut self.old);
+        self.day.add(&old);
+    }
+
+    /// What its release before did, as far as that is known.
+    pub(crate) fn past(&self) -> Figures {
+        self.day.clone().with(&self.old)
     }
 
     /// Whether it ever was assigned the release.

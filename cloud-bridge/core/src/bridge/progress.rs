@@ -7,7 +7,7 @@
 use super::Bridge;
 use crate::audit::Deed;
 use crate::auditor::{Known, audit};
-use crate::evidence::Measured;
+use crate::evidence::{Figures, Measured};
 use crate::judge::{Verdict, judge};
 use crate::planner::{Plan, plan};
 use crate::rollout::{Member, Place, Standing};
@@ -237,6 +237,13 @@ impl Bridge {
         );
         if is_new_wave {
             rollout.wave_started = now.unix;
+        }
+        // The day has a rhythm: those that wait are measured in the same hours as those that come next.
+        if is_new_wave && !matches!(rollout.phase, Phase::Paused { .. }) {
+            for member in rollout.members.values_mut().filter(|m| !m.is_hit() && m.old != Figures::default()) {
+                member.begin_anew();
+                self.changed_members.insert((id, member.device.clone()));
+            }
         }
         let reason = match &next {
             Phase::Paused { reason, .. } | Phase::Reverting { reason, .. } | Phase::Stopped { reason, .. } => {
