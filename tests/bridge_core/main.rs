@@ -3,6 +3,7 @@
 //! One stream, `digits`; releases are numbers, devices are `a`, `b`, `c`. They enter the waves of
 //! `digits` in the order a, c, b: entry is by a stable hash.
 
+mod access;
 mod commands;
 mod delivery;
 mod documents;

@@ -13,7 +13,7 @@ fn policy(text: &str) -> Policy {
 
 impl Bench {
     fn turned(&mut self, rollout: u64, by: &str, wish: Wish) -> String {
-        let committed = self.step(Event::RolloutTurned { rollout, by: by.into(), wish });
+        let committed = self.step(Event::RolloutTurned { rollout, by: by.into(), since: 0, wish });
         match committed.answer {
             Ok(_) => committed.effects.iter().filter_map(|e| self.say(e)).collect::<Vec<_>>().join(", "),
             Err(rejection) => rejection.to_string(),

@@ -17,7 +17,7 @@ pub(crate) struct Fleet {
     pub(crate) agents: BTreeMap<String, Process>,
     pub(crate) bridge: Process,
     /// Another broker than the one inside, where there is one.
-    broker: Option<Process>,
+    pub(crate) broker: Option<Process>,
     /// `https://host:port`
     pub(crate) api: String,
     pub(crate) desk: Desk,
@@ -145,9 +145,9 @@ impl Fleet {
         assert!(said.contains(device["key_id"].as_str().unwrap()), "{said}");
     }
 
-    /// The token of somebody else, who is let in for it.
-    pub(crate) fn token_of(&self, name: &str) -> String {
-        self.desk.json(&format!("petrel people new {name} --out {name}.token"));
+    /// The token of somebody else, who is let in for it with a role and what narrows it.
+    pub(crate) fn token_of(&self, name: &str, role: &str) -> String {
+        self.desk.json(&format!("petrel people new {name} --role {role} --out {name}.token"));
         String::from_utf8(self.desk.read(&format!("{name}.token"))).unwrap()
     }
 
@@ -171,6 +171,21 @@ impl Fleet {
         let request =
             self.land.get(format!("{}/api/v1{path}", self.api)).header("authorization", format!("Bearer {token}"));
         answer(request.call())
+    }
+
+    /// Any request to the bridge with any token: the status, and the code of a refusal.
+    pub(crate) fn send(&self, method: &str, path: &str, token: Option<&str>) -> (u16, Value) {
+        let request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.api));
+        let request = request.header("content-type", "application/json");
+        let request = match token {
+            Some(token) => request.header("authorization", format!("Bearer {token}")),
+            None => request,
+        };
+        let (status, body) = match method {
+            "GET" => answer(self.land.run(request.body(()).unwrap())),
+            _ => answer(self.land.run(request.body("{}").unwrap())),
+        };
+        (status, body["code"].clone())
     }
 
     /// `POST` to the bridge with any token.

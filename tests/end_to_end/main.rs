@@ -3,6 +3,7 @@
 //! Decides what was promised to whoever runs them. It knows nothing of their insides: it meets them through
 //! commands, REST, the local API and files that are documented. Rarer orders of events are the simulation's work.
 
+mod access;
 mod answers;
 mod audit;
 mod bad_input;
@@ -21,6 +22,7 @@ mod hostile;
 mod impostors;
 mod kills;
 mod models;
+mod monitors;
 mod programs;
 mod rollouts;
 mod service;

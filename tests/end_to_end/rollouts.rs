@@ -69,15 +69,16 @@ fn a_release_that_only_looks_good_is_stopped_by_its_answers_and_taken_back() {
     assert!(whole["bytes"].as_u64() < Some(2 * 200_000), "chunks that they share are not sent: {whole}");
     fleet.desk.refused(&format!("petrel rollout plan {wanted} site="), &["a value was expected here"], "");
 
-    // The approver is not the starter.
+    // The approver is not the starter, nor somebody whom the starter lets in for it.
+    let bert = fleet.token_of("bert", "approver");
     let rollout = fleet.desk.json(&format!("petrel rollout start {wanted} site=plant-3"));
     let id = rollout["id"].clone();
     assert_eq!(rollout["state"], "approval");
     fleet.desk.refused(&format!("petrel rollout approve {id}"), &["somebody else must approve it"], "");
-    assert_eq!(
-        fleet.post_as(&fleet.token_of("bert"), &format!("/rollouts/{id}"), &json!({ "wish": "approve" })).0,
-        200
-    );
+    let approve = |token: &str| fleet.post_as(token, &format!("/rollouts/{id}"), &json!({ "wish": "approve" }));
+    let (status, problem) = approve(&fleet.token_of("carl", "approver"));
+    assert!(status == 409 && problem["detail"].as_str().unwrap().contains("was let in after"), "{problem}");
+    assert_eq!(approve(&bert).0, 200);
 
     let judged = |fleet: &Fleet| {
         ask(fleet, "edge-1", &images, 500);

@@ -188,7 +188,7 @@ impl Bridge {
             Event::DeviceLabelled { device, labels } => self.label(now, &device, labels),
             Event::ReleasePushed(release) => self.learn(release),
             Event::RolloutRequested(request) => self.start(now, &request),
-            Event::RolloutTurned { rollout, by, wish } => self.wish(now, rollout, &by, wish),
+            Event::RolloutTurned { rollout, by, since, wish } => self.wish(now, rollout, (&by, since), wish),
             Event::Measured(measured) => {
                 self.measure(now, measured);
                 Ok(Answer::Done)

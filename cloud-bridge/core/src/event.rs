@@ -145,6 +145,8 @@ pub enum Event {
         rollout: u64,
         /// Who.
         by: String,
+        /// When they were let in.
+        since: UnixMillis,
         /// What.
         wish: Wish,
     },

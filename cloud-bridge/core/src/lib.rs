@@ -6,6 +6,7 @@
 //! hands, and the documents that people sign are verified by `trust`. The [`audit`] log is beside it:
 //! any hand may write in it.
 
+pub mod access;
 pub mod audit;
 pub mod auditor;
 mod bridge;

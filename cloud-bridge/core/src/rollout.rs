@@ -336,6 +336,10 @@ impl Phase {
         }
     }
 
+    /// The names of all.
+    pub const NAMES: [&str; 8] =
+        ["draft", "approval", "rolling", "soaking", "paused", "reverting", "stopped", "completed"];
+
     /// Its name.
     pub fn name(&self) -> &'static str {
         match self {

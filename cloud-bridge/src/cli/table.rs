@@ -45,6 +45,14 @@ pub(crate) fn ago(unix_ms: u64, now_ms: u64) -> String {
     }
 }
 
+/// When a moment comes, in the largest unit that says something.
+pub(crate) fn ends(unix_ms: u64, now_ms: u64) -> String {
+    match unix_ms.saturating_sub(now_ms) / 1_000 {
+        0 => "it has ended".into(),
+        left => format!("in {}", HumanDuration(Duration::from_secs(left))),
+    }
+}
+
 /// How far something has arrived, how fast it comes and when it will be there.
 pub(crate) fn arriving(of: &ArrivingView) -> String {
     let share = u128::from(of.arrived) * 100 / u128::from(of.total.max(1));

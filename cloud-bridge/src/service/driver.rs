@@ -287,7 +287,11 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
             hands.arrivals.heard(unix_millis(), &telemetry);
             // Telemetry may be lost; the bridge must not be. What is said again is no new evidence.
             match hands.store.keep_telemetry(&telemetry).await {
-                Ok(true) => take(bridge, hands, Event::Measured(measured::by_telemetry(&telemetry))).await?,
+                Ok(true) => {
+                    let rows = measured::by_telemetry(&telemetry);
+                    hands.tally.worked(&rows);
+                    take(bridge, hands, Event::Measured(rows)).await?;
+                }
                 Ok(false) => debug!(%topic, "telemetry that was kept before"),
                 Err(error) => warn!(%topic, error = format!("{error:#}"), "telemetry was not kept"),
             }

@@ -165,10 +165,9 @@ impl Store {
         Ok(())
     }
 
-    /// Who holds `token`, if anybody does.
-    pub(crate) async fn holder(&self, token: &str) -> anyhow::Result<Option<String>> {
-        let name = sqlx::query_scalar("SELECT name FROM token WHERE sha256 = ?");
-        Ok(name.bind(Digest::of(token.as_bytes()).0.to_vec()).fetch_optional(&self.pool).await?)
+    /// Whether somebody could write now.
+    pub(crate) async fn is_writable(&self) -> anyhow::Result<()> {
+        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?.rollback().await?)
     }
 
     /// Closes the database in order.

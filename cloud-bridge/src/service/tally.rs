@@ -1,6 +1,13 @@
 //! The tally: what land said and heard since it started, by kind and never by device.
 
+use bridge_core::Measured;
+use protocol::StreamName;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// The most releases whose answers are counted.
+const MAX_RELEASES: usize = 10_000;
 
 /// What is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +51,23 @@ struct Sum {
     bytes: AtomicU64,
 }
 
+/// What devices did with a release, all together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Work {
+    /// Answers given.
+    pub(crate) answers: u64,
+    /// Requests without an answer.
+    pub(crate) errors: u64,
+    /// What the answers took together, in microseconds.
+    pub(crate) took_us: u64,
+}
+
 /// Counts since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     said: [Sum; What::ALL.len()],
     taken: AtomicU64,
+    work: Mutex<BTreeMap<(StreamName, u64), Work>>,
 }
 
 impl Tally {
@@ -62,6 +81,26 @@ impl Tally {
     /// A message of a device was believed.
     pub(crate) fn took(&self) {
         self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Devices told what they did.
+    pub(crate) fn worked(&self, rows: &[Measured]) {
+        let mut work = self.work.lock().unwrap_or_else(PoisonError::into_inner);
+        for Measured { stream, release, figures, .. } in rows {
+            let key = (stream.clone(), *release);
+            if work.len() >= MAX_RELEASES && !work.contains_key(&key) {
+                continue;
+            }
+            let sum = work.entry(key).or_default();
+            sum.answers = sum.answers.saturating_add(figures.answers);
+            sum.errors = sum.errors.saturating_add(figures.errors);
+            sum.took_us = sum.took_us.saturating_add(figures.took_us);
+        }
+    }
+
+    /// What devices did, by stream and release.
+    pub(crate) fn work(&self) -> BTreeMap<(StreamName, u64), Work> {
+        self.work.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Messages and bytes of each kind.

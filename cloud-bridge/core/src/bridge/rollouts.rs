@@ -171,7 +171,13 @@ impl Bridge {
     }
 
     /// A person turns a rollout.
-    pub(super) fn wish(&mut self, now: Now, id: u64, by: &str, wish: Wish) -> Result<Answer, Rejection> {
+    pub(super) fn wish(
+        &mut self,
+        now: Now,
+        id: u64,
+        (by, since): (&str, UnixMillis),
+        wish: Wish,
+    ) -> Result<Answer, Rejection> {
         let conflict = |why: String| Err(Rejection::Conflict(why));
         let rollout = self.rollouts.get(&id).ok_or_else(|| Rejection::NotFound(format!("rollout {id}")))?;
         let turn = match wish {
@@ -197,6 +203,12 @@ impl Bridge {
                 let Phase::Approval { wave } = rollout.phase else { return conflict(cannot(rollout, wish)) };
                 if rollout.by == by {
                     return conflict(format!("rollout {id} was started by `{by}`: somebody else must approve it"));
+                }
+                // Or else whoever began it makes a token for somebody else, and approves.
+                if since > rollout.started {
+                    return conflict(format!(
+                        "`{by}` was let in after rollout {id} was written down: somebody who was there before must approve it"
+                    ));
                 }
                 if let Some(rollout) = self.rollouts.get_mut(&id) {
                     rollout.approved.insert(wave, by.to_owned());

@@ -4,10 +4,12 @@
 //! else was done or refused is written by the guard around all routes, so no handler can forget it.
 
 use super::Doors;
-use super::problem::{Problem, Refused};
+use super::access::needs;
+use super::problem::{Problem, Refused, in_words};
 use super::view::{AuditView, LineView};
 use crate::service::driver::DONE;
 use crate::service::store::audit::Which;
+use crate::service::store::people::Person;
 use crate::service::store::unix_millis;
 use axum::Json;
 use axum::extract::{MatchedPath, Query, Request, State};
@@ -15,12 +17,15 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bridge_core::access::{Access, Right};
 use bridge_core::audit::{Deed, Quota};
-use bridge_core::{Answer, Event};
+use bridge_core::{Answer, Event, UnixMillis};
+use protocol::StreamName;
 use serde::Deserialize;
 use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 use trust::Role;
 use utoipa::IntoParams;
 
@@ -33,15 +38,18 @@ const REQUEST_ID: &str = "x-request-id";
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
     who: Arc<str>,
+    access: Option<Arc<Access>>,
     request: Arc<str>,
     told: Arc<AtomicBool>,
 }
 
 impl Asked {
-    fn new(who: &str) -> anyhow::Result<Self> {
+    fn new(holder: Option<&Person>) -> anyhow::Result<Self> {
         let mut name = [0; 8];
         getrandom::fill(&mut name).map_err(|e| anyhow::anyhow!("the system gives no randomness: {e}"))?;
-        Ok(Self { who: who.into(), request: hex::encode(name).into(), told: Arc::default() })
+        let who = holder.map_or(NOBODY, |person| &person.name).into();
+        let access = holder.map(|person| Arc::new(person.access.clone()));
+        Ok(Self { who, access, request: hex::encode(name).into(), told: Arc::default() })
     }
 
     /// The name of who asks.
@@ -49,7 +57,25 @@ impl Asked {
         &self.who
     }
 
-    fn deed(&self, action: &str, subject: impl Display, outcome: &str) -> Deed {
+    /// The log has a line of it.
+    pub(super) fn is_told(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
+    /// When who asks was let in.
+    pub(super) fn since(&self) -> UnixMillis {
+        self.access.as_ref().map_or(UnixMillis::MAX, |access| access.since)
+    }
+
+    /// Whether who asks may do this to a stream.
+    pub(super) fn allows(&self, right: Right, stream: &StreamName) -> Result<(), Problem> {
+        let nobody = || "nobody asks".to_owned();
+        let allowed = self.access.as_ref().ok_or_else(nobody).and_then(|access| access.allows(&[right], Some(stream)));
+        allowed.map_err(|why| Problem::forbidden("forbidden", &why))
+    }
+
+    /// A line of the log.
+    pub(super) fn deed(&self, action: &str, subject: impl Display, outcome: &str) -> Deed {
         Deed::new(&self.who, action, &subject.to_string(), outcome).asked_by(&self.request)
     }
 }
@@ -65,14 +91,14 @@ impl Doors {
         event: Event,
     ) -> Result<Answer, Problem> {
         let answer = self.driver.request(event, asked.deed(action, subject, DONE)).await?;
-        asked.told.store(true, Ordering::Relaxed);
+        asked.is_told();
         Ok(answer?)
     }
 
     /// Writes a line before something is done that the core does not know of.
     pub(crate) async fn witness(&self, asked: &Asked, action: &str, subject: impl Display) -> anyhow::Result<()> {
         self.store.witness(&asked.deed(action, subject, DONE)).await?;
-        asked.told.store(true, Ordering::Relaxed);
+        asked.is_told();
         Ok(())
     }
 
@@ -93,30 +119,42 @@ impl Doors {
 /// How many lines strangers may cause.
 pub(crate) type Strangers = Arc<Mutex<Quota>>;
 
-/// Lets in whoever holds a token, and writes down what no handler has written.
+/// Lets in whoever holds a token that is good for the route, and writes down what no handler has written.
 pub(super) async fn guard(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
     let changes = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str);
     let action = format!("{} {route}", request.method());
     let subject = request.uri().path().to_owned();
+    let needs = needs(request.method(), route);
     let holder = match token(&request) {
         None => Ok(None),
         Some(token) => doors.store.holder(token).await,
     };
-    let known = matches!(holder, Ok(Some(_)));
-    let who = holder.as_ref().ok().and_then(Option::as_deref).unwrap_or(NOBODY);
-    let asked = match Asked::new(who) {
+    let asked = match Asked::new(holder.as_ref().ok().and_then(Option::as_ref)) {
         Ok(asked) => asked,
         Err(error) => return Problem::from(error).into_response(),
     };
-    let mut response = match (holder, token(&request).is_some()) {
-        (Ok(Some(_)), _) => {
-            request.extensions_mut().insert(asked.clone());
-            next.run(request).await
+    let known = asked.access.is_some();
+    let admitted = holder.map_err(Problem::from).and_then(|holder| {
+        let person = match (holder, token(&request).is_some()) {
+            (Some(person), _) => person,
+            (None, false) => return Err(Problem::unauthorised("a token is needed: run `petrel login`")),
+            (None, true) => return Err(Problem::unauthorised("this token is not known here")),
+        };
+        if person.access.has_ended(unix_millis()) {
+            return Err(Problem::refused("token_expired", "this token has ended: an admin makes a new one"));
         }
-        (Ok(None), false) => Problem::unauthorised("a token is needed: run `petrel login`").into_response(),
-        (Ok(None), true) => Problem::unauthorised("this token is not known here").into_response(),
-        (Err(error), _) => Problem::from(error).into_response(),
+        if !doors.turns.admits(&asked.who, Instant::now()) {
+            return Err(Problem::too_often());
+        }
+        needs.ok_or_else(|| Problem::forbidden("forbidden", "nobody may do this"))?.check(&person.access)
+    });
+    let mut response = match admitted {
+        Ok(()) => {
+            request.extensions_mut().insert(asked.clone());
+            in_words(next.run(request).await).await
+        }
+        Err(problem) => problem.into_response(),
     };
     if let Ok(name) = HeaderValue::from_str(&asked.request) {
         response.headers_mut().insert(REQUEST_ID, name);
@@ -166,7 +204,7 @@ fn hundred() -> u32 {
 
 /// Lines of the audit log, the oldest first
 #[utoipa::path(get, path = "/api/v1/audit", params(Asks),
-    responses((status = 200, body = AuditView), (status = 400), (status = 401, body = Problem)))]
+    responses((status = 200, body = AuditView)))]
 pub(super) async fn list(State(doors): State<Doors>, Query(asks): Query<Asks>) -> Result<Json<AuditView>, Problem> {
     let Asks { after, limit, since, who, action } = asks;
     let lines = doors.store.audit(&Which { after, limit, since, who, action }).await?;
@@ -176,7 +214,7 @@ pub(super) async fn list(State(doors): State<Doors>, Query(asks): Query<Asks>) -
 
 /// Sign how far the audit log has come, to be kept elsewhere
 #[utoipa::path(post, path = "/api/v1/audit/checkpoint",
-    responses((status = 200, description = "a checkpoint in a DSSE envelope", content_type = "application/json"), (status = 401, body = Problem)))]
+    responses((status = 200, description = "a checkpoint in a DSSE envelope", content_type = "application/json")))]
 pub(super) async fn checkpoint(
     State(doors): State<Doors>,
     axum::Extension(asked): axum::Extension<Asked>,

@@ -9,6 +9,7 @@ use anyhow::Context;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
+use bridge_core::access::Right;
 use bridge_core::{Answer, Bridge, Event, Rejection, Release};
 use http_body_util::BodyExt;
 use protocol::StreamName;
@@ -19,14 +20,14 @@ use trust::{Code, Digest, Refusal};
 const MAX_BUNDLE_BYTES: u64 = 1 << 30;
 
 /// Every release
-#[utoipa::path(get, path = "/api/v1/releases", responses((status = 200, body = List<ReleaseView>), (status = 401, body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/releases", responses((status = 200, body = List<ReleaseView>)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<ReleaseView>>, Problem> {
     let items = doors.driver.look(|bridge| bridge.releases().values().map(ReleaseView::from).collect()).await?;
     Ok(Json(List { items }))
 }
 
 /// Every release, and why it stays or that it may go
-#[utoipa::path(get, path = "/api/v1/releases/gc", responses((status = 200, body = List<StockView>), (status = 401, body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/releases/gc", responses((status = 200, body = List<StockView>)))]
 pub(super) async fn stock(State(doors): State<Doors>) -> Result<Json<List<StockView>>, Problem> {
     let view =
         |bridge: &Bridge| bridge.stock().into_iter().map(|(release, stay)| StockView::new(release, stay)).collect();
@@ -34,7 +35,7 @@ pub(super) async fn stock(State(doors): State<Doors>) -> Result<Json<List<StockV
 }
 
 /// Remove the releases that nothing needs; the answer names them
-#[utoipa::path(post, path = "/api/v1/releases/gc", responses((status = 200, body = List<StockView>), (status = 401, body = Problem)))]
+#[utoipa::path(post, path = "/api/v1/releases/gc", responses((status = 200, body = List<StockView>)))]
 pub(super) async fn clear_stock(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
@@ -49,7 +50,7 @@ pub(super) async fn clear_stock(
 /// Push a signed bundle as a tar; pushing the same one again changes nothing
 #[utoipa::path(put, path = "/api/v1/bundles/{digest}", params(("digest" = String, Path, description = "the bundle's statement digest")),
     request_body(content = Vec<u8>, content_type = "application/x-tar"),
-    responses((status = 200, body = ReleaseView), (status = 401, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = ReleaseView), (status = 409), (status = 422)))]
 pub(super) async fn push(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
@@ -62,6 +63,7 @@ pub(super) async fn push(
     let taken = tokio::task::spawn_blocking(move || library.take(archive, digest));
     let (manifest, total_size) = taken.await.context("the push was interrupted")??;
     let stream: StreamName = manifest.stream.parse().map_err(Problem::invalid)?;
+    asked.allows(Right::Publish, &stream)?;
     let release = Release {
         stream,
         version: manifest.version.clone(),

@@ -6,7 +6,6 @@ use super::problem::Problem;
 use super::view::List;
 use crate::service::store::commands::{Given, KEPT};
 use crate::service::store::unix_millis;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -133,14 +132,13 @@ impl CommandView {
 
 /// Ask something of a device that is there
 #[utoipa::path(post, path = "/api/v1/devices/{id}/commands", params(("id" = String, Path)), request_body = NewCommand,
-    responses((status = 201, body = CommandView), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 201, body = CommandView), (status = 404), (status = 409), (status = 422)))]
 pub(super) async fn give(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
     Path(id): Path<String>,
-    body: Result<Json<NewCommand>, JsonRejection>,
+    Json(new): Json<NewCommand>,
 ) -> Result<(StatusCode, Json<CommandView>), Problem> {
-    let Json(new) = body.map_err(|e| Problem::invalid(e.body_text()))?;
     let device: DeviceId = id.parse().map_err(Problem::invalid)?;
     let request = Request::read(&new.request).map_err(anyhow::Error::from)?;
     let subject = format!("{id} {}", new.request);
@@ -165,7 +163,7 @@ fn twenty() -> u32 {
 
 /// The latest commands of a device, the oldest first
 #[utoipa::path(get, path = "/api/v1/devices/{id}/commands", params(("id" = String, Path), Latest),
-    responses((status = 200, body = List<CommandView>), (status = 400), (status = 401, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = List<CommandView>), (status = 422)))]
 pub(super) async fn list(
     State(doors): State<Doors>,
     Path(id): Path<String>,
@@ -180,7 +178,7 @@ pub(super) async fn list(
 
 /// One command and what came of it
 #[utoipa::path(get, path = "/api/v1/devices/{id}/commands/{seq}", params(("id" = String, Path), ("seq" = u64, Path)),
-    responses((status = 200, body = CommandView), (status = 400), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = CommandView), (status = 404), (status = 422)))]
 pub(super) async fn show(
     State(doors): State<Doors>,
     Path((id, seq)): Path<(String, u64)>,

@@ -59,7 +59,7 @@ impl Shares {
         ("Authorization" = String, Header, description = "`PetrelDevice`, a space, and the signed frame `fetch` in base64url without padding"),
         ("Range" = Option<String>, Header, description = "one range of bytes"), ("If-Range" = Option<String>, Header, description = "the `ETag` of what was fetched before")),
     responses((status = 200, content_type = "application/octet-stream"), (status = 206, content_type = "application/octet-stream"),
-        (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem), (status = 416, body = Problem), (status = 429, body = Problem)))]
+        (status = 401), (status = 403), (status = 404), (status = 416), (status = 429)))]
 pub(super) async fn content(
     State(doors): State<Doors>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,

@@ -5,7 +5,6 @@ use super::audit::Asked;
 use super::problem::Problem;
 use super::view::{DeviceView, List, TelemetryView};
 use crate::service::store::unix_millis;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
@@ -16,7 +15,7 @@ use std::collections::BTreeMap;
 use utoipa::{IntoParams, ToSchema};
 
 /// Every device
-#[utoipa::path(get, path = "/api/v1/devices", responses((status = 200, body = List<DeviceView>), (status = 401, body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/devices", responses((status = 200, body = List<DeviceView>)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<DeviceView>>, Problem> {
     let arrivals = doors.driver.arrivals.clone();
     let view = move |device: &Device| DeviceView::new(device, &arrivals, unix_millis());
@@ -26,7 +25,7 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<DeviceV
 
 /// One device
 #[utoipa::path(get, path = "/api/v1/devices/{id}", params(("id" = String, Path)),
-    responses((status = 200, body = DeviceView), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = DeviceView), (status = 404), (status = 422)))]
 pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<String>) -> Result<Json<DeviceView>, Problem> {
     let id: DeviceId = id.parse().map_err(Problem::invalid)?;
     let missing = format!("there is no device `{id}`");
@@ -38,7 +37,7 @@ pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<String>) -> 
 
 /// Let a pending device in
 #[utoipa::path(post, path = "/api/v1/devices/{id}/approve", params(("id" = String, Path)),
-    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 204), (status = 404), (status = 422)))]
 pub(super) async fn approve(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
@@ -51,7 +50,7 @@ pub(super) async fn approve(
 
 /// Turn a pending device away
 #[utoipa::path(post, path = "/api/v1/devices/{id}/reject", params(("id" = String, Path)),
-    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 204), (status = 404), (status = 409), (status = 422)))]
 pub(super) async fn reject(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
@@ -71,14 +70,13 @@ pub(super) struct NewLabels {
 
 /// Say what a device is called beside its name
 #[utoipa::path(post, path = "/api/v1/devices/{id}/labels", params(("id" = String, Path)), request_body = NewLabels,
-    responses((status = 200, body = DeviceView), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = DeviceView), (status = 404), (status = 422)))]
 pub(super) async fn label(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
     Path(id): Path<String>,
-    body: Result<Json<NewLabels>, JsonRejection>,
+    Json(NewLabels { labels }): Json<NewLabels>,
 ) -> Result<Json<DeviceView>, Problem> {
-    let Json(NewLabels { labels }) = body.map_err(|e| Problem::invalid(e.body_text()))?;
     let device = id.parse().map_err(Problem::invalid)?;
     doors.request(&asked, "device.label", &id, Event::DeviceLabelled { device, labels }).await?;
     show(State(doors), Path(id)).await
@@ -86,7 +84,7 @@ pub(super) async fn label(
 
 /// Throw a device out: its certificate counts no more, its session ends, its name stays taken
 #[utoipa::path(post, path = "/api/v1/devices/{id}/revoke", params(("id" = String, Path)),
-    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 204), (status = 404), (status = 409), (status = 422)))]
 pub(super) async fn revoke(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
@@ -99,7 +97,7 @@ pub(super) async fn revoke(
 
 /// Take a device out of the fleet and free its name
 #[utoipa::path(post, path = "/api/v1/devices/{id}/retire", params(("id" = String, Path)),
-    responses((status = 204), (status = 401, body = Problem), (status = 404, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 204), (status = 404), (status = 422)))]
 pub(super) async fn retire(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
@@ -123,7 +121,7 @@ fn sixty() -> u32 {
 
 /// The latest telemetry of a device, the oldest first
 #[utoipa::path(get, path = "/api/v1/devices/{id}/telemetry", params(("id" = String, Path), Latest),
-    responses((status = 200, body = List<TelemetryView>), (status = 400), (status = 401, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = List<TelemetryView>), (status = 422)))]
 pub(super) async fn telemetry(
     State(doors): State<Doors>,
     Path(id): Path<String>,

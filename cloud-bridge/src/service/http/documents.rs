@@ -13,7 +13,7 @@ use protocol::DocumentKind;
 use trust::{Envelope, MAX_ROOT_BYTES, PayloadKind};
 
 /// Every document that the fleet is told of
-#[utoipa::path(get, path = "/api/v1/documents", responses((status = 200, body = List<DocumentView>), (status = 401, body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/documents", responses((status = 200, body = List<DocumentView>)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<DocumentView>>, Problem> {
     let items = doors.driver.look(|bridge| bridge.documents().map(DocumentView::from).collect()).await?;
     Ok(Json(List { items }))
@@ -21,7 +21,7 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<Documen
 
 /// Publish a signed root, revocation or breakglass; the same one again changes nothing
 #[utoipa::path(post, path = "/api/v1/documents", request_body(content = String, content_type = "application/json"),
-    responses((status = 200, body = DocumentView), (status = 401, body = Problem), (status = 409, body = Problem), (status = 413), (status = 422, body = Problem)))]
+    responses((status = 200, body = DocumentView), (status = 409), (status = 413), (status = 422)))]
 pub(super) async fn publish(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,

@@ -71,7 +71,7 @@ pub(super) struct Asking {
 
 /// What the models of a stream see, against what they were trained on
 #[utoipa::path(get, path = "/api/v1/drift/{stream}", params(("stream" = String, Path), Asking),
-    responses((status = 200, body = DriftView), (status = 400), (status = 401, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = DriftView), (status = 422)))]
 pub(super) async fn show(
     State(doors): State<Doors>,
     Path(stream): Path<String>,
@@ -115,7 +115,7 @@ pub(super) struct Alarms {
 
 /// Alarms of drift, the newest first
 #[utoipa::path(get, path = "/api/v1/drift-alarms", params(Alarms),
-    responses((status = 200, body = List<DriftAlarmView>), (status = 400), (status = 401, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = List<DriftAlarmView>), (status = 422)))]
 pub(super) async fn alarms(
     State(doors): State<Doors>,
     Query(asked): Query<Alarms>,
@@ -127,7 +127,7 @@ pub(super) async fn alarms(
 
 /// Say that you have seen an alarm
 #[utoipa::path(post, path = "/api/v1/drift-alarms/{id}/acknowledge", params(("id" = i64, Path)),
-    responses((status = 200, body = DriftAlarmView), (status = 400), (status = 401, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = DriftAlarmView), (status = 404)))]
 pub(super) async fn acknowledge(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,

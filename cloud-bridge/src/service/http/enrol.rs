@@ -24,7 +24,7 @@ type Answer = Result<Json<Enrolled>, Problem>;
 
 /// A device comes in with a one-time token and a certificate request
 #[utoipa::path(post, path = "/api/v1/enrol", request_body(content = String, content_type = "application/json", description = "{spec, device, token, csr, profile}"),
-    responses((status = 200, description = "{spec, chain, from, until, pending}"), (status = 400, body = Problem), (status = 401, body = Problem), (status = 409, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 200, description = "{spec, chain, from, until, pending}"), (status = 400), (status = 401), (status = 409), (status = 429)))]
 pub(super) async fn enrol(
     State(doors): State<Doors>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
@@ -60,7 +60,7 @@ async fn let_in(doors: &Doors, body: &[u8], who: &mut Option<DeviceId>) -> Answe
 
 /// A device gets a certificate for a new key, over TLS with the certificate that it has
 #[utoipa::path(post, path = "/api/v1/renew", request_body(content = String, content_type = "application/json", description = "{spec, csr}"),
-    responses((status = 200, description = "{spec, chain, from, until, pending}"), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 200, description = "{spec, chain, from, until, pending}"), (status = 400), (status = 401), (status = 403), (status = 429)))]
 pub(super) async fn renew(
     State(doors): State<Doors>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
@@ -90,7 +90,7 @@ async fn renewed(doors: &Doors, tls: &TlsInfo, body: &[u8], who: &mut Option<Dev
 
 /// A device whose certificate has expired asks for a new one, with a new key that its old one signs
 #[utoipa::path(post, path = "/api/v1/re-enrol", request_body(content = String, content_type = "application/json", description = "{spec, device, csr, signature}"),
-    responses((status = 200, description = "{spec, chain, from, until, pending}"), (status = 400, body = Problem), (status = 401, body = Problem), (status = 403, body = Problem), (status = 409, body = Problem), (status = 429, body = Problem)))]
+    responses((status = 200, description = "{spec, chain, from, until, pending}"), (status = 400), (status = 401), (status = 403), (status = 409), (status = 429)))]
 pub(super) async fn re_enrol(
     State(doors): State<Doors>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 const WINDOW: Duration = Duration::from_secs(60);
@@ -13,6 +13,9 @@ const WINDOW: Duration = Duration::from_secs(60);
 const FAILURES: u32 = 20;
 /// Requests for certificates of all addresses in a window.
 pub(super) const REQUESTS: u32 = 1_200;
+
+/// Requests of one person in a window.
+const OF_ONE_PERSON: u32 = 12_000;
 
 /// Counts for the window under way.
 #[derive(Debug)]
@@ -54,6 +57,29 @@ impl Limiter {
     }
 }
 
+/// How often each person may ask: a script that went wild must not stop the others. Only names that hold a token are
+/// counted, so memory is bounded by them.
+#[derive(Debug)]
+pub(super) struct Turns(Mutex<(Instant, BTreeMap<Arc<str>, u32>)>);
+
+impl Turns {
+    /// Nobody has asked yet.
+    pub(super) fn new() -> Self {
+        Self(Mutex::new((Instant::now(), BTreeMap::new())))
+    }
+
+    /// Whether `person` may ask now.
+    pub(super) fn admits(&self, person: &Arc<str>, now: Instant) -> bool {
+        let mut window = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(window.0) >= WINDOW {
+            *window = (now, BTreeMap::new());
+        }
+        let asked = window.1.entry(person.clone()).or_default();
+        *asked = asked.saturating_add(1);
+        *asked <= OF_ONE_PERSON
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +97,14 @@ mod tests {
         assert!((0..2 * REQUESTS).all(|_| !limiter.admits(stranger, now)));
         assert!(limiter.admits(device, now));
         assert!(limiter.admits(stranger, now + WINDOW));
+    }
+
+    #[test]
+    fn a_person_who_asks_too_often_waits_and_nobody_else() {
+        let (turns, now) = (Turns::new(), Instant::now());
+        let [anna, bert]: [Arc<str>; 2] = ["anna".into(), "bert".into()];
+        assert!((0..OF_ONE_PERSON).all(|_| turns.admits(&anna, now)));
+        assert!(!turns.admits(&anna, now) && turns.admits(&bert, now) && turns.admits(&anna, now + WINDOW));
     }
 
     #[test]

@@ -7,18 +7,22 @@
 use super::Doors;
 use super::problem::Problem;
 use super::status::{needed, word};
+use crate::service::tally::Work;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
-use bridge_core::{Bridge, Status};
-use std::fmt::Write;
+use bridge_core::{Bridge, Phase, Place, Release, Rollout, Status};
+use protocol::StreamName;
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+use trust::Digest;
 
 /// The version of the text format.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The bridge and the fleet in numbers, for Prometheus
 #[utoipa::path(get, path = "/metrics",
-    responses((status = 200, description = "Prometheus' text format", content_type = "text/plain", body = String), (status = 401, body = Problem)))]
+    responses((status = 200, description = "Prometheus' text format", content_type = "text/plain", body = String)))]
 pub(super) async fn metrics(State(doors): State<Doors>) -> Result<impl IntoResponse, Problem> {
     let mut page = Page::default();
     let said: Vec<_> = doors.tally.all_said().collect();
@@ -29,7 +33,40 @@ pub(super) async fn metrics(State(doors): State<Doors>) -> Result<impl IntoRespo
     page.one("petrel_messages_taken_total", "counter", "Messages of devices that were believed.", doors.tally.taken());
     let connected = doors.connection.borrow().is_some();
     page.one("petrel_broker_connected", "gauge", "Whether there is a connection to the broker.", connected.into());
-    Ok(([(CONTENT_TYPE, TEXT)], doors.driver.look(|bridge| fleet(page, bridge)).await?))
+    page.family(
+        "petrel_drift_alarms",
+        "gauge",
+        "Alarms of drift that were heard lately and that nobody has acknowledged.",
+    );
+    let mut alarms: BTreeMap<String, u64> = BTreeMap::new();
+    for (_, concern) in doors.store.concerns(None, false).await?.iter().filter(|(_, c)| c.acknowledged.is_none()) {
+        *alarms.entry(concern.stream.to_string()).or_default() += 1;
+    }
+    for (stream, count) in &alarms {
+        page.row("petrel_drift_alarms", &labels(&[("stream", stream)]), *count);
+    }
+    let work = doors.tally.work();
+    let page = doors.driver.look(move |bridge| {
+        worked(&mut page, bridge, &work);
+        fleet(page, bridge)
+    });
+    Ok(([(CONTENT_TYPE, TEXT)], page.await?))
+}
+
+/// What devices did with releases that land knows, since the bridge started.
+fn worked(page: &mut Page, bridge: &Bridge, work: &BTreeMap<(StreamName, u64), Work>) {
+    let version = |release: &Release| Some((release, work.get(&(release.stream.clone(), release.release))?));
+    let known: Vec<(&Release, &Work)> = bridge.releases().values().filter_map(version).collect();
+    let mut counter = |name: &str, help: &str, figure: fn(&Work) -> f64| {
+        page.family(name, "counter", help);
+        for (release, work) in &known {
+            let labels = labels(&[("stream", release.stream.as_str()), ("version", &release.version)]);
+            page.row(name, &labels, figure(work));
+        }
+    };
+    counter("petrel_answers_total", "Answers that models gave.", |work| work.answers as f64);
+    counter("petrel_request_errors_total", "Requests that models could not answer.", |work| work.errors as f64);
+    counter("petrel_answer_seconds_total", "What the answers took together.", |work| work.took_us as f64 / 1e6);
 }
 
 /// What the core knows.
@@ -48,12 +85,63 @@ fn fleet(mut page: Page, bridge: &Bridge) -> String {
             page.row("petrel_devices", &format!("{{status=\"{status}\",online=\"{online}\"}}"), count as u64);
         }
     }
-    let rolling = bridge.rollouts().values().filter(|r| r.wave().is_some()).count();
-    page.one("petrel_rollouts_rolling", "gauge", "Rollouts under way.", rolling as u64);
+    page.family("petrel_devices_running", "gauge", "Devices by what they say that they run.");
+    let mut running: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for device in bridge.devices().values().filter(|d| d.status == Status::Approved) {
+        for row in device.report.iter().flat_map(|report| &report.streams) {
+            let active = row.active.as_ref().map(|active| bridge.releases().get(&Digest(active.statement_sha256)));
+            let version = match active {
+                None => "none",
+                Some(None) => "unknown",
+                Some(Some(release)) => &release.version,
+            };
+            *running.entry((row.stream.as_str(), version)).or_default() += 1;
+        }
+    }
+    for ((stream, version), count) in running {
+        page.row("petrel_devices_running", &labels(&[("stream", stream), ("version", version)]), count);
+    }
+    page.family("petrel_rollouts", "gauge", "Rollouts by how far they are.");
+    for state in Phase::NAMES {
+        let count = bridge.rollouts().values().filter(|r| r.phase.name() == state).count();
+        page.row("petrel_rollouts", &labels(&[("state", state)]), count as u64);
+    }
+    let ended = |r: &&Rollout| matches!(r.phase, Phase::Draft | Phase::Stopped { .. } | Phase::Completed);
+    let open: Vec<&Rollout> = bridge.rollouts().values().filter(|r| !ended(r)).collect();
+    let named = |r: &Rollout, key: &str, value: &str| {
+        labels(&[("rollout", &r.id.to_string()), ("stream", r.stream.as_str()), ("version", &r.version), (key, value)])
+    };
+    page.family("petrel_rollout_devices", "gauge", "Devices of rollouts that have not ended.");
+    for r in &open {
+        let place = |place: fn(&Place) -> bool| r.members.values().filter(|m| place(&m.place)).count() as u64;
+        for (name, count) in [
+            ("waiting", place(|place| matches!(place, Place::Waiting { .. }))),
+            ("assigned", place(|place| *place == Place::Assigned)),
+            ("returning", place(|place| *place == Place::Returning)),
+            ("returned", place(|place| *place == Place::Returned)),
+        ] {
+            page.row("petrel_rollout_devices", &named(r, "place", name), count);
+        }
+    }
+    let help = "Of the evidence that stops a rollout so much is there, by gate; a rollout is stopped at 1.";
+    page.family("petrel_rollout_evidence_ratio", "gauge", help);
+    for r in &open {
+        for finding in r.judgement.iter().flat_map(|judgement| &judgement.findings) {
+            let Some(evidence) = finding.evidence else { continue };
+            page.row("petrel_rollout_evidence_ratio", &named(r, "gate", &finding.gate), evidence / finding.needed);
+        }
+    }
     page.text
 }
 
-/// A page in the making. Names and labels are of this file and of enums: none has to be escaped.
+/// Labels as they are written: what people chose is escaped.
+fn labels(pairs: &[(&str, &str)]) -> String {
+    let escaped = |value: &str| value.replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
+    let pairs: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}=\"{}\"", escaped(value))).collect();
+    format!("{{{}}}", pairs.join(","))
+}
+
+/// A page in the making.
 #[derive(Debug, Default)]
 struct Page {
     text: String,
@@ -65,7 +153,7 @@ impl Page {
         let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn row(&mut self, name: &str, labels: &str, value: u64) {
+    fn row(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = writeln!(self.text, "{name}{labels} {value}");
     }
 

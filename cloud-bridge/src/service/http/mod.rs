@@ -2,6 +2,7 @@
 //!
 //! Decides how requests are admitted and answered. What they mean is decided by the core.
 
+mod access;
 pub(crate) mod audit;
 mod bundles;
 pub(crate) mod commands;
@@ -12,6 +13,7 @@ mod drift;
 mod enrol;
 mod limiter;
 mod metrics;
+mod openapi;
 pub(crate) mod people;
 mod problem;
 pub(crate) mod rollouts;
@@ -35,7 +37,7 @@ use axum::routing::get;
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use content::Shares;
-use limiter::Limiter;
+use limiter::{Limiter, Turns};
 use problem::Problem;
 use protocol::{CONTENT_PATH, MAX_ENROL_BYTES};
 use std::net::{SocketAddr, TcpListener};
@@ -78,6 +80,8 @@ pub(crate) struct Doors {
     limiter: Arc<Limiter>,
     /// How often they may ask for a bundle in vain.
     fetchers: Arc<Limiter>,
+    /// How often people may ask.
+    turns: Arc<Turns>,
     /// How often devices may ask for a bundle.
     shares: Arc<Shares>,
 }
@@ -108,6 +112,7 @@ impl Doors {
             connection,
             limiter,
             fetchers,
+            turns: Arc::new(Turns::new()),
             shares,
         }
     }
@@ -129,13 +134,6 @@ impl Serving {
 }
 
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "Petrel bridge",
-    description = "Devices, releases and rollouts of one fleet. Every request but `/healthz`, this document and what devices ask (enrol, renew, re-enrol, content) carries `Authorization: Bearer <token>`."
-))]
-struct Document;
-
-#[derive(OpenApi)]
 #[openapi(paths(content::content))]
 struct Content;
 
@@ -151,7 +149,7 @@ fn open_routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
 
 /// What people ask, and the document that describes every route.
 fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi())
+    OpenApiRouter::with_openapi(openapi::Document::openapi())
         .routes(routes!(status::status))
         .routes(routes!(metrics::metrics))
         .routes(routes!(devices::list))
@@ -206,10 +204,9 @@ pub(crate) async fn start(
     listener: TcpListener,
     doors: Doors,
 ) -> anyhow::Result<(SocketAddr, Serving)> {
-    let (api, mut document) = routes();
-    let (open, described) = open_routes();
-    document.merge(described);
-    let document = document.to_pretty_json()?;
+    let (api, people) = routes();
+    let (open, devices) = open_routes();
+    let document = openapi::describe(people, devices).to_pretty_json()?;
     let open = open.layer(DefaultBodyLimit::max(MAX_ENROL_BYTES));
     let guarded = api
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -217,11 +214,13 @@ pub(crate) async fn start(
     let app = guarded
         .merge(open)
         .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(status::ready))
         .route(
             "/api/v1/openapi.json",
             get(async || ([(axum::http::header::CONTENT_TYPE, "application/json")], document)),
         )
         .fallback(async || Problem::not_found("no such route: see /api/v1/openapi.json".into()))
+        .layer(middleware::map_response(problem::in_words))
         .with_state(doors);
 
     let address = listener.local_addr()?;
@@ -237,9 +236,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_route_of_people_says_what_it_needs() {
+        let document = serde_json::to_value(routes().1).unwrap();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                let method = method.to_uppercase().parse().unwrap();
+                assert!(access::needs(&method, path).is_some(), "{method} {path}");
+            }
+        }
+    }
+
+    #[test]
     fn the_document_describes_every_route() {
-        let (_, mut document) = routes();
-        document.merge(open_routes().1);
+        let document = openapi::describe(routes().1, open_routes().1);
         let paths: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
         for path in [
             protocol::ENROL_PATH,

@@ -2,7 +2,7 @@
 
 use crate::service::store::NoEntry;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use bridge_core::Rejection;
@@ -10,6 +10,11 @@ use protocol::DeviceId;
 use serde::{Deserialize, Serialize};
 use trust::Refusal;
 use utoipa::ToSchema;
+
+/// The type of a problem's body.
+pub(super) const PROBLEM_JSON: &str = "application/problem+json";
+/// The most bytes of what a library says of a request.
+const MAX_WORDS: usize = 4_096;
 
 /// What went wrong with a request.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -84,6 +89,11 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_often", detail.into())
     }
 
+    /// It is no time to ask anything.
+    pub(crate) fn not_ready(detail: &str) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", detail.into())
+    }
+
     /// A file has no bytes there.
     pub(crate) fn no_such_range(size: u64) -> Self {
         let detail = format!("the file has {size} bytes: ask for some of them");
@@ -121,10 +131,37 @@ impl From<anyhow::Error> for Problem {
     }
 }
 
+/// What was refused before any handler was asked, such as a body that is no JSON, is told as a problem like all else.
+pub(super) async fn in_words(response: Response) -> Response {
+    let status = response.status();
+    let is_problem = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == PROBLEM_JSON);
+    if is_problem || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let said = axum::body::to_bytes(body, MAX_WORDS).await.unwrap_or_default();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let code = match status {
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "media_type",
+        _ if status.is_server_error() => "internal",
+        _ => "invalid",
+    };
+    let said = if said.is_empty() { status.canonical_reason().unwrap_or("refused").to_owned() } else { said };
+    let mut told = Problem::new(status, code, said).into_response();
+    for (name, value) in &parts.headers {
+        if name != CONTENT_TYPE && name != CONTENT_LENGTH {
+            told.headers_mut().insert(name, value.clone());
+        }
+    }
+    told
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let refused = Extension(Refused(self.code.clone()));
-        (status, [(CONTENT_TYPE, "application/problem+json")], refused, Json(self)).into_response()
+        (status, [(CONTENT_TYPE, PROBLEM_JSON)], refused, Json(self)).into_response()
     }
 }

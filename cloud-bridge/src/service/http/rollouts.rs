@@ -6,10 +6,10 @@ use super::problem::Problem;
 use super::view::{List, PlanView, RolloutView, lacking};
 use crate::service::store::unix_millis;
 use anyhow::Context;
-use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use bridge_core::access::Right;
 use bridge_core::{Answer, Bridge, Event, Now, Policy, Rejection, RolloutRequest, Targets, Wish};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +52,7 @@ pub(crate) struct TurnedRollout {
 }
 
 /// Every rollout
-#[utoipa::path(get, path = "/api/v1/rollouts", responses((status = 200, body = List<RolloutView>), (status = 401, body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/rollouts", responses((status = 200, body = List<RolloutView>)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<RolloutView>>, Problem> {
     let arrivals = doors.driver.arrivals.clone();
     let views = move |bridge: &Bridge| {
@@ -64,21 +64,21 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<Rollout
 
 /// One rollout
 #[utoipa::path(get, path = "/api/v1/rollouts/{id}", params(("id" = u64, Path)),
-    responses((status = 200, body = RolloutView), (status = 400), (status = 401, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = RolloutView), (status = 404)))]
 pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<u64>) -> Result<Json<RolloutView>, Problem> {
     look(&doors, id).await.map(Json)
 }
 
 /// Start a rollout
 #[utoipa::path(post, path = "/api/v1/rollouts", request_body = NewRollout,
-    responses((status = 201, body = RolloutView), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 201, body = RolloutView), (status = 404), (status = 409), (status = 422)))]
 pub(super) async fn start(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
-    body: Result<Json<NewRollout>, JsonRejection>,
+    Json(new): Json<NewRollout>,
 ) -> Result<(StatusCode, Json<RolloutView>), Problem> {
-    let Json(new) = body.map_err(|e| Problem::invalid(e.body_text()))?;
     let request = understand(&new, asked.who())?;
+    asked.allows(Right::Operate, &request.stream)?;
     let subject = format!("{}@{} to {}", request.stream, request.version, request.to);
     match doors.request(&asked, "rollout.start", subject, Event::RolloutRequested(Box::new(request))).await? {
         Answer::Started { rollout } => Ok((StatusCode::CREATED, Json(look(&doors, rollout).await?))),
@@ -88,13 +88,12 @@ pub(super) async fn start(
 
 /// What a rollout would be
 #[utoipa::path(post, path = "/api/v1/rollouts/plan", request_body = NewRollout,
-    responses((status = 200, body = PlanView), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = PlanView), (status = 404), (status = 409), (status = 422)))]
 pub(super) async fn plan(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
-    body: Result<Json<NewRollout>, JsonRejection>,
+    Json(new): Json<NewRollout>,
 ) -> Result<Json<PlanView>, Problem> {
-    let Json(new) = body.map_err(|e| Problem::invalid(e.body_text()))?;
     let request = understand(&new, asked.who())?;
     let (library, asked_for) = (doors.library.clone(), request.clone());
     let holds = move |bridge: &Bridge| -> Result<(Digest, u64, BTreeSet<Option<Digest>>), Rejection> {
@@ -119,19 +118,21 @@ pub(super) async fn plan(
 
 /// Begin, approve, pause, resume, abort or undo a rollout
 #[utoipa::path(post, path = "/api/v1/rollouts/{id}", params(("id" = u64, Path)), request_body = TurnedRollout,
-    responses((status = 200, body = RolloutView), (status = 400), (status = 401, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem), (status = 422, body = Problem)))]
+    responses((status = 200, body = RolloutView), (status = 404), (status = 409), (status = 422)))]
 pub(super) async fn turn(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
     Path(id): Path<u64>,
-    body: Result<Json<TurnedRollout>, JsonRejection>,
+    Json(turned): Json<TurnedRollout>,
 ) -> Result<Json<RolloutView>, Problem> {
-    let Json(turned) = body.map_err(|e| Problem::invalid(e.body_text()))?;
     let wishes = [Wish::Begin, Wish::Approve, Wish::Pause, Wish::Resume, Wish::Abort { keep: turned.keep }, Wish::Undo];
     let wish = wishes.into_iter().find(|wish| wish.as_str() == turned.wish).ok_or_else(|| {
         Problem::invalid(format!("`{}` is no wish: begin, approve, pause, resume, abort or undo", turned.wish))
     })?;
-    let event = Event::RolloutTurned { rollout: id, by: asked.who().into(), wish };
+    let right = if wish == Wish::Approve { Right::Approve } else { Right::Operate };
+    let stream = doors.driver.look(move |bridge| bridge.rollouts().get(&id).map(|rollout| rollout.stream.clone()));
+    asked.allows(right, &stream.await?.ok_or_else(|| missing(id))?)?;
+    let event = Event::RolloutTurned { rollout: id, by: asked.who().into(), since: asked.since(), wish };
     doors.request(&asked, &format!("rollout.{}", wish.as_str()), id, event).await?;
     look(&doors, id).await.map(Json)
 }
@@ -143,7 +144,11 @@ async fn look(doors: &Doors, id: u64) -> Result<RolloutView, Problem> {
         Some(RolloutView::new(rollout, bridge.devices(), &arrivals, unix_millis()))
     };
     let found = doors.driver.look(view).await?;
-    found.ok_or_else(|| Problem::not_found(format!("there is no rollout {id}")))
+    found.ok_or_else(|| missing(id))
+}
+
+fn missing(id: u64) -> Problem {
+    Problem::not_found(format!("there is no rollout {id}"))
 }
 
 /// What was said becomes what is meant.

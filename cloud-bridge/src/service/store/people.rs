@@ -1,8 +1,9 @@
 //! People and what lets them in: tokens by the SHA-256 of what they hold, each with a name.
 
-use super::{Store, unix_millis};
+use super::Store;
 use crate::fault::Fault;
-use bridge_core::UnixMillis;
+use bridge_core::access::Access;
+use bridge_core::audit::Deed;
 use sqlx::Row;
 use trust::Digest;
 
@@ -11,8 +12,8 @@ use trust::Digest;
 pub(crate) struct Person {
     /// As the audit log names them.
     pub(crate) name: String,
-    /// When the token was made.
-    pub(crate) created: UnixMillis,
+    /// What they may do.
+    pub(crate) access: Access,
 }
 
 /// Why a token is not made, or not taken back.
@@ -22,7 +23,7 @@ pub(crate) enum NoChange {
     Taken,
     /// Nobody does.
     Unknown,
-    /// Nobody else would be let in any more.
+    /// Nobody could let anybody in any more.
     Last,
 }
 
@@ -34,41 +35,74 @@ pub(super) fn secret() -> anyhow::Result<String> {
 }
 
 impl Store {
-    /// Makes a token for somebody of a new name; its secret is known to nobody else from now on.
-    pub(crate) async fn let_in(&self, name: &str) -> anyhow::Result<Result<String, NoChange>> {
+    /// Makes a token for somebody of a new name, in one with what the audit log says of it; its secret is known to nobody
+    /// else from now on.
+    pub(crate) async fn let_in(
+        &self,
+        name: &str,
+        access: &Access,
+        asked: &Deed,
+    ) -> anyhow::Result<Result<String, NoChange>> {
         let token = secret()?;
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let made = sqlx::query(
-            "INSERT INTO token (sha256, role, created, name) SELECT ?1, 'admin', ?2, ?3 WHERE NOT EXISTS (SELECT 1 FROM token WHERE name = ?3)",
+            "INSERT INTO token (sha256, role, created, name, streams, until) SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM token WHERE name = ?4)",
         )
         .bind(Digest::of(token.as_bytes()).0.as_slice())
-        .bind(i64::try_from(unix_millis())?)
+        .bind(access.role.as_str())
+        .bind(i64::try_from(access.since)?)
         .bind(name)
-        .execute(&self.pool)
+        .bind(serde_json::to_string(&access.streams)?)
+        .bind(access.until.map(i64::try_from).transpose()?)
+        .execute(&mut *transaction)
         .await?;
-        Ok(if made.rows_affected() > 0 { Ok(token) } else { Err(NoChange::Taken) })
+        if made.rows_affected() == 0 {
+            return Ok(Err(NoChange::Taken));
+        }
+        self.add(&mut transaction, [asked]).await?;
+        transaction.commit().await?;
+        Ok(Ok(token))
     }
 
     /// Everybody who is let in.
     pub(crate) async fn people(&self) -> anyhow::Result<Vec<Person>> {
-        let rows = sqlx::query("SELECT name, created FROM token ORDER BY name").fetch_all(&self.pool).await?;
-        let person = |row: &sqlx::sqlite::SqliteRow| -> anyhow::Result<Person> {
-            Ok(Person { name: row.try_get("name")?, created: u64::try_from(row.try_get::<i64, _>("created")?)? })
-        };
-        rows.iter().map(person).collect()
+        let rows = sqlx::query("SELECT name, role, streams, created, until FROM token ORDER BY name");
+        rows.fetch_all(&self.pool).await?.iter().map(person).collect()
     }
 
-    /// Takes somebody's token back.
-    pub(crate) async fn shut_out(&self, name: &str) -> anyhow::Result<Result<(), NoChange>> {
+    /// Who holds `token`, if anybody does.
+    pub(crate) async fn holder(&self, token: &str) -> anyhow::Result<Option<Person>> {
+        let row = sqlx::query("SELECT name, role, streams, created, until FROM token WHERE sha256 = ?");
+        let row = row.bind(Digest::of(token.as_bytes()).0.to_vec()).fetch_optional(&self.pool).await?;
+        row.as_ref().map(person).transpose()
+    }
+
+    /// Takes somebody's token back, in one with what the audit log says of it.
+    pub(crate) async fn shut_out(&self, name: &str, asked: &Deed) -> anyhow::Result<Result<(), NoChange>> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let others: i64 = sqlx::query_scalar("SELECT count(*) FROM token WHERE name <> ?")
-            .bind(name)
+        let gone = sqlx::query("DELETE FROM token WHERE name = ?").bind(name).execute(&mut *transaction).await?;
+        if gone.rows_affected() == 0 {
+            return Ok(Err(NoChange::Unknown));
+        }
+        let admins: i64 = sqlx::query_scalar("SELECT count(*) FROM token WHERE role = 'admin' AND until IS NULL")
             .fetch_one(&mut *transaction)
             .await?;
-        if others == 0 {
+        if admins == 0 {
             return Ok(Err(NoChange::Last));
         }
-        let gone = sqlx::query("DELETE FROM token WHERE name = ?").bind(name).execute(&mut *transaction).await?;
+        self.add(&mut transaction, [asked]).await?;
         transaction.commit().await?;
-        Ok(if gone.rows_affected() > 0 { Ok(()) } else { Err(NoChange::Unknown) })
+        Ok(Ok(()))
     }
+}
+
+fn person(row: &sqlx::sqlite::SqliteRow) -> anyhow::Result<Person> {
+    let role: &str = row.try_get("role")?;
+    let access = Access {
+        role: role.parse().map_err(anyhow::Error::msg)?,
+        streams: serde_json::from_str(row.try_get("streams")?)?,
+        since: u64::try_from(row.try_get::<i64, _>("created")?)?,
+        until: row.try_get::<Option<i64>, _>("until")?.map(u64::try_from).transpose()?,
+    };
+    Ok(Person { name: row.try_get("name")?, access })
 }

@@ -1,0 +1,54 @@
+//! What monitors see: metrics that the dashboard names, and whether the bridge is ready.
+
+use crate::fleet::Fleet;
+use crate::programs::wait_for;
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+#[test]
+fn the_dashboard_shows_every_metric_and_none_that_is_not_there() {
+    let fleet = Fleet::start();
+    let token = format!("Bearer {}", String::from_utf8(fleet.desk.read("fleet/data/admin.token")).unwrap());
+    let (_, _, page) = fleet.fetch("/metrics", &[("authorization", &token)]);
+    let page = String::from_utf8(page).unwrap();
+    let families: BTreeSet<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .map(|rest| rest.split(' ').next().unwrap())
+        .collect();
+    let dashboard = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/grafana/petrel.json");
+    let dashboard: Value = serde_json::from_slice(&std::fs::read(dashboard).unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "each panel has a number of its own");
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let asked: Vec<&str> = targets.map(|target| target["expr"].as_str().unwrap()).collect();
+    let words = asked.iter().flat_map(|expr| expr.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+    let named: BTreeSet<&str> = words.filter(|word| word.starts_with("petrel_")).collect();
+    assert_eq!(
+        named.difference(&families).collect::<Vec<_>>(),
+        Vec::<&&str>::new(),
+        "the dashboard asks for what is not there"
+    );
+    // Two are for whoever looks closer.
+    let unseen: Vec<&&str> = families.difference(&named).collect();
+    assert_eq!(unseen, [&"petrel_needs_total", &"petrel_published_messages_total"]);
+}
+
+#[test]
+fn a_bridge_without_its_broker_is_alive_and_not_ready() {
+    let mut fleet = Fleet::on_mosquitto();
+    wait_for("the bridge to be ready", || (fleet.fetch("/readyz", &[]).0 == 200).then_some(()));
+    // The broker inside cannot go without the bridge.
+    let Some(mut broker) = fleet.broker.take() else { return };
+    broker.kill();
+    let problem = wait_for("the bridge to miss its broker", || {
+        let (status, _, body) = fleet.fetch("/readyz", &[]);
+        (status == 503).then(|| serde_json::from_slice::<Value>(&body).unwrap())
+    });
+    assert_eq!(
+        (&problem["code"], &problem["detail"]),
+        (&"not_ready".into(), &"there is no connection to the broker".into())
+    );
+    assert_eq!(fleet.fetch("/healthz", &[]).0, 200);
+}
