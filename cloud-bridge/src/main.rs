@@ -17,7 +17,7 @@ mod service;
 use clap::{Parser, Subcommand};
 use cli::{
     Out, audit, breakglass, bridge, broker as broker_config, devices, drift as drift_figures, inspect, keys, labels,
-    login, pack, people, publish, push, revoke, rollout, root, sign, status, streams, verify,
+    login, pack, people, publish, push, revoke, rollout, root, sign, status, streams, verify, webhooks,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
@@ -53,6 +53,7 @@ enum Command {
     Labels(labels::Args),
     Rollout(rollout::Args),
     People(people::Args),
+    Webhooks(webhooks::Args),
     Audit(audit::Args),
     Streams(streams::Args),
     Status(status::Args),
@@ -80,6 +81,7 @@ impl Command {
             Command::Labels(args) => args.run(out),
             Command::Rollout(args) => args.run(out),
             Command::People(args) => args.run(out),
+            Command::Webhooks(args) => args.run(out),
             Command::Audit(args) => args.run(out),
             Command::Streams(args) => args.run(out),
             Command::Status(args) => args.run(out),

@@ -22,6 +22,8 @@ const MAY: [(&str, &[&str]); 5] = [
             "POST /api/v1/join-tokens/{id}/revoke",
             "POST /api/v1/rollouts",
             "POST /api/v1/rollouts/{id}",
+            "POST /api/v1/webhooks/{name}/retry",
+            "POST /api/v1/webhooks/{name}/test",
         ],
     ),
     ("approver", &["POST /api/v1/rollouts/{id}"]),

@@ -29,4 +29,5 @@ mod service;
 mod shadow;
 mod sources;
 mod waiting;
+mod webhooks;
 mod whole_loop;

@@ -18,6 +18,7 @@ mod effect;
 mod event;
 pub mod evidence;
 pub mod judge;
+pub mod notice;
 pub mod planner;
 pub mod policy;
 mod rollout;

@@ -30,6 +30,7 @@ pub(crate) mod streams;
 pub(crate) mod table;
 mod token;
 pub(crate) mod verify;
+pub(crate) mod webhooks;
 
 use crate::fault::Fault;
 use indicatif::ProgressBar;

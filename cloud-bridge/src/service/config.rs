@@ -4,8 +4,9 @@ use crate::authority;
 use crate::fault::Fault;
 use crate::keyfile;
 use bridge_core::NEED_RATE;
-use protocol::{BRIDGE_NAME, FleetId};
+use protocol::{BRIDGE_NAME, FleetId, StreamName};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,35 @@ struct Said {
     #[serde(default = "default_need_rate")]
     need_rate: NonZeroU64,
     publish_rate: Option<NonZeroU64>,
+    #[serde(default, rename = "webhook")]
+    webhooks: Vec<SaidWebhook>,
+}
+
+/// A webhook as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SaidWebhook {
+    name: StreamName,
+    url: String,
+    secret: String,
+    #[serde(default)]
+    events: Vec<String>,
+    ca: Option<PathBuf>,
+}
+
+/// Somebody who is told of events.
+#[derive(Debug, Clone)]
+pub(crate) struct Webhook {
+    /// Its name.
+    pub(crate) name: String,
+    /// Where events are sent.
+    pub(crate) url: String,
+    /// The file with the secret that signs them.
+    pub(crate) secret: PathBuf,
+    /// The kinds of events that it wants, or their first words; all when there are none.
+    pub(crate) events: Vec<String>,
+    /// The authority behind its certificate, PEM; else those that the system trusts.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// Where the REST API listens unless told otherwise.
@@ -112,6 +142,8 @@ pub(crate) struct BridgeConfig {
     pub(crate) need_rate: NonZeroU64,
     /// Bytes a second of bundles that are published at most; as many as go without it.
     pub(crate) publish_rate: Option<NonZeroU64>,
+    /// Who is told of events.
+    pub(crate) webhooks: Vec<Webhook>,
 }
 
 /// Which broker carries the messages.
@@ -197,6 +229,17 @@ impl BridgeConfig {
         };
         let secret = |said: &str| keyfile::secret_path(base, said);
         let data = base.join(said.data);
+        let webhook = |w: SaidWebhook| -> anyhow::Result<Webhook> {
+            let ca = w.ca.map(|path| base.join(path));
+            Ok(Webhook { name: w.name.to_string(), url: w.url, secret: secret(&w.secret)?, events: w.events, ca })
+        };
+        let webhooks: Vec<Webhook> = said.webhooks.into_iter().map(webhook).collect::<Result<_, _>>()?;
+        let names: BTreeSet<&str> = webhooks.iter().map(|webhook| webhook.name.as_str()).collect();
+        if names.len() < webhooks.len() {
+            return Err(Fault::new("two webhooks have the same name")
+                .remedy("give each [[webhook]] a `name` of its own")
+                .into());
+        }
         Ok(Self {
             fleet: said.fleet,
             root: base.join(said.root),
@@ -221,6 +264,7 @@ impl BridgeConfig {
             telemetry_days: said.telemetry_days,
             need_rate: said.need_rate,
             publish_rate: said.publish_rate,
+            webhooks,
         })
     }
 

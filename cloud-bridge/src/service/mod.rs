@@ -7,6 +7,7 @@ mod arrivals;
 mod config;
 mod driver;
 mod expulsion;
+mod herald;
 mod hijack;
 mod http;
 mod library;
@@ -21,7 +22,7 @@ mod tls;
 
 pub(crate) use config::{BridgeConfig, Doorsteps, starter};
 pub(crate) use hijack::{Hijacked, Tap};
-pub(crate) use http::{commands, people, rollouts, tokens, view};
+pub(crate) use http::{commands, people, rollouts, tokens, view, webhooks};
 pub(crate) use store::unix_millis;
 
 use crate::broker::{Broker, BrokerConfig, Guests};
@@ -31,6 +32,7 @@ use anyhow::Context;
 use bridge_core::Record;
 use config::BrokerChoice;
 use expulsion::Expulsion;
+use herald::{Herald, wants};
 use library::Library;
 use lookout::Lookout;
 use pen::Pen;
@@ -72,7 +74,8 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
         .map_err(|e| unwritable().because(e).remedy("give a folder that this user may write"))?;
     let (root, root_bytes) = config.root()?;
     let pen = Arc::new(Pen::open(&config)?);
-    let store = Store::open(&config.data, config.fleet.as_str()).await?;
+    let store = Store::open(&config.data, config.fleet.as_str()).await?.telling(wants(&config.webhooks));
+    let herald = Herald::open(&config.webhooks)?;
     store.admit(&config.data.join(ADMIN_TOKEN)).await?;
     let library = Arc::new(Library::open(&config.data, root)?);
     let issuer = Arc::new(Issuer::open(&config.fleet, &config.devices_cert, &config.devices_key)?);
@@ -115,8 +118,10 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let (driver, driving) = driver::start(&config, root_bytes, hands, inbound).await?;
     let listener = http::listen(config.listen)?;
     let invitation = invitation(&config, listener.local_addr()?, &address);
-    let doors = http::Doors::new(driver, library, store.clone(), pen, issuer, invitation, (tally, connection));
+    let doors = http::Doors::new(driver, library, store.clone(), pen, issuer, invitation, (tally, connection))
+        .telling(&config.webhooks);
     let (api, serving) = http::start(&config, listener, doors).await?;
+    let telling = tokio::spawn(herald.run(store.clone()));
     let retention = tokio::spawn(store.clone().forget_regularly(config.telemetry_days));
 
     // Another broker may be away for long; the one inside answers at once, and then no hello is lost.
@@ -134,6 +139,7 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     info!("the bridge stops");
     serving.stop().await;
     retention.abort();
+    telling.abort();
     // The broker keeps our session whether or not it hears the goodbye.
     let _ = client.try_disconnect();
     if let Some(broker) = broker {

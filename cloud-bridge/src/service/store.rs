@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod commands;
 pub(crate) mod drift;
+pub(crate) mod notices;
 pub(crate) mod people;
 mod tokens;
 
@@ -11,6 +12,7 @@ pub(crate) use tokens::{Kept, NoEntry};
 use anyhow::Context;
 use bridge_core::audit::Deed;
 use bridge_core::{Record, UnixMillis};
+use notices::Wants;
 use protocol::{DeviceId, Telemetry};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, SqliteConnection};
@@ -18,6 +20,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
 use trust::Digest;
 
 /// How often old telemetry is forgotten.
@@ -29,6 +32,10 @@ pub(crate) struct Store {
     pool: SqlitePool,
     /// Whose audit log it holds.
     fleet: Arc<str>,
+    /// What webhooks are told.
+    wants: Arc<[Wants]>,
+    /// Somebody is to be told.
+    pub(crate) noticed: Arc<Notify>,
 }
 
 /// One telemetry message and when it came.
@@ -58,7 +65,12 @@ impl Store {
         let unusable = || format!("cannot use the database {}", path.display());
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.with_context(unusable)?;
         sqlx::migrate!("./migrations").run(&pool).await.with_context(unusable)?;
-        Ok(Self { pool, fleet: fleet.into() })
+        Ok(Self { pool, fleet: fleet.into(), wants: Arc::default(), noticed: Arc::default() })
+    }
+
+    /// With webhooks that are told.
+    pub(crate) fn telling(self, wants: Vec<Wants>) -> Self {
+        Self { wants: wants.into(), ..self }
     }
 
     /// The fleet whose audit log it holds.
@@ -95,9 +107,12 @@ impl Store {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         self.add(&mut transaction, asked.into_iter().chain(decided)).await?;
         for record in records {
+            self.note(&mut transaction, record).await?;
             save_one(&mut transaction, record).await?;
         }
-        Ok(transaction.commit().await?)
+        transaction.commit().await?;
+        self.noticed.notify_one();
+        Ok(())
     }
 
     /// Keeps a telemetry message, once: whatever was said again, before or after a crash of either side. Whether it was new.

@@ -47,6 +47,7 @@ pub(super) fn needs(method: &Method, route: &str) -> Option<Needs> {
             | "devices/{id}/retire"
             | "devices/{id}/commands",
         ) => any(&[Right::Operate]),
+        ("POST", "webhooks/{name}/test" | "webhooks/{name}/retry") => any(&[Right::Operate]),
         ("POST", "people" | "people/{name}/revoke") => any(&[Right::Administer]),
         _ => None,
     }

@@ -20,8 +20,9 @@ pub(crate) mod rollouts;
 mod status;
 pub(crate) mod tokens;
 pub(crate) mod view;
+pub(crate) mod webhooks;
 
-use super::config::BridgeConfig;
+use super::config::{BridgeConfig, Webhook};
 use super::driver::Driver;
 use super::library::Library;
 use super::pen::Pen;
@@ -72,6 +73,8 @@ pub(crate) struct Doors {
     pub(crate) issuer: Arc<Issuer>,
     /// What join files say.
     pub(crate) invitation: Arc<Invitation>,
+    /// Who is told of events.
+    pub(crate) webhooks: Arc<[Webhook]>,
     /// What was said and heard.
     pub(crate) tally: Arc<Tally>,
     /// Whether there is a connection to the broker.
@@ -108,6 +111,7 @@ impl Doors {
             strangers: Arc::default(),
             issuer,
             invitation,
+            webhooks: Arc::default(),
             tally,
             connection,
             limiter,
@@ -115,6 +119,11 @@ impl Doors {
             turns: Arc::new(Turns::new()),
             shares,
         }
+    }
+
+    /// And these are told of events.
+    pub(crate) fn telling(self, webhooks: &[Webhook]) -> Self {
+        Self { webhooks: webhooks.into(), ..self }
     }
 }
 
@@ -178,6 +187,10 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(rollouts::start))
         .routes(routes!(rollouts::plan))
         .routes(routes!(rollouts::turn))
+        .routes(routes!(webhooks::list))
+        .routes(routes!(webhooks::notices))
+        .routes(routes!(webhooks::test))
+        .routes(routes!(webhooks::retry))
         .routes(routes!(audit::list))
         .routes(routes!(audit::checkpoint))
         .split_for_parts()

@@ -3,6 +3,7 @@
 use super::{Store, unix_millis};
 use bridge_core::UnixMillis;
 use bridge_core::drift::{ALARM_BUDGET, Concern, QUIET, Window};
+use bridge_core::notice::Notice;
 use protocol::{DeviceId, Drift, StreamName};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
@@ -53,14 +54,22 @@ impl Store {
                 let known = newest(&mut transaction, &drift.stream, Some(&drift.device), &alarm.feature).await?;
                 match known.filter(|(_, concern)| concern.is_open(ended)) {
                     Some((id, mut concern)) => {
+                        let before = concern.clone();
                         concern.again(drift, alarm, ended);
+                        self.announce(&mut transaction, Notice::of_concern(Some(&before), &concern)).await?;
                         put(&mut transaction, Some(id), &concern).await?;
                     }
-                    None => raise(&mut transaction, Concern::raised(drift, alarm, ended)).await?,
+                    None => {
+                        let concern = Concern::raised(drift, alarm, ended);
+                        if raise(&mut transaction, &concern).await? {
+                            self.announce(&mut transaction, Notice::of_concern(None, &concern)).await?;
+                        }
+                    }
                 }
             }
         }
         transaction.commit().await?;
+        self.noticed.notify_one();
         Ok(new)
     }
 
@@ -140,21 +149,23 @@ async fn newest(
     row.as_ref().map(concern).transpose()
 }
 
-/// Raises an alarm, or counts it with those that are too many.
-async fn raise(connection: &mut SqliteConnection, new: Concern) -> anyhow::Result<()> {
+/// Raises an alarm, or counts it with those that are too many; whether it is told by itself.
+async fn raise(connection: &mut SqliteConnection, new: &Concern) -> anyhow::Result<bool> {
     let day = i64::try_from(new.first.saturating_sub(QUIET))?;
     let today = sqlx::query_scalar::<_, i64>(
         "SELECT count(*) FROM drift_alarm WHERE stream = ? AND first >= ? AND device <> ''",
     );
     let today = today.bind(new.stream.as_str()).bind(day).fetch_one(&mut *connection).await?;
     if today.cast_unsigned() < ALARM_BUDGET {
-        return put(connection, None, &new).await;
+        put(connection, None, new).await?;
+        return Ok(true);
     }
     let known = newest(connection, &new.stream, None, "").await?.filter(|(_, held)| held.is_open(new.first));
     let (id, mut held) =
         known.map_or_else(|| (None, Concern::held_back(&new.stream, new.first)), |(id, held)| (Some(id), held));
     (held.windows, held.last) = (held.windows + 1, held.last.max(new.last));
-    put(connection, id, &held).await
+    put(connection, id, &held).await?;
+    Ok(false)
 }
 
 async fn put(connection: &mut SqliteConnection, id: Option<i64>, concern: &Concern) -> anyhow::Result<()> {

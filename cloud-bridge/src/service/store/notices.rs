@@ -1,0 +1,169 @@
+//! What webhooks are still to be told, on disk until they have it.
+
+use super::{Store, unix_millis};
+use bridge_core::notice::{Notice, means};
+use bridge_core::{Record, Rollout, UnixMillis};
+use protocol::FleetId;
+use sqlx::{Row, SqliteConnection};
+
+/// The most that waits for one webhook: then the oldest goes.
+const MOST_WAITING: i64 = 10_000;
+
+/// Which events a webhook wants: all when it names none.
+#[derive(Debug, Clone)]
+pub(crate) struct Wants {
+    /// Its name.
+    pub(crate) hook: String,
+    /// Kinds, or their first words.
+    pub(crate) kinds: Vec<String>,
+}
+
+impl Wants {
+    fn wants(&self, notice: &Notice) -> bool {
+        self.kinds.is_empty() || self.kinds.iter().any(|name| means(name, &notice.kind))
+    }
+}
+
+/// One event for one webhook.
+#[derive(Debug, Clone)]
+pub(crate) struct Waiting {
+    /// Its number.
+    pub(crate) id: i64,
+    /// For whom.
+    pub(crate) hook: String,
+    /// What.
+    pub(crate) kind: String,
+    /// Since when, milliseconds since 1970.
+    pub(crate) at: UnixMillis,
+    /// The CloudEvent.
+    pub(crate) body: String,
+    /// How often it was tried.
+    pub(crate) tries: u32,
+    /// When it is tried again; nothing when it was given up.
+    pub(crate) due: Option<UnixMillis>,
+    /// What came of the last try.
+    pub(crate) error: Option<String>,
+}
+
+impl Store {
+    /// What `record` has to say to webhooks, against what it replaces.
+    pub(super) async fn note(&self, connection: &mut SqliteConnection, record: &Record) -> anyhow::Result<()> {
+        let Record::Rollout(now) = record else { return Ok(()) };
+        if self.wants.is_empty() {
+            return Ok(());
+        }
+        let before: Option<String> = sqlx::query_scalar("SELECT body FROM record WHERE kind = 'rollout' AND key = ?")
+            .bind(now.id.to_string())
+            .fetch_optional(&mut *connection)
+            .await?;
+        let before: Option<Rollout> = match before.map(|body| serde_json::from_str(&body)).transpose()? {
+            Some(Record::Rollout(before)) => Some(*before),
+            Some(_) | None => None,
+        };
+        self.announce(connection, Notice::of_rollout(before.as_ref(), now)).await
+    }
+
+    /// Puts notices into the boxes of those who want them.
+    pub(super) async fn announce(
+        &self,
+        connection: &mut SqliteConnection,
+        notices: impl IntoIterator<Item = Notice>,
+    ) -> anyhow::Result<()> {
+        for notice in notices {
+            let hooks: Vec<&str> =
+                self.wants.iter().filter(|wants| wants.wants(&notice)).map(|wants| wants.hook.as_str()).collect();
+            self.box_up(connection, &notice, &hooks).await?;
+        }
+        Ok(())
+    }
+
+    async fn box_up(&self, connection: &mut SqliteConnection, notice: &Notice, hooks: &[&str]) -> anyhow::Result<()> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id).map_err(|e| anyhow::anyhow!("the system gives no randomness: {e}"))?;
+        let (now, fleet): (_, FleetId) = (unix_millis(), self.fleet.parse()?);
+        let body = notice.event(&fleet, &hex::encode(id), now).to_string();
+        for hook in hooks {
+            sqlx::query("INSERT INTO notice (hook, kind, at, body, due) VALUES (?1, ?2, ?3, ?4, ?3)")
+                .bind(*hook)
+                .bind(&notice.kind)
+                .bind(i64::try_from(now)?)
+                .bind(&body)
+                .execute(&mut *connection)
+                .await?;
+            sqlx::query(
+                "DELETE FROM notice WHERE hook = ?1 AND id <= (SELECT id FROM notice WHERE hook = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+            )
+            .bind(*hook)
+            .bind(MOST_WAITING)
+            .execute(&mut *connection)
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a notice into one box, whatever that wants.
+    pub(crate) async fn try_hook(&self, hook: &str, notice: &Notice) -> anyhow::Result<()> {
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        self.box_up(&mut transaction, notice, &[hook]).await?;
+        transaction.commit().await?;
+        self.noticed.notify_one();
+        Ok(())
+    }
+
+    /// What is due, the oldest first.
+    pub(crate) async fn notices_due(&self, limit: u32) -> anyhow::Result<Vec<Waiting>> {
+        let rows = sqlx::query("SELECT * FROM notice WHERE due <= ? ORDER BY due, id LIMIT ?");
+        let rows = rows.bind(i64::try_from(unix_millis())?).bind(limit).fetch_all(&self.pool).await?;
+        rows.iter().map(waiting).collect()
+    }
+
+    /// When the next one is.
+    pub(crate) async fn next_notice(&self) -> anyhow::Result<Option<UnixMillis>> {
+        let due: Option<i64> = sqlx::query_scalar("SELECT min(due) FROM notice").fetch_one(&self.pool).await?;
+        Ok(due.map(u64::try_from).transpose()?)
+    }
+
+    /// All that waits or was given up, the newest first.
+    pub(crate) async fn notices(&self, hook: &str, limit: u32) -> anyhow::Result<Vec<Waiting>> {
+        let rows = sqlx::query("SELECT * FROM notice WHERE hook = ? ORDER BY id DESC LIMIT ?");
+        rows.bind(hook).bind(limit).fetch_all(&self.pool).await?.iter().map(waiting).collect()
+    }
+
+    /// It was taken.
+    pub(crate) async fn told(&self, id: i64) -> anyhow::Result<()> {
+        sqlx::query("DELETE FROM notice WHERE id = ?").bind(id).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// It was not taken, and is tried again at `due`, if at all.
+    pub(crate) async fn untold(&self, id: i64, due: Option<UnixMillis>, error: &str) -> anyhow::Result<()> {
+        sqlx::query("UPDATE notice SET tries = tries + 1, due = ?, error = ? WHERE id = ?")
+            .bind(due.map(i64::try_from).transpose()?)
+            .bind(error)
+            .bind(id)
+            .execute(&self.pool)
+            .await?;
+        Ok(())
+    }
+
+    /// Whatever was given up is tried once more, from the beginning; how many that are.
+    pub(crate) async fn tell_again(&self, hook: &str) -> anyhow::Result<u64> {
+        let again = sqlx::query("UPDATE notice SET tries = 0, due = ? WHERE hook = ? AND due IS NULL");
+        let again = again.bind(i64::try_from(unix_millis())?).bind(hook).execute(&self.pool).await?;
+        self.noticed.notify_one();
+        Ok(again.rows_affected())
+    }
+}
+
+fn waiting(row: &sqlx::sqlite::SqliteRow) -> anyhow::Result<Waiting> {
+    Ok(Waiting {
+        id: row.try_get("id")?,
+        hook: row.try_get("hook")?,
+        kind: row.try_get("kind")?,
+        at: u64::try_from(row.try_get::<i64, _>("at")?)?,
+        body: row.try_get("body")?,
+        tries: u32::try_from(row.try_get::<i64, _>("tries")?)?,
+        due: row.try_get::<Option<i64>, _>("due")?.map(u64::try_from).transpose()?,
+        error: row.try_get("error")?,
+    })
+}

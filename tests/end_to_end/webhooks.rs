@@ -1,0 +1,158 @@
+//! Webhooks: a real bridge tells a real receiver, which is away, refuses and comes back.
+
+use crate::fleet::Fleet;
+use crate::programs::{Desk, wait_for};
+use ring::hmac;
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+
+const SECRET: &str = "what both sides know, and nobody else";
+
+/// One event as it came: its type and signature, and the body.
+struct Came {
+    kind: String,
+    signature: String,
+    body: String,
+}
+
+/// A program that takes events, or refuses them with another status.
+struct Pager {
+    address: std::net::SocketAddr,
+    answer: Arc<AtomicU16>,
+    came: Receiver<Came>,
+}
+
+impl Pager {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (address, answer) = (listener.local_addr().unwrap(), Arc::new(AtomicU16::new(204)));
+        let (tell, came) = channel();
+        let status = answer.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut reader = BufReader::new(stream.unwrap());
+                let (mut length, mut kind, mut signature) = (0, String::new(), String::new());
+                loop {
+                    let mut line = String::new();
+                    reader.read_line(&mut line).unwrap();
+                    let Some((name, value)) = line.trim().split_once(": ") else {
+                        if line.trim().is_empty() { break } else { continue }
+                    };
+                    match name.to_lowercase().as_str() {
+                        "content-length" => length = value.parse().unwrap(),
+                        "content-type" => kind = value.into(),
+                        "petrel-signature" => signature = value.into(),
+                        _ => {}
+                    }
+                }
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                let status = status.load(Ordering::SeqCst);
+                let answer = format!("HTTP/1.1 {status} so\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                reader.get_mut().write_all(answer.as_bytes()).unwrap();
+                if tell.send(Came { kind, signature, body: String::from_utf8(body).unwrap() }).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { address, answer, came }
+    }
+
+    /// The next event, if its signature is good.
+    fn next(&self) -> Value {
+        let came = wait_for("an event", || self.came.try_recv().ok());
+        assert_eq!(came.kind, "application/cloudevents+json");
+        let (seconds, tag) = came.signature.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).unwrap();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+        hmac::verify(&key, format!("{seconds}.{}", came.body).as_bytes(), &hex::decode(tag).unwrap()).expect("signed");
+        let event: Value = serde_json::from_str(&came.body).unwrap();
+        assert_eq!((&event["specversion"], &event["source"]), (&json!("1.0"), &json!("/petrel/fleets/sea")));
+        assert!(event["time"].as_str().unwrap().ends_with('Z'), "{event}");
+        event
+    }
+
+    /// Events until one of this type.
+    fn until(&self, kind: &str) -> Value {
+        loop {
+            let event = self.next();
+            if event["type"] == kind {
+                return event;
+            }
+        }
+    }
+}
+
+fn told(desk: &Desk, more: &str) {
+    desk.write("fleet/keys/pager.secret", format!("{SECRET}\n"));
+    let config = String::from_utf8(desk.read("fleet/bridge.toml")).unwrap();
+    desk.write(
+        "fleet/bridge.toml",
+        format!("{config}\n[[webhook]]\nname = \"pager\"\nsecret = \"keys/pager.secret\"\n{more}"),
+    );
+}
+
+#[test]
+fn a_receiver_hears_every_stage_of_a_rollout_also_when_it_was_away() {
+    let pager = Pager::start();
+    let mut fleet = Fleet::start();
+    let address = pager.address;
+    fleet.cut_bridge_and(|desk| told(desk, &format!("url = \"http://{address}/in?key=hidden\"\n")));
+    fleet.desk.done("petrel webhooks test pager");
+    let test = pager.next();
+    assert_eq!((&test["type"], &test["data"]), (&json!("petrel.test"), &json!({ "by": "admin" })));
+
+    fleet.enlist("edge-1");
+    fleet.desk.bundle("digits", "1.0.0", "digits-1");
+    fleet.desk.json("petrel push digits-1");
+    // It refuses; what waits is seen, survives the bridge, and comes once it takes it.
+    pager.answer.store(500, Ordering::SeqCst);
+    fleet.desk.json("petrel rollout start digits@1.0.0");
+    let refused = pager.until("petrel.rollout.rolling");
+    let seen = wait_for("the bridge to know that it was refused", || {
+        let hooks = fleet.desk.json("petrel webhooks ls");
+        hooks[0]["error"].is_string().then_some(hooks)
+    });
+    assert_eq!((&seen[0]["error"], &seen[0]["given_up"]), (&json!("it answered 500"), &json!(0)));
+    assert_eq!(seen[0]["origin"], format!("http://{address}"), "no more of an address than where it is");
+    let shown = fleet.desk.json("petrel webhooks show pager");
+    assert!(shown.as_array().unwrap().iter().any(|notice| notice["event"] == refused), "{shown}");
+    fleet.cut_bridge();
+    pager.answer.store(200, Ordering::SeqCst);
+    let again = pager.until("petrel.rollout.rolling");
+    assert_eq!(again, refused, "the same event, with the same id");
+    let done = pager.until("petrel.rollout.completed");
+    assert_eq!(
+        (&done["subject"], &done["data"]["stream"], &done["data"]["by"]),
+        (&json!("rollout/1"), &json!("digits"), &json!("admin"))
+    );
+    wait_for("nothing to wait any more", || {
+        let hooks = fleet.desk.json("petrel webhooks ls");
+        (hooks[0]["waiting"] == 0).then_some(())
+    });
+    fleet.desk.refused("petrel webhooks test nobody", &["there is no webhook `nobody`"], "");
+}
+
+#[test]
+fn a_webhook_that_makes_no_sense_keeps_the_bridge_from_starting() {
+    for (more, why) in [
+        ("url = \"ftp://x\"\n", "its `url` is no address"),
+        ("url = \"https://x\"\nca = \"nowhere.pem\"\n", "cannot use the authority"),
+        (
+            "url = \"https://x\"\n[[webhook]]\nname = \"pager\"\nurl = \"https://y\"\nsecret = \"keys/pager.secret\"\n",
+            "two webhooks have the same name",
+        ),
+        ("url = \"https://x\"\nfor = \"me\"\n", "unknown field `for`"),
+    ] {
+        let desk = Desk::with_fleet();
+        told(&desk, more);
+        desk.refused("petrel bridge --config fleet/bridge.toml", &[why], "");
+    }
+    let desk = Desk::with_fleet();
+    told(&desk, "url = \"https://x\"\n");
+    desk.write("fleet/keys/pager.secret", "short".into());
+    desk.refused("petrel bridge --config fleet/bridge.toml", &["its secret has 5 bytes", "at least 16"], "");
+}
