@@ -4,7 +4,9 @@
 
 use super::Bridge;
 use crate::rollout::{Member, Place, entry_order};
-use crate::{Answer, Device, Now, Phase, Policy, Rejection, Release, Rollout, RolloutRequest, Targets, Turn};
+use crate::{
+    Answer, Device, Now, Phase, Policy, Rejection, Release, Rollout, RolloutRequest, Targets, Turn, UnixMillis,
+};
 use protocol::{DeviceId, MAX_STREAMS, StreamName};
 use std::collections::BTreeMap;
 

@@ -55,8 +55,8 @@ pub(super) async fn metrics(State(doors): State<Doors>) -> Result<impl IntoRespo
 
 /// What devices did with releases that land knows, since the bridge started.
 fn worked(page: &mut Page, bridge: &Bridge, work: &BTreeMap<(StreamName, u64), Work>) {
-    let version = |release: &Release| Some((release, work.get(&(release.stream.clone(), release.release))?));
-    let known: Vec<(&Release, &Work)> = bridge.releases().values().filter_map(version).collect();
+    let known = bridge.releases().values().map(|release| (release, (release.stream.clone(), release.release)));
+    let known: Vec<(&Release, &Work)> = known.filter_map(|(r, key)| Some((r, work.get(&key)?))).collect();
     let mut counter = |name: &str, help: &str, figure: fn(&Work) -> f64| {
         page.family(name, "counter", help);
         for (release, work) in &known {
