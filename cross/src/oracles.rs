@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 type Oracle = fn() -> anyhow::Result<()>;
 
-const ORACLES: [(&str, Oracle); 8] = [
+const ORACLES: [(&str, Oracle); 9] = [
     ("reference", reference),
     ("onnx", onnx),
     ("sklearn", sklearn),
@@ -17,6 +17,7 @@ const ORACLES: [(&str, Oracle); 8] = [
     ("oms", oms),
     ("mosquitto", mosquitto),
     ("triton", triton),
+    ("rest", rest),
 ];
 
 /// `cargo xtask oracles [NAME]`
@@ -115,6 +116,13 @@ fn triton() -> anyhow::Result<()> {
     let folder = binaries(Profile::Dev)?;
     let mut measure = Command::new(folder.join("measure"));
     build::run(measure.arg(&folder).args(["device", "triton"]).env("MEASURE_PYTHON", python))
+}
+
+/// The REST API of a real bridge against its own OpenAPI document, by schemathesis, with a token of each role.
+fn rest() -> anyhow::Result<()> {
+    let script = workspace().join("tests/oracles/rest.py");
+    let python = python("oracles/rest", "tests/oracles/rest-requirements.txt")?;
+    build::run(Command::new(python).arg(script).arg("--bin").arg(binaries(Profile::Dev)?))
 }
 
 /// What end-to-end tests do with the broker inside, with a real Mosquitto as `petrel broker config` sets it up: the

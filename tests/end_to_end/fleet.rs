@@ -254,7 +254,8 @@ pub(crate) fn bridge_config(desk: &Desk, api: &str, broker: &str) -> String {
     let written = String::from_utf8(desk.read("fleet/bridge.toml")).unwrap();
     let others = written.lines().filter(|line| !line.starts_with("listen =") && !line.starts_with("broker_listen ="));
     let others: Vec<&str> = others.collect();
-    format!("{}\nlisten = \"{api}\"\nbroker_listen = \"{broker}\"\n", others.join("\n"))
+    // First, since tables may follow.
+    format!("listen = \"{api}\"\nbroker_listen = \"{broker}\"\n{}\n", others.join("\n"))
 }
 
 /// The configuration of an agent whose state is the folder `id`.

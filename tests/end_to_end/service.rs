@@ -187,7 +187,7 @@ fn systemd_takes_the_unit_file_and_finds_it_tight() {
     let copy = dir.path().join("petrel-agent.service");
     let agent = program("petrel-agent");
     fs::write(&copy, unit.replace("/usr/bin/petrel-agent", agent.to_str().unwrap())).unwrap();
-    check(&copy, "");
+    check(&copy, "petrel-agent", "");
 
     // With each thing that it may be given besides, and with all of them.
     let beside = dir.path().join("petrel-agent.service.d");
@@ -197,17 +197,31 @@ fn systemd_takes_the_unit_file_and_finds_it_tight() {
     for (name, path) in &all {
         fs::create_dir_all(&beside).unwrap();
         fs::copy(path, beside.join(name)).unwrap();
-        check(&copy, name.to_str().unwrap());
+        check(&copy, "petrel-agent", name.to_str().unwrap());
         fs::remove_dir_all(&beside).unwrap();
     }
     fs::create_dir_all(&beside).unwrap();
     for (name, path) in &all {
         fs::copy(path, beside.join(name)).unwrap();
     }
-    check(&copy, "all");
+    check(&copy, "petrel-agent", "all");
     // And the check itself sees a mistake: it answers 0 then, too.
     fs::write(beside.join("wrong.conf"), "[Service]\nColour=blue\n").unwrap();
     assert!(verify(&copy).contains("Colour"));
+}
+
+#[test]
+fn systemd_takes_the_unit_file_of_the_bridge_and_finds_it_tight() {
+    if Command::new("systemd-analyze").arg("--version").output().is_err() {
+        assert!(std::env::var_os(DEMANDED).is_none(), "systemd-analyze is not installed, and {DEMANDED} is set");
+        return eprintln!("not run: systemd-analyze is not installed; set {DEMANDED} to demand it");
+    }
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("cross/systemd/petrel-bridge.service");
+    let unit = fs::read_to_string(unit).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("petrel-bridge.service");
+    fs::write(&copy, unit.replace("/usr/bin/petrel ", &format!("{} ", program("petrel").to_str().unwrap()))).unwrap();
+    check(&copy, "petrel-bridge", "");
 }
 
 fn verify(unit: &Path) -> String {
@@ -215,10 +229,10 @@ fn verify(unit: &Path) -> String {
     String::from_utf8(verified.stderr).unwrap()
 }
 
-fn check(unit: &Path, with: &str) {
+fn check(unit: &Path, name: &str, with: &str) {
     // What it says of other units of this machine is not ours.
     let said = verify(unit);
-    let ours: Vec<&str> = said.lines().filter(|line| line.contains("petrel-agent")).collect();
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains(name)).collect();
     assert!(ours.is_empty(), "with `{with}`: {ours:?}");
     let threshold = format!("--threshold={EXPOSURE}");
     let judged =
