@@ -7,12 +7,13 @@ answers are server errors or not as the document describes them.
 import argparse
 import json
 import pathlib
+import re
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-import ssl
 
 ROLES = ["viewer", "publisher", "operator", "approver", "admin"]
 CHECKS = [
@@ -73,9 +74,7 @@ def main() -> None:
 
 def fuzz(desk: pathlib.Path, api: str, ca: pathlib.Path, role: str, token: str) -> int:
     """Requests of one role; how many they were."""
-    report = desk / f"{role}.ndjson"
-    # What would only fill this machine's disk, or take the tokens away that the next role needs, is left out: the
-    # answers to both are in the end-to-end tests.
+    # What would take the tokens away that the next role needs is left out: its answers are in the end-to-end tests.
     command = [
         pathlib.Path(sys.executable).with_name("schemathesis"), "run", f"{api}/api/v1/openapi.json",
         "--header", f"Authorization: Bearer {token}",
@@ -84,19 +83,18 @@ def fuzz(desk: pathlib.Path, api: str, ca: pathlib.Path, role: str, token: str) 
         "--max-examples", "12",
         "--phases", "examples,coverage,fuzzing",
         "--seed", "7",
-        "--workers", "2",
         "--no-shrink",
         "--continue-on-failure",
         "--warnings", "off",
         "--exclude-path", "/api/v1/people/{name}/revoke",
-        "--report", "ndjson", "--report-ndjson-path", str(report),
     ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    cases = sum(1 for line in report.read_text().splitlines() if '"response"' in line) if report.exists() else 0
-    print(f"{role}: {done.stdout[-1500:] if done.returncode else 'agrees'}", flush=True)
+    # It keeps what it found where it stands.
+    done = subprocess.run(command, cwd=desk, capture_output=True, text=True)
+    counted = re.search(r"(\d+) generated", done.stdout)
+    print(f"{role}: {done.stdout[-6000:] if done.returncode else 'agrees'}", flush=True)
     if done.returncode:
         sys.exit(f"with a token of a {role}: {done.stderr[-2000:]}")
-    return cases
+    return int(counted.group(1)) if counted else 0
 
 
 main()

@@ -158,7 +158,8 @@ impl Client {
     pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &mut dyn Read, length: u64) -> anyhow::Result<T> {
         let request = self.agent.put(self.url(path)).config().timeout_recv_response(Some(PUSH_PATIENCE)).build();
         let request = request.header("authorization", self.bearer());
-        let request = request.header("content-type", "application/x-tar").header("content-length", length.to_string());
+        let request =
+            request.header("content-type", "application/octet-stream").header("content-length", length.to_string());
         self.read(request.send(ureq::SendBody::from_reader(body)))?.context("the bridge's answer was empty")
     }
 

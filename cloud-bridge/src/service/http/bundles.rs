@@ -49,7 +49,7 @@ pub(super) async fn clear_stock(
 
 /// Push a signed bundle as a tar; pushing the same one again changes nothing
 #[utoipa::path(put, path = "/api/v1/bundles/{digest}", params(("digest" = String, Path, description = "the bundle's statement digest")),
-    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses((status = 200, body = ReleaseView), (status = 409), (status = 422)))]
 pub(super) async fn push(
     State(doors): State<Doors>,

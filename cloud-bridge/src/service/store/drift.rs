@@ -80,7 +80,7 @@ impl Store {
              ORDER BY ended DESC LIMIT ?5",
         )
         .bind(which.stream.as_str())
-        .bind(i64::try_from(which.since)?)
+        .bind(i64::try_from(which.since).unwrap_or(i64::MAX))
         .bind(i64::try_from(which.until).unwrap_or(i64::MAX))
         .bind(which.device.as_ref().map(DeviceId::as_str))
         .bind(MAX_WINDOWS)
