@@ -12,7 +12,7 @@ use std::process::Command;
 /// What the page says of it.
 pub(super) const ABOUT: &str = "Ten thousand modelled devices under the real core of the bridge, in virtual time, with fixed seeds: 200 rollouts of each kind for our judge, 50 for each rule. \
 Waves of 1, 10, 50 and 100 %, looked at for two hours, one, one and one; a device tells its figures every half hour, is asked 120 to 1,200 times an hour, fails about 1 % of that, and differs from the others in all of it: \
-errors by a factor of three, latency by five, classes by three. One device of a thousand refuses any release. A rule sees the same figures of the same devices; *reached* is the share of the fleet that had the release \
+errors by a factor of three, latency by five, classes by three. Errors (by a half), latency (15 %) and one class (40 %) follow the hour of the day, and a rollout begins at any hour. One device of a thousand refuses any release. A rule sees the same figures of the same devices; *reached* is the share of the fleet that had the release \
 when it was stopped, or everybody. Without a change a stop is a false one.";
 
 /// The program that measures.
