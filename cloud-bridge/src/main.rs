@@ -16,8 +16,8 @@ mod service;
 
 use clap::{Parser, Subcommand};
 use cli::{
-    Out, audit, breakglass, bridge, broker as broker_config, devices, drift as drift_figures, inspect, keys, labels,
-    login, pack, people, publish, push, revoke, rollout, root, sign, status, streams, verify, webhooks,
+    Out, audit, backup, breakglass, bridge, broker as broker_config, devices, drift as drift_figures, inspect, keys,
+    labels, login, pack, people, publish, push, revoke, rollout, root, sign, status, streams, verify, webhooks,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
@@ -55,6 +55,8 @@ enum Command {
     People(people::Args),
     Webhooks(webhooks::Args),
     Audit(audit::Args),
+    Backup(backup::Args),
+    Restore(backup::RestoreArgs),
     Streams(streams::Args),
     Status(status::Args),
     Demo(demo::Args),
@@ -83,6 +85,8 @@ impl Command {
             Command::People(args) => args.run(out),
             Command::Webhooks(args) => args.run(out),
             Command::Audit(args) => args.run(out),
+            Command::Backup(args) => args.run(out),
+            Command::Restore(args) => args.run(out),
             Command::Streams(args) => args.run(out),
             Command::Status(args) => args.run(out),
             Command::Demo(args) => args.run(out),

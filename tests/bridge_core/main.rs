@@ -11,6 +11,7 @@ mod drift;
 mod identity;
 mod judged;
 mod plans;
+mod returned;
 mod rollouts;
 mod stock;
 mod target;

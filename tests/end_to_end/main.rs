@@ -6,6 +6,7 @@
 mod access;
 mod answers;
 mod audit;
+mod backup;
 mod bad_input;
 mod client;
 mod commands;

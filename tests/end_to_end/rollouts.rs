@@ -57,6 +57,22 @@ fn a_release_that_only_looks_good_is_stopped_by_its_answers_and_taken_back() {
         (view["groups"][0]["rows"].as_u64() >= Some(1_000)).then_some(())
     });
 
+    // Devices page by page, and those that are meant.
+    let page = |query: &str| fleet.ask(&format!("/devices?limit=1{query}")).1;
+    let (first, second) = (page(""), page("&after=edge-1"));
+    assert_eq!((&first["items"][0]["id"], &first["next"]), (&json!("edge-1"), &json!("edge-1")));
+    assert_eq!((&second["items"][0]["id"], &second["next"]), (&json!("edge-2"), &Value::Null));
+    for (asked, ids) in [
+        ("--to site=plant-3", &["edge-1"][..]),
+        ("-l site=plant-3", &["edge-1"]),
+        ("--to id!=edge-1", &["edge-2"]),
+        ("", &["edge-1", "edge-2"]),
+    ] {
+        let meant = fleet.desk.json(&format!("petrel devices ls {asked}"));
+        let meant: Vec<&Value> = meant.as_array().unwrap().iter().map(|device| &device["id"]).collect();
+        assert_eq!(meant, ids, "{asked}");
+    }
+
     // Who would get it, who not, and what is weak.
     fleet.desk.write("canary.toml", POLICY);
     let wanted = "digits@1.1.0 --policy canary.toml --to";

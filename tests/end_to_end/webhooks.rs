@@ -4,8 +4,10 @@ use crate::fleet::Fleet;
 use crate::programs::{Desk, wait_for};
 use ring::hmac;
 use serde_json::{Value, json};
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -24,6 +26,8 @@ struct Pager {
     address: std::net::SocketAddr,
     answer: Arc<AtomicU16>,
     came: Receiver<Came>,
+    /// What nobody has asked for yet.
+    heard: Vec<Value>,
 }
 
 impl Pager {
@@ -59,7 +63,7 @@ impl Pager {
                 }
             }
         });
-        Self { address, answer, came }
+        Self { address, answer, came, heard: Vec::new() }
     }
 
     /// The next event, if its signature is good.
@@ -76,19 +80,25 @@ impl Pager {
         event
     }
 
-    /// Events until one of this type.
-    fn until(&self, kind: &str) -> Value {
+    /// An event of this type, whatever came before it: they come in any order.
+    fn of(&mut self, kind: &str) -> Value {
         loop {
-            let event = self.next();
-            if event["type"] == kind {
-                return event;
+            if let Some(at) = self.heard.iter().position(|event| event["type"] == kind) {
+                return self.heard.remove(at);
             }
+            let next = self.next();
+            self.heard.push(next);
         }
     }
 }
 
+fn secret(desk: &Desk, text: &str) {
+    desk.write("fleet/keys/pager.secret", format!("{text}\n"));
+    fs::set_permissions(desk.path("fleet/keys/pager.secret"), Permissions::from_mode(0o600)).unwrap();
+}
+
 fn told(desk: &Desk, more: &str) {
-    desk.write("fleet/keys/pager.secret", format!("{SECRET}\n"));
+    secret(desk, SECRET);
     let config = String::from_utf8(desk.read("fleet/bridge.toml")).unwrap();
     desk.write(
         "fleet/bridge.toml",
@@ -98,7 +108,7 @@ fn told(desk: &Desk, more: &str) {
 
 #[test]
 fn a_receiver_hears_every_stage_of_a_rollout_also_when_it_was_away() {
-    let pager = Pager::start();
+    let mut pager = Pager::start();
     let mut fleet = Fleet::start();
     let address = pager.address;
     fleet.cut_bridge_and(|desk| told(desk, &format!("url = \"http://{address}/in?key=hidden\"\n")));
@@ -112,7 +122,7 @@ fn a_receiver_hears_every_stage_of_a_rollout_also_when_it_was_away() {
     // It refuses; what waits is seen, survives the bridge, and comes once it takes it.
     pager.answer.store(500, Ordering::SeqCst);
     fleet.desk.json("petrel rollout start digits@1.0.0 --trial-window 1");
-    let refused = pager.until("petrel.rollout.rolling");
+    let refused = pager.of("petrel.rollout.rolling");
     let seen = wait_for("the bridge to know that it was refused", || {
         let hooks = fleet.desk.json("petrel webhooks ls");
         hooks[0]["error"].is_string().then_some(hooks)
@@ -123,9 +133,9 @@ fn a_receiver_hears_every_stage_of_a_rollout_also_when_it_was_away() {
     assert!(shown.as_array().unwrap().iter().any(|notice| notice["event"] == refused), "{shown}");
     fleet.cut_bridge();
     pager.answer.store(200, Ordering::SeqCst);
-    let again = pager.until("petrel.rollout.rolling");
+    let again = pager.of("petrel.rollout.rolling");
     assert_eq!(again, refused, "the same event, with the same id");
-    let done = pager.until("petrel.rollout.completed");
+    let done = pager.of("petrel.rollout.completed");
     assert_eq!(
         (&done["subject"], &done["data"]["stream"], &done["data"]["by"]),
         (&json!("rollout/1"), &json!("digits"), &json!("admin"))
@@ -154,6 +164,8 @@ fn a_webhook_that_makes_no_sense_keeps_the_bridge_from_starting() {
     }
     let desk = Desk::with_fleet();
     told(&desk, "url = \"https://x\"\n");
-    desk.write("fleet/keys/pager.secret", "short");
+    fs::set_permissions(desk.path("fleet/keys/pager.secret"), Permissions::from_mode(0o644)).unwrap();
+    desk.refused("petrel bridge --config fleet/bridge.toml", &["can be read by others"], "chmod 600");
+    secret(&desk, "short");
     desk.refused("petrel bridge --config fleet/bridge.toml", &["its secret has 5 bytes", "at least 16"], "");
 }

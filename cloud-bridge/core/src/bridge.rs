@@ -4,6 +4,7 @@ mod command;
 mod identity;
 mod progress;
 mod repair;
+mod returned;
 mod rollouts;
 mod shelf;
 mod stock;
@@ -11,6 +12,7 @@ mod twin;
 
 pub use command::LONGEST_COMMAND;
 pub use repair::{NEED_RATE, Needs};
+pub use returned::put_back;
 pub use rollouts::{Preview, Wish};
 pub use stock::Stay;
 
@@ -39,6 +41,8 @@ pub struct Bridge {
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
     looks: BTreeMap<u64, Looks>,
+    /// When land was put back from a copy, if it ever was.
+    put_back: Option<UnixMillis>,
     withdrawn: BTreeMap<String, Withdrawn>,
     disbelieved: BTreeMap<Disbelief, u64>,
     repair: Repair,
@@ -73,6 +77,7 @@ impl Bridge {
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             looks: BTreeMap::new(),
+            put_back: None,
             withdrawn: BTreeMap::new(),
             disbelieved: BTreeMap::new(),
             repair: Repair::default(),
@@ -106,6 +111,7 @@ impl Bridge {
                 Record::Command(_) => {}
                 Record::Document(document) => documents.push(*document),
                 Record::Beacons { reserved } => bridge.beacons.restore(reserved),
+                Record::PutBack { at } => bridge.put_back = Some(at),
                 Record::Withdrawn(w) => drop(bridge.withdrawn.insert(w.serial.clone(), w)),
                 Record::NotWithdrawn { serial } => drop(bridge.withdrawn.remove(&serial)),
             }
@@ -186,7 +192,7 @@ impl Bridge {
             Event::DeviceRevoked { device } => self.revoke(now, &device),
             Event::DeviceRetired { device } => self.retire(now, &device),
             Event::DeviceLabelled { device, labels } => self.label(now, &device, labels),
-            Event::ReleasePushed(release) => self.learn(release),
+            Event::ReleasePushed(release) => self.learn(now, release),
             Event::RolloutRequested(request) => self.start(now, &request),
             Event::RolloutTurned { rollout, by, since, wish } => self.wish(now, rollout, (&by, since), wish),
             Event::Measured(measured) => {
@@ -204,7 +210,7 @@ impl Bridge {
         let mut assignments = Vec::new();
         if let Some(numbers) = self.documents.numbers() {
             for id in std::mem::take(&mut self.due) {
-                let Some(device) = self.devices.get_mut(&id) else { continue };
+                let Some(device) = self.devices.get_mut(&id).filter(|d| d.forgotten.is_none()) else { continue };
                 if device.seal(now, numbers) {
                     self.changed_devices.insert(id);
                 }
@@ -328,6 +334,7 @@ impl Bridge {
         // Where nothing is retained, what is heard is said by somebody who is there, and its birth may be lost.
         device.online |= !retains;
         self.changed_devices.insert(id.clone());
+        self.remember(now, &id);
         self.note_return(now, &id);
         Ok(Answer::Done)
     }
@@ -342,7 +349,7 @@ impl Bridge {
         Ok(Answer::Done)
     }
 
-    fn learn(&mut self, release: Release) -> Result<Answer, Rejection> {
+    fn learn(&mut self, now: Now, release: Release) -> Result<Answer, Rejection> {
         let answer = Answer::Known { stream: release.stream.clone(), bundle: release.bundle };
         if self.releases.contains_key(&release.bundle) {
             return Ok(answer);
@@ -360,6 +367,7 @@ impl Bridge {
         }
         self.records.push(Record::Release(Box::new(release.clone())));
         self.releases.insert(release.bundle, release);
+        self.remember_all(now);
         Ok(answer)
     }
 

@@ -45,6 +45,9 @@ pub struct Device {
     pub commands: u64,
     /// The generation of its latest assignment.
     pub generation: u64,
+    /// Land was put back from a copy: the generation that this knew. Nothing is signed for the device until it was heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forgotten: Option<u64>,
     /// What its latest assignment was signed with.
     pub sealed: Sealed,
     /// What is wrong with it, the latest.
@@ -172,6 +175,7 @@ impl Device {
             greeted: None,
             commands: 0,
             generation: 0,
+            forgotten: None,
             sealed: Sealed::default(),
             alarm: None,
             desired: BTreeMap::new(),

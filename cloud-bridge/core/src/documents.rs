@@ -196,6 +196,7 @@ impl Bridge {
         if kind != DocumentKind::Breakglass {
             // What land signs names the newest root and revocation, and devices wait for both.
             self.everybody_is_due();
+            self.remember_all(now);
             self.beacon(now, None, None);
         }
         Ok(Answer::Taken { kind, number, new })

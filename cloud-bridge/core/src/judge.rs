@@ -82,6 +82,9 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// There are too few devices to hold them against others.
     pub weak: bool,
+    /// Others ran beside them, in this judgement or before it.
+    #[serde(default)]
+    pub beside: bool,
     /// Each gate.
     pub findings: Vec<Finding>,
     /// Devices by what they count as.
@@ -125,10 +128,10 @@ pub(crate) fn judge(rollout: &Rollout, devices: &BTreeMap<DeviceId, Device>, now
         open: count(Standing::Open),
     };
     let evidence = Evidence::of(rollout);
-    let (weak, findings) = (evidence.is_weak(), evidence.findings(rollout, counted));
+    let (weak, beside, findings) = (evidence.is_weak(), evidence.had_others(), evidence.findings(rollout, counted));
     let findings: Vec<Finding> = findings.into_iter().map(Finding::rounded).collect();
     let verdict = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Pass);
-    Judgement { at: now, verdict, weak, findings, counted }
+    Judgement { at: now, verdict, weak, beside, findings, counted }
 }
 
 /// The members by what they can tell.
@@ -145,11 +148,11 @@ struct Evidence<'a> {
 enum Beside<'a> {
     /// Those that were not assigned it, in the same hours; none while too few of them said something.
     Others(Vec<&'a Member>),
-    /// Nobody else ever ran beside the first wave: all as they were before.
+    /// Nobody was ever held against others: all as they were before.
     Past(Vec<Figures>),
     /// There are too few devices: each canary as it was before.
     Themselves,
-    /// Others ran beside them in an earlier wave, and nobody does now. Figures of other hours say nothing: the day has a
+    /// Others ran beside them before, and nobody does now. Figures of other hours say nothing: the day has a
     /// rhythm, which a release of half of the fleet is not to be stopped for.
     Nobody,
 }
@@ -171,8 +174,7 @@ impl<'a> Evidence<'a> {
             Beside::Others(if enough(heard.len()) { heard } else { Vec::new() })
         } else if !enough(everybody.len()) {
             Beside::Themselves
-        } else if enough(rollout.members.values().filter(|m| m.wave > 0).count()) && canaries.iter().any(|m| m.wave > 0)
-        {
+        } else if rollout.judgement.as_ref().is_some_and(|known| known.beside) {
             Beside::Nobody
         } else {
             Beside::Past(everybody)
@@ -182,6 +184,14 @@ impl<'a> Evidence<'a> {
 
     fn heard(&self) -> u64 {
         self.canaries.iter().filter(|m| m.new.asked() > 0).count() as u64
+    }
+
+    fn had_others(&self) -> bool {
+        let had = self.known.is_some_and(|known| known.beside);
+        match &self.beside {
+            Beside::Others(others) => had || !others.is_empty(),
+            Beside::Past(_) | Beside::Themselves | Beside::Nobody => had,
+        }
     }
 
     fn is_weak(&self) -> bool {
@@ -209,7 +219,9 @@ impl<'a> Evidence<'a> {
         let Beside::Nobody = self.beside else { return None };
         let found = self.known.and_then(|known| known.findings.iter().find(|finding| finding.gate == gate));
         let never = || Finding::plain(gate, Verdict::Pass, "nobody runs beside it".into());
-        Some(Finding { verdict: Verdict::Pass, ..found.cloned().unwrap_or_else(never) })
+        let found = found.cloned().unwrap_or_else(never);
+        let verdict = if found.verdict == Verdict::Fail { Verdict::Pass } else { found.verdict };
+        Some(Finding { verdict, ..found })
     }
 
     fn findings(&self, rollout: &Rollout, counted: Counted) -> Vec<Finding> {

@@ -490,7 +490,7 @@ impl Rollout {
 
     /// Whether a device is one that it may change.
     pub(crate) fn wants(&self, device: &Device) -> bool {
-        device.is_approved() && !device.is_pinned() && self.to.mean(device)
+        device.is_approved() && device.forgotten.is_none() && !device.is_pinned() && self.to.mean(device)
     }
 
     /// The number of its waves.

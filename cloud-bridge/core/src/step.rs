@@ -57,6 +57,11 @@ pub enum Record {
         /// The first number that is not.
         reserved: u64,
     },
+    /// Land was put back from a copy: whoever enrols may know numbers from before.
+    PutBack {
+        /// When it was, the last time.
+        at: UnixMillis,
+    },
     /// A certificate that counts no more.
     Withdrawn(Withdrawn),
     /// One whose end has come by itself: its row goes.

@@ -132,7 +132,14 @@ impl Client {
 
     /// `GET path`, a list.
     pub(crate) fn list<T: DeserializeOwned + utoipa::ToSchema>(&self, path: &str) -> anyhow::Result<Vec<T>> {
-        Ok(self.get::<List<T>>(path)?.items)
+        let List { mut items, mut next } = self.get::<List<T>>(path)?;
+        while let Some(last) = next {
+            let sign = if path.contains('?') { '&' } else { '?' };
+            let more = self.get::<List<T>>(&format!("{path}{sign}after={}", encoded(&last)))?;
+            items.extend(more.items);
+            next = more.next;
+        }
+        Ok(items)
     }
 
     /// `POST path` with a JSON body; `None` when the bridge answers without one.
@@ -212,4 +219,14 @@ fn advice(status: StatusCode) -> &'static str {
         }
         _ => "look at the bridge's log",
     }
+}
+
+/// A value of a query.
+pub(crate) fn encoded(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            byte => format!("%{byte:02X}"),
+        })
+        .collect()
 }

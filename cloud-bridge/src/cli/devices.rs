@@ -1,6 +1,6 @@
 //! `petrel devices`: who is there, who may come in, how they are doing.
 
-use super::client::Client;
+use super::client::{Client, encoded};
 use super::table::{ago, arriving, spark, table};
 use super::{Out, command, token};
 use crate::service::unix_millis;
@@ -33,6 +33,9 @@ enum Command {
         /// Only with this label [may be repeated]
         #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = pair)]
         labels: Vec<(String, String)>,
+        /// Only those that an expression means, such as `site=plant-3 and not online`
+        #[arg(long, value_name = "EXPRESSION")]
+        to: Option<String>,
     },
     /// One device
     Show {
@@ -107,7 +110,7 @@ impl Args {
         let client = Client::from_context()?;
         match self.command {
             Command::Token(args) => args.run(&client, out),
-            Command::Ls { labels } => list(&client, out, &labels),
+            Command::Ls { labels, to } => list(&client, out, &labels, to),
             Command::Label { id, labels } => label(&client, out, &id, labels),
             Command::Pin { id } => label(&client, out, &id, vec![("pinned".into(), Some("yes".into()))]),
             Command::Unpin { id } => label(&client, out, &id, vec![("pinned".into(), None)]),
@@ -154,9 +157,14 @@ fn link(device: &DeviceView) -> String {
     if device.online { "online".into() } else { "offline".into() }
 }
 
-fn list(client: &Client, out: &Out, labels: &[(String, String)]) -> anyhow::Result<()> {
-    let mut devices: Vec<DeviceView> = client.list("/devices")?;
-    devices.retain(|d| labels.iter().all(|(key, value)| d.labels.get(key) == Some(value)));
+fn list(client: &Client, out: &Out, labels: &[(String, String)], to: Option<String>) -> anyhow::Result<()> {
+    let labels = labels.iter().map(|(key, value)| format!("label.{key}=\"{value}\""));
+    let meant: Vec<String> = labels.chain(to.map(|to| format!("({to})"))).collect();
+    let path = match meant.as_slice() {
+        [] => "/devices".to_owned(),
+        meant => format!("/devices?to={}", encoded(&meant.join(" and "))),
+    };
+    let devices: Vec<DeviceView> = client.list(&path)?;
     let now = unix_millis();
     let row = |d: &DeviceView| {
         let serving = d.streams.iter().filter_map(|s| s.active.map(|release| format!("{} {release}", s.stream)));
@@ -171,8 +179,8 @@ fn list(client: &Client, out: &Out, labels: &[(String, String)]) -> anyhow::Resu
             serving.collect::<Vec<_>>().join(", "),
         ]
     };
-    let people = if devices.is_empty() && !labels.is_empty() {
-        "no device has these labels".to_owned()
+    let people = if devices.is_empty() && !meant.is_empty() {
+        "no device is meant".to_owned()
     } else if devices.is_empty() {
         "no device has enrolled yet\nbegin with: petrel devices token new DEVICE --out DEVICE.join".to_owned()
     } else {

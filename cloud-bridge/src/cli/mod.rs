@@ -3,6 +3,7 @@
 //! Decides how results, notes and errors look to people and to machines. Knows no bundle and no key.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod breakglass;
 pub(crate) mod bridge;
 pub(crate) mod broker;

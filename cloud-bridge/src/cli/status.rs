@@ -17,6 +17,12 @@ impl Args {
             "devices   {} ({} online, {} pending)\nreleases  {}\nrolling   {}\nbridge    {}",
             status.devices, status.online, status.pending, status.releases, status.rolling, status.version
         );
+        if status.forgotten > 0 {
+            people += &format!(
+                "\ndevices that are told nothing since land was put back from a copy: {} (not heard yet, or see `petrel devices show`)",
+                status.forgotten
+            );
+        }
         let doubts: Vec<String> = status.disbelieved.iter().map(|(why, count)| format!("{why} {count}")).collect();
         if !doubts.is_empty() {
             people += &format!("\nmessages that were not believed: {}", doubts.join(", "));

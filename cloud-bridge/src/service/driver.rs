@@ -21,17 +21,20 @@ use crate::fault::Fault;
 use anyhow::Context;
 use belief::{Believed, Doubt, Heard, code, understand};
 use bridge_core::audit::Deed;
-use bridge_core::{Answer, Bridge, Effect, Event, Now, Record, Rejection};
-use protocol::{BridgeTopic, DocumentKind, Topics};
+use bridge_core::{Answer, Bridge, Effect, Event, Measured, Now, Record, Rejection};
+use protocol::{BridgeTopic, DocumentKind, Telemetry, Topics};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
+use trust::Digest;
 
 /// The outcome, in the audit log, of what was not refused.
 pub(crate) const DONE: &str = "done";
+/// Messages that are taken together.
+const AT_ONCE: usize = 128;
 /// Questions waiting for the driver.
 const QUESTIONS: usize = 256;
 
@@ -113,7 +116,7 @@ pub(crate) async fn start(
     let mut bridge = Bridge::restore(config.fleet.clone(), hands.store.records().await?).map_err(unbelieved)?;
     bridge.limit_needs(config.need_rate);
     let named = Event::DocumentPushed { kind: DocumentKind::Root, bytes: root };
-    advance(&mut bridge, &hands, named, None).await?.map_err(|rejection| {
+    advance(&mut bridge, &hands, named, With::default()).await?.map_err(|rejection| {
         Fault::new("the root that the configuration names is not one of this fleet's chain")
             .because(rejection)
             .remedy("name the newest root that was published, or publish those in between with `petrel publish`")
@@ -133,6 +136,7 @@ async fn drive(
     mut inbound: mpsc::UnboundedReceiver<Inbound>,
     mut questions: mpsc::Receiver<Question>,
 ) -> anyhow::Result<()> {
+    let mut news = Vec::with_capacity(AT_ONCE);
     loop {
         let wait = bridge.deadline().map(|at| Duration::from_millis(at.saturating_sub(unix_millis())));
         let overdue = async {
@@ -147,20 +151,73 @@ async fn drive(
                 Question::Look(look) => look(&bridge),
                 Question::Event(asked, tell) => {
                     let (event, deed) = *asked;
-                    let answer = advance(&mut bridge, &hands, event, Some(deed)).await?;
+                    let answer = advance(&mut bridge, &hands, event, With { deed: Some(deed), ..With::default() }).await?;
                     // Whoever asked may have gone away; what was decided stays decided.
                     let _ = tell.send(answer);
                 }
             },
-            news = inbound.recv() => match news.context("the wire ended")? {
-                Inbound::Connected { remembered, retains } => {
-                    take(&mut bridge, &hands, Event::BrokerConnected { remembered, retains }).await?;
+            came = inbound.recv_many(&mut news, AT_ONCE) => {
+                anyhow::ensure!(came > 0, "the wire ended");
+                let mut batch = Batch::default();
+                for news in news.drain(..) {
+                    match news {
+                        Inbound::Connected { remembered, retains } => {
+                            batch.keep(&mut bridge, &hands).await?;
+                            take(&mut bridge, &hands, Event::BrokerConnected { remembered, retains }).await?;
+                        }
+                        Inbound::Missed { bundle } => {
+                            take(&mut bridge, &hands, Event::BundleMissed { bundle }).await?;
+                        }
+                        Inbound::Said(publish) => hear(&mut bridge, &hands, *publish, &mut batch).await?,
+                    }
                 }
-                Inbound::Missed { bundle } => take(&mut bridge, &hands, Event::BundleMissed { bundle }).await?,
-                Inbound::Said(publish) => hear(&mut bridge, &hands, *publish).await?,
-            },
+                batch.keep(&mut bridge, &hands).await?;
+            }
         }
     }
+}
+
+/// Telemetry that came one after the other: kept, counted and acknowledged together, since each time that something is
+/// kept the disk is waited for.
+#[derive(Default)]
+struct Batch {
+    telemetry: Vec<Telemetry>,
+    publishes: Vec<Publish>,
+}
+
+impl Batch {
+    /// Only what is on the disk is acknowledged. An error is the store's: the bridge ends, and the broker says all of it
+    /// again to the next one.
+    async fn keep(&mut self, bridge: &mut Bridge, hands: &Hands) -> anyhow::Result<()> {
+        if self.telemetry.is_empty() {
+            return Ok(());
+        }
+        // What is said again is no new evidence; what is new counts in one with being kept.
+        let mut new = hands.store.are_new(&self.telemetry).await?.into_iter();
+        self.telemetry.retain(|_| new.next().unwrap_or(false));
+        let rows: Vec<_> = self.telemetry.iter().flat_map(measured::by_telemetry).collect();
+        if !rows.is_empty() {
+            let known = |row: &&Measured| {
+                bridge.releases().values().any(|of| of.stream == row.stream && of.release == row.release)
+            };
+            hands.tally.worked(rows.iter().filter(known));
+        }
+        let with = With { telemetry: std::mem::take(&mut self.telemetry), ..With::default() };
+        if let Err(rejection) = advance(bridge, hands, Event::Measured(rows), with).await? {
+            warn!(%rejection, "telemetry was turned down");
+        }
+        self.publishes.drain(..).for_each(|publish| hands.speaker.acknowledge(publish));
+        Ok(())
+    }
+}
+
+/// What is saved in one with what a step decides.
+#[derive(Default)]
+struct With {
+    /// Who asked for it.
+    deed: Option<Deed>,
+    /// What was told that led to it.
+    telemetry: Vec<Telemetry>,
 }
 
 /// One step of the core: saved first, then carried out. An error here is the store's: the bridge ends and starts anew.
@@ -168,22 +225,25 @@ async fn advance(
     bridge: &mut Bridge,
     hands: &Hands,
     event: Event,
-    deed: Option<Deed>,
+    With { deed, telemetry }: With,
 ) -> anyhow::Result<Result<Answer, Rejection>> {
     let step = bridge.step(Now { unix: unix_millis() }, event);
-    let mut asked = deed.map(|deed| Deed { outcome: outcome(step.answer()).into(), ..deed });
-    let save = |records: &[Record], asked: Option<Deed>| {
+    let deed = deed.map(|deed| Deed { outcome: outcome(step.answer()).into(), ..deed });
+    let mut saved = false;
+    let save = |records: &[Record]| {
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records, asked.as_ref())))
+        let save = hands.store.save(records, deed.as_ref(), &telemetry);
+        tokio::task::block_in_place(|| runtime.block_on(save))
     };
     let committed = step.commit(|records| {
-        save(records, asked.take())?;
+        save(records)?;
+        saved = true;
         tell(hands, records);
         anyhow::Ok(())
     })?;
-    // What changed nothing was asked for all the same.
-    if asked.is_some() {
-        save(&[], asked)?;
+    // What changed nothing was asked for, or told, all the same.
+    if !saved && (deed.is_some() || !telemetry.is_empty()) {
+        save(&[])?;
     }
     for effect in committed.effects {
         hands.carry_out(effect);
@@ -211,6 +271,7 @@ fn tell(hands: &Hands, records: &[Record]) {
     for record in records {
         match record {
             Record::Withdrawn(w) => info!(device = %w.device, serial = w.serial, "certificate withdrawn"),
+            Record::PutBack { at } => info!(at, "land was put back from a copy"),
             Record::NotWithdrawn { serial } => debug!(serial, "a withdrawn certificate has ended"),
             Record::Rollout(r) => {
                 let verdict = r.judgement.as_ref().map(|judgement| judgement.verdict.to_string());
@@ -243,29 +304,41 @@ fn tell(hands: &Hands, records: &[Record]) {
 
 /// Advances with news that nobody waits to hear the answer of.
 async fn take(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Result<()> {
-    if let Err(rejection) = advance(bridge, hands, event, None).await? {
+    if let Err(rejection) = advance(bridge, hands, event, With::default()).await? {
         warn!(%rejection, "news was turned down");
     }
     Ok(())
 }
 
-/// Takes one message of a device: verified, decided, saved, and only then acknowledged.
-async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish) -> anyhow::Result<()> {
+/// Takes one message of a device: verified, decided, saved, and only then acknowledged. Telemetry waits in `batch` for
+/// more of it, and nothing overtakes it.
+async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish, batch: &mut Batch) -> anyhow::Result<()> {
     let topic = String::from_utf8_lossy(&publish.topic).into_owned();
     match hands.topics.read_up(&topic) {
-        None => match hands.topics.read_chunk(&topic) {
-            Some(chunk) if publish.retain => hands.lookout.saw(chunk),
-            Some(_) | None => debug!(%topic, "a topic that means nothing here"),
-        },
+        None => {
+            batch.keep(bridge, hands).await?;
+            match hands.topics.read_chunk(&topic) {
+                Some(chunk) if publish.retain => hands.lookout.saw(chunk),
+                Some(_) | None => debug!(%topic, "a topic that means nothing here"),
+            }
+        }
         Some(from) => match understand(bridge, &from, &publish.payload) {
             Ok(Believed { key, heard }) => {
                 hands.tally.took();
                 if let Some((device, key)) = key {
                     take(bridge, hands, Event::KeyUsed { device, key }).await?;
                 }
+                if let Heard::Telemetry(telemetry) = heard {
+                    hands.arrivals.heard(unix_millis(), &telemetry);
+                    batch.telemetry.push(*telemetry);
+                    batch.publishes.push(publish);
+                    return Ok(());
+                }
+                batch.keep(bridge, hands).await?;
                 heed(bridge, hands, &topic, heard).await?;
             }
             Err(Doubt { why, reason }) => {
+                batch.keep(bridge, hands).await?;
                 warn!(%topic, code = code(&reason), reason = format!("{reason:#}"), "a message was not believed");
                 take(bridge, hands, Event::MessageDisbelieved { why }).await?;
             }
@@ -283,20 +356,13 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
             }
             take(bridge, hands, *event).await?;
         }
-        Heard::Telemetry(telemetry) => {
-            hands.arrivals.heard(unix_millis(), &telemetry);
-            // Telemetry may be lost; the bridge must not be. What is said again is no new evidence.
-            match hands.store.keep_telemetry(&telemetry).await {
-                Ok(true) => {
-                    let rows = measured::by_telemetry(&telemetry);
-                    hands.tally.worked(&rows);
-                    take(bridge, hands, Event::Measured(rows)).await?;
-                }
-                Ok(false) => debug!(%topic, "telemetry that was kept before"),
-                Err(error) => warn!(%topic, error = format!("{error:#}"), "telemetry was not kept"),
-            }
-        }
         Heard::Drift(drift) => {
+            // A window is of the release that it says: whoever made one up for another raises no alarms there.
+            let of = bridge.releases().get(&Digest(drift.statement));
+            if of.is_none_or(|of| of.stream != drift.stream || of.release != drift.release) {
+                debug!(%topic, stream = %drift.stream, release = drift.release, "a window of a release that is not here");
+                return Ok(());
+            }
             // Windows may be lost; the bridge must not be.
             match measured::keep_window(hands, &drift).await {
                 Ok(Some(answers)) => take(bridge, hands, Event::Measured(vec![answers])).await?,
@@ -313,7 +379,8 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
                 Err(error) => warn!(%topic, error = format!("{error:#}"), "an answer was not kept"),
             }
         }
-        Heard::Nothing => {}
+        // It went into a batch.
+        Heard::Telemetry(_) | Heard::Nothing => {}
     }
     Ok(())
 }

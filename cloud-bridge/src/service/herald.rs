@@ -7,10 +7,13 @@ use super::config::Webhook;
 use super::store::notices::{Waiting, Wants};
 use super::store::{Store, unix_millis};
 use crate::fault::Fault;
+use crate::keyfile;
 use bridge_core::UnixMillis;
+use ed25519_dalek::pkcs8::spki::der::zeroize::Zeroizing;
 use ring::hmac;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 use ureq::Agent;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
@@ -21,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const TRIES: u32 = 16;
 /// The longest pause between two tries.
 const LONGEST_PAUSE: UnixMillis = 3_600_000;
-/// Events that are told at once.
+/// Events that are told before it is looked at what is due.
 const AT_ONCE: u32 = 16;
 /// The least bytes of a secret.
 const LEAST_SECRET: usize = 16;
@@ -32,7 +35,7 @@ const MAX_WORDS: usize = 200;
 struct Hook {
     name: String,
     url: String,
-    secret: Vec<u8>,
+    secret: Zeroizing<Vec<u8>>,
     agent: Agent,
 }
 
@@ -42,15 +45,12 @@ impl Hook {
         if !said.url.starts_with("https://") && !said.url.starts_with("http://") {
             return Err(fault("its `url` is no address").remedy("give https://host/path").into());
         }
-        let secret = std::fs::read(&said.secret).map_err(|e| {
-            fault(&format!("cannot read its secret {}", said.secret.display()))
-                .because(e)
-                .remedy("make one with `openssl rand -hex 32`, mode 0600, and give it to the other side too")
-        })?;
-        let secret = secret.trim_ascii().to_vec();
+        let secret = keyfile::read_secret_text(&said.secret)?;
+        let secret = Zeroizing::new(secret.trim().as_bytes().to_vec());
         if secret.len() < LEAST_SECRET {
             let short = fault(&format!("its secret has {} bytes", secret.len()));
-            return Err(short.remedy(format!("give one of at least {LEAST_SECRET}")).into());
+            let how = format!("give one of at least {LEAST_SECRET}, such as `openssl rand -hex 32` makes");
+            return Err(short.remedy(how).into());
         }
         let roots = match &said.ca {
             None => RootCerts::WebPki,
@@ -102,54 +102,57 @@ impl Herald {
         Ok(Self(said.iter().map(|webhook| Hook::open(webhook).map(Arc::new)).collect::<Result<_, _>>()?))
     }
 
-    /// Tells what is due, for ever. The store's errors are the bridge's: it goes on, and so does this.
+    /// Tells what is due, for ever, and each by itself: one that hangs keeps no other waiting.
     pub(crate) async fn run(self, store: Store) {
-        loop {
-            let wait = match self.round(&store).await {
-                Ok(next) => next.map(|due| Duration::from_millis(due.saturating_sub(unix_millis()))),
-                Err(error) => {
-                    warn!(error = format!("{error:#}"), "webhooks cannot be told");
-                    Some(PATIENCE)
-                }
-            };
-            let noticed = store.noticed.notified();
-            match wait {
-                Some(wait) => drop(tokio::time::timeout(wait, noticed).await),
-                None => noticed.await,
-            }
+        if let Err(error) = store.keep_boxes(self.0.iter().map(|hook| hook.name.as_str())).await {
+            warn!(error = format!("{error:#}"), "events of webhooks that are gone could not be removed");
         }
+        let mut all = JoinSet::new();
+        for hook in self.0 {
+            all.spawn(tell(hook, store.clone()));
+        }
+        while all.join_next().await.is_some() {}
     }
+}
 
-    /// Tells what is due; when there is something next.
-    async fn round(&self, store: &Store) -> anyhow::Result<Option<UnixMillis>> {
-        let mut sending = tokio::task::JoinSet::new();
-        for waiting in store.notices_due(AT_ONCE).await? {
-            let Some(hook) = self.0.iter().find(|hook| hook.name == waiting.hook).cloned() else {
-                // It is in the configuration no more.
-                store.told(waiting.id).await?;
-                continue;
-            };
-            sending.spawn_blocking(move || {
-                let sent = hook.send(&waiting);
-                (waiting, sent)
-            });
+async fn tell(hook: Arc<Hook>, store: Store) {
+    let mut noticed = store.noticed.subscribe();
+    loop {
+        let wait = match round(&hook, &store).await {
+            Ok(next) => next.map(|due| Duration::from_millis(due.saturating_sub(unix_millis()))),
+            Err(error) => {
+                warn!(hook = hook.name, error = format!("{error:#}"), "a webhook cannot be told");
+                Some(PATIENCE)
+            }
+        };
+        let came = match wait {
+            Some(wait) => tokio::time::timeout(wait, noticed.changed()).await.unwrap_or(Ok(())),
+            None => noticed.changed().await,
+        };
+        if came.is_err() {
+            return;
         }
-        while let Some(sent) = sending.join_next().await {
-            match sent? {
-                (waiting, Ok(())) => {
-                    debug!(hook = waiting.hook, kind = waiting.kind, "told");
-                    store.told(waiting.id).await?;
-                }
-                (waiting, Err(error)) => {
-                    let tries = waiting.tries + 1;
-                    let due = (tries < TRIES).then(|| unix_millis() + pause(tries));
-                    warn!(hook = waiting.hook, kind = waiting.kind, tries, given_up = due.is_none(), error, "not told");
-                    store.untold(waiting.id, due, &error).await?;
-                }
+    }
+}
+
+/// Tells what is due; when there is something next.
+async fn round(hook: &Arc<Hook>, store: &Store) -> anyhow::Result<Option<UnixMillis>> {
+    for waiting in store.notices_due(&hook.name, AT_ONCE).await? {
+        let (id, tries, kind) = (waiting.id, waiting.tries + 1, waiting.kind.clone());
+        let (sender, name) = (hook.clone(), &hook.name);
+        match tokio::task::spawn_blocking(move || sender.send(&waiting)).await? {
+            Ok(()) => {
+                debug!(hook = name, kind, "told");
+                store.told(id).await?;
+            }
+            Err(error) => {
+                let due = (tries < TRIES).then(|| unix_millis() + pause(tries));
+                warn!(hook = name, kind, tries, given_up = due.is_none(), error, "not told");
+                store.untold(id, due, &error).await?;
             }
         }
-        store.next_notice().await
     }
+    store.next_notice(&hook.name).await
 }
 
 /// What follows so many tries, in milliseconds: each twice as long as the one before.

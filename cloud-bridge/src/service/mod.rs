@@ -4,6 +4,7 @@
 //! the library of bundles, the pen, MQTT, REST), how they start, and how they stop.
 
 mod arrivals;
+pub(crate) mod backup;
 mod config;
 mod driver;
 mod expulsion;

@@ -16,11 +16,12 @@ use notices::Wants;
 use protocol::{DeviceId, Telemetry};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, SqliteConnection};
+use std::collections::BTreeSet;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use trust::Digest;
 
 /// How often old telemetry is forgotten.
@@ -35,7 +36,7 @@ pub(crate) struct Store {
     /// What webhooks are told.
     wants: Arc<[Wants]>,
     /// Somebody is to be told.
-    pub(crate) noticed: Arc<Notify>,
+    pub(crate) noticed: watch::Sender<()>,
 }
 
 /// One telemetry message and when it came.
@@ -55,17 +56,24 @@ pub(crate) fn unix_millis() -> UnixMillis {
 impl Store {
     /// Opens or makes `bridge.db` in `data`, and brings it to this version's form.
     pub(crate) async fn open(data: &Path, fleet: &str) -> anyhow::Result<Self> {
+        let store = Self::beside(data, fleet, true).await?;
+        let unusable = || format!("cannot use the database in {}", data.display());
+        sqlx::migrate!("./migrations").run(&store.pool).await.with_context(unusable)?;
+        Ok(store)
+    }
+
+    /// The same database as it is, beside whoever uses it; made where it is not there, if `new`.
+    pub(crate) async fn beside(data: &Path, fleet: &str, new: bool) -> anyhow::Result<Self> {
         let path = data.join("bridge.db");
         let options = SqliteConnectOptions::new()
             .filename(&path)
-            .create_if_missing(true)
+            .create_if_missing(new)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(10));
         let unusable = || format!("cannot use the database {}", path.display());
         let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.with_context(unusable)?;
-        sqlx::migrate!("./migrations").run(&pool).await.with_context(unusable)?;
-        Ok(Self { pool, fleet: fleet.into(), wants: Arc::default(), noticed: Arc::default() })
+        Ok(Self { pool, fleet: fleet.into(), wants: Arc::default(), noticed: watch::channel(()).0 })
     }
 
     /// With webhooks that are told.
@@ -87,8 +95,13 @@ impl Store {
         rows.iter().map(parse).collect()
     }
 
-    /// Saves records, with what the audit log says of who asked for them: all or none.
-    pub(crate) async fn save(&self, records: &[Record], asked: Option<&Deed>) -> anyhow::Result<()> {
+    /// Saves records, with what the audit log says of who asked for them and the telemetry that led to them: all or none.
+    pub(crate) async fn save(
+        &self,
+        records: &[Record],
+        asked: Option<&Deed>,
+        telemetry: &[Telemetry],
+    ) -> anyhow::Result<()> {
         let decided = records.iter().filter_map(|record| match record {
             Record::Deed(deed) => Some(&**deed),
             Record::Device(_)
@@ -102,30 +115,35 @@ impl Store {
             | Record::Document(_)
             | Record::Beacons { .. }
             | Record::Withdrawn(_)
-            | Record::NotWithdrawn { .. } => None,
+            | Record::NotWithdrawn { .. }
+            | Record::PutBack { .. } => None,
         });
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        keep(&mut transaction, telemetry).await?;
         self.add(&mut transaction, asked.into_iter().chain(decided)).await?;
         for record in records {
             self.note(&mut transaction, record).await?;
             save_one(&mut transaction, record).await?;
         }
         transaction.commit().await?;
-        self.noticed.notify_one();
+        self.noticed.send_replace(());
         Ok(())
     }
 
-    /// Keeps a telemetry message, once: whatever was said again, before or after a crash of either side. Whether it was new.
-    pub(crate) async fn keep_telemetry(&self, telemetry: &Telemetry) -> anyhow::Result<bool> {
-        let kept = sqlx::query("INSERT INTO telemetry VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(telemetry.device.as_str())
-            .bind(telemetry.run.cast_signed())
-            .bind(telemetry.seq.cast_signed())
-            .bind(i64::try_from(unix_millis())?)
-            .bind(protocol::encode_cbor(telemetry))
-            .execute(&self.pool)
-            .await?;
-        Ok(kept.rows_affected() > 0)
+    /// Which of these messages are new, each once: whatever is said again, before or after a crash of either side.
+    pub(crate) async fn are_new(&self, all: &[Telemetry]) -> anyhow::Result<Vec<bool>> {
+        let (mut seen, mut new) = (BTreeSet::new(), Vec::with_capacity(all.len()));
+        let mut connection = self.pool.acquire().await?;
+        for Telemetry { device, run, seq, .. } in all {
+            let kept = sqlx::query("SELECT 1 FROM telemetry WHERE device = ? AND run = ? AND seq = ?")
+                .bind(device.as_str())
+                .bind(run.cast_signed())
+                .bind(seq.cast_signed())
+                .fetch_optional(&mut *connection)
+                .await?;
+            new.push(kept.is_none() && seen.insert((device, run, seq)));
+        }
+        Ok(new)
     }
 
     /// The latest `limit` telemetry messages of a device, the oldest first.
@@ -180,6 +198,13 @@ impl Store {
         Ok(())
     }
 
+    /// One moment of the database, as a file of its own that is not there yet.
+    pub(crate) async fn copy_to(&self, path: &Path) -> anyhow::Result<()> {
+        let path = path.to_str().context("the folder has no plain name")?;
+        sqlx::query("VACUUM INTO ?").bind(path).execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Whether somebody could write now.
     pub(crate) async fn is_writable(&self) -> anyhow::Result<()> {
         Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?.rollback().await?)
@@ -189,6 +214,20 @@ impl Store {
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+async fn keep(connection: &mut SqliteConnection, telemetry: &[Telemetry]) -> anyhow::Result<()> {
+    for said in telemetry {
+        sqlx::query("INSERT INTO telemetry VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(said.device.as_str())
+            .bind(said.run.cast_signed())
+            .bind(said.seq.cast_signed())
+            .bind(i64::try_from(unix_millis())?)
+            .bind(protocol::encode_cbor(said))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
 }
 
 /// Saves what replaces a row; deeds were added to the audit log.
@@ -207,6 +246,7 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
             ("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
         }
         Record::Beacons { .. } => ("beacons", String::new()),
+        Record::PutBack { .. } => ("put_back", String::new()),
         Record::Withdrawn(withdrawn) => ("withdrawn", withdrawn.serial.clone()),
         Record::NotWithdrawn { serial } => ("withdrawn", serial.clone()),
     };
@@ -221,6 +261,7 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         | Record::Document(_)
         | Record::Beacons { .. }
         | Record::Withdrawn(_)
+        | Record::PutBack { .. }
         | Record::Command(_)
         | Record::Deed(_) => {
             sqlx::query("INSERT INTO record VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")

@@ -258,6 +258,7 @@ impl Checks {
                 | Record::Beacons { .. }
                 | Record::Deed(_)
                 | Record::Command(_)
+                | Record::PutBack { .. }
                 | Record::Withdrawn(_)
                 | Record::NotWithdrawn { .. } => {}
             }

@@ -72,6 +72,10 @@ impl Bridge {
                 let mut device =
                     Device { generation, commands, left, status, ..Device::new(id.clone(), credential, profile) };
                 device.last_seen = now.unix;
+                // It may be one that land has forgotten, with a ledger that has not.
+                device.forgotten = self.put_back.map(|_| 0);
+                device.generation = device.generation.max(self.put_back.unwrap_or(0));
+                device.commands = device.commands.max(self.put_back.unwrap_or(0));
                 if !invitation.pending {
                     device.generation += 1;
                     self.due.insert(id.clone());
@@ -123,6 +127,8 @@ impl Bridge {
     pub(super) fn approve(&mut self, now: Now, id: &DeviceId) -> Result<Answer, Rejection> {
         let device = self.devices.get_mut(id).ok_or_else(|| no_device(id))?;
         match device.status {
+            // What land knows counts, whatever the device has.
+            Status::Approved if device.forgotten.is_some() && device.report.is_some() => self.settle(id),
             Status::Approved => {}
             Status::Pending => {
                 device.status = Status::Approved;
@@ -207,7 +213,7 @@ impl Bridge {
             device.generation += 1;
             device.desired.clear();
             // At once, since its topics are cleared after it.
-            if let Some(numbers) = numbers {
+            if let Some(numbers) = numbers.filter(|_| device.forgotten.is_none()) {
                 device.seal(now, numbers);
                 self.effects.push(Effect::PublishAssignment(device.assignment()));
             }

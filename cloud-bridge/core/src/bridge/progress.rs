@@ -8,7 +8,7 @@ use super::Bridge;
 use crate::audit::Deed;
 use crate::auditor::{Known, audit};
 use crate::evidence::{Figures, Measured};
-use crate::judge::{Verdict, judge};
+use crate::judge::{Judgement, Verdict, judge};
 use crate::planner::{Plan, plan};
 use crate::rollout::{Member, Place, Standing};
 use crate::{Device, DeviceResult, Now, Phase, Record, Rollout, Turn, UnixMillis};
@@ -169,7 +169,10 @@ impl Bridge {
         };
         let judgement = judge(rollout, &self.devices, now.unix);
         let known = rollout.judgement.as_ref();
-        if known.is_none_or(|known| known.findings != judgement.findings || known.counted != judgement.counted) {
+        let same = |known: &Judgement| {
+            (&known.findings, known.counted, known.beside) == (&judgement.findings, judgement.counted, judgement.beside)
+        };
+        if !known.is_some_and(same) {
             rollout.judgement = Some(judgement.clone());
             self.changed_rollouts.insert(id);
         }

@@ -137,6 +137,8 @@ impl Bridge {
             .find(|r| r.stream == release.stream && r.phase.is_under_way() && r.members.contains_key(&device.id));
         if !device.is_approved() {
             Some(format!("is {}", device.status))
+        } else if device.forgotten.is_some() {
+            Some("was not heard since land was put back from a copy".into())
         } else if device.is_pinned() {
             Some("is pinned: take its label `pinned` away first".into())
         } else if let Some(other) = elsewhere {

@@ -3,7 +3,7 @@
 use super::alarms::loud;
 use super::{chart, short};
 use crate::cli::Out;
-use crate::cli::client::Client;
+use crate::cli::client::{Client, encoded};
 use crate::cli::table::{ago, bars, table};
 use crate::fault::Fault;
 use crate::service::unix_millis;
@@ -133,14 +133,4 @@ fn each_bin(feature: &DriftFeatureView) -> String {
         [name(at), percent(*trained), bar(*trained), percent(*now), bar(*now)]
     });
     table([feature.name.as_str(), "TRAINED", "", "NOW", ""], rows).to_string()
-}
-
-/// A value of a query.
-fn encoded(text: &str) -> String {
-    text.bytes()
-        .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
-            byte => format!("%{byte:02X}"),
-        })
-        .collect()
 }

@@ -23,7 +23,7 @@ const MAX_BUNDLE_BYTES: u64 = 1 << 30;
 #[utoipa::path(get, path = "/api/v1/releases", responses((status = 200, body = List<ReleaseView>)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<ReleaseView>>, Problem> {
     let items = doors.driver.look(|bridge| bridge.releases().values().map(ReleaseView::from).collect()).await?;
-    Ok(Json(List { items }))
+    Ok(Json(List::of(items)))
 }
 
 /// Every release, and why it stays or that it may go
@@ -31,7 +31,7 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<Release
 pub(super) async fn stock(State(doors): State<Doors>) -> Result<Json<List<StockView>>, Problem> {
     let view =
         |bridge: &Bridge| bridge.stock().into_iter().map(|(release, stay)| StockView::new(release, stay)).collect();
-    Ok(Json(List { items: doors.driver.look(view).await? }))
+    Ok(Json(List::of(doors.driver.look(view).await?)))
 }
 
 /// Remove the releases that nothing needs; the answer names them
@@ -44,7 +44,7 @@ pub(super) async fn clear_stock(
     let Answer::Forgotten { releases } = answer else {
         return Err(anyhow::anyhow!("releases were to be removed, and the core answers {answer:?}").into());
     };
-    Ok(Json(List { items: releases.iter().map(|release| StockView::new(release, None)).collect() }))
+    Ok(Json(List::of(releases.iter().map(|release| StockView::new(release, None)).collect())))
 }
 
 /// Push a signed bundle as a tar; pushing the same one again changes nothing

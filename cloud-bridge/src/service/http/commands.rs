@@ -173,7 +173,7 @@ pub(super) async fn list(
     let given = doors.store.commands(&id, latest.limit.clamp(1, KEPT)).await?;
     let now = unix_millis();
     let items = given.into_iter().map(|given| CommandView::new(given, now, false)).collect::<Result<_, _>>();
-    Ok(Json(List { items: items.map_err(anyhow::Error::from)? }))
+    Ok(Json(List::of(items.map_err(anyhow::Error::from)?)))
 }
 
 /// One command and what came of it

@@ -8,19 +8,52 @@ use crate::service::store::unix_millis;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
-use bridge_core::{Device, Event};
+use bridge_core::{Bridge, Device, Event, Target};
 use protocol::DeviceId;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use utoipa::{IntoParams, ToSchema};
 
-/// Every device
-#[utoipa::path(get, path = "/api/v1/devices", responses((status = 200, body = List<DeviceView>)))]
-pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<DeviceView>>, Problem> {
+/// Which devices.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct Those {
+    /// An expression over facts and labels, such as `site=plant-3 and not online`; all without it.
+    to: Option<String>,
+    /// Only names behind this one: `next` of the answer before.
+    after: Option<String>,
+    /// How many, 1 to 1,000.
+    #[serde(default = "thousand")]
+    limit: usize,
+}
+
+fn thousand() -> usize {
+    MOST_DEVICES
+}
+
+/// The most devices of one answer.
+const MOST_DEVICES: usize = 1_000;
+
+/// Devices in the order of their names
+#[utoipa::path(get, path = "/api/v1/devices", params(Those), responses((status = 200, body = List<DeviceView>), (status = 422)))]
+pub(super) async fn list(
+    State(doors): State<Doors>,
+    Query(Those { to, after, limit }): Query<Those>,
+) -> Result<Json<List<DeviceView>>, Problem> {
+    let to: Option<Target> = to.map(|to| to.parse()).transpose().map_err(Problem::invalid)?;
+    let after: Option<DeviceId> = after.map(|id| id.parse()).transpose().map_err(Problem::invalid)?;
+    let limit = limit.clamp(1, MOST_DEVICES);
     let arrivals = doors.driver.arrivals.clone();
-    let view = move |device: &Device| DeviceView::new(device, &arrivals, unix_millis());
-    let items = doors.driver.look(move |bridge| bridge.devices().values().map(view).collect()).await?;
-    Ok(Json(List { items }))
+    let those = move |bridge: &Bridge| {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = bridge.devices().range((from, Bound::Unbounded)).map(|(_, device)| device);
+        let mut those = behind.filter(|device| to.as_ref().is_none_or(|to| to.holds(device))).take(limit + 1);
+        let view = |device| DeviceView::new(device, &arrivals, unix_millis());
+        let items: Vec<DeviceView> = those.by_ref().take(limit).map(view).collect();
+        let next = those.next().and(items.last().map(|device| device.id.clone()));
+        List { items, next }
+    };
+    Ok(Json(doors.driver.look(those).await?))
 }
 
 /// One device
@@ -129,5 +162,5 @@ pub(super) async fn telemetry(
 ) -> Result<Json<List<TelemetryView>>, Problem> {
     let id: DeviceId = id.parse().map_err(Problem::invalid)?;
     let taken = doors.store.telemetry(&id, latest.limit.clamp(1, 1_000)).await?;
-    Ok(Json(List { items: taken.iter().map(|t| TelemetryView::new(t.at, &t.telemetry)).collect() }))
+    Ok(Json(List::of(taken.iter().map(|t| TelemetryView::new(t.at, &t.telemetry)).collect())))
 }

@@ -16,7 +16,7 @@ use trust::{Envelope, MAX_ROOT_BYTES, PayloadKind};
 #[utoipa::path(get, path = "/api/v1/documents", responses((status = 200, body = List<DocumentView>)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<DocumentView>>, Problem> {
     let items = doors.driver.look(|bridge| bridge.documents().map(DocumentView::from).collect()).await?;
-    Ok(Json(List { items }))
+    Ok(Json(List::of(items)))
 }
 
 /// Publish a signed root, revocation or breakglass; the same one again changes nothing

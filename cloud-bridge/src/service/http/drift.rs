@@ -122,7 +122,7 @@ pub(super) async fn alarms(
 ) -> Result<Json<List<DriftAlarmView>>, Problem> {
     let stream: Option<StreamName> = asked.stream.as_deref().map(str::parse).transpose().map_err(Problem::invalid)?;
     let alarms = doors.store.concerns(stream.as_ref(), asked.all).await?;
-    Ok(Json(List { items: alarms.into_iter().map(DriftAlarmView::new).collect() }))
+    Ok(Json(List::of(alarms.into_iter().map(DriftAlarmView::new).collect())))
 }
 
 /// Say that you have seen an alarm

@@ -83,6 +83,8 @@ pub(crate) struct Doors {
     limiter: Arc<Limiter>,
     /// How often they may ask for a bundle in vain.
     fetchers: Arc<Limiter>,
+    /// Whether it was ready when somebody asked last.
+    readiness: status::Readiness,
     /// How often people may ask.
     turns: Arc<Turns>,
     /// How often devices may ask for a bundle.
@@ -116,6 +118,7 @@ impl Doors {
             connection,
             limiter,
             fetchers,
+            readiness: Arc::default(),
             turns: Arc::new(Turns::new()),
             shares,
         }

@@ -95,7 +95,7 @@ pub(super) async fn make(
 /// Everybody who is let in
 #[utoipa::path(get, path = "/api/v1/people", responses((status = 200, body = List<PersonView>)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<PersonView>>, Problem> {
-    Ok(Json(List { items: doors.store.people().await?.into_iter().map(PersonView::from).collect() }))
+    Ok(Json(List::of(doors.store.people().await?.into_iter().map(PersonView::from).collect())))
 }
 
 /// Take somebody's token back

@@ -59,7 +59,7 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<Rollout
         let view = |rollout| RolloutView::new(rollout, bridge.devices(), &arrivals, unix_millis());
         bridge.rollouts().values().map(view).collect()
     };
-    Ok(Json(List { items: doors.driver.look(views).await? }))
+    Ok(Json(List::of(doors.driver.look(views).await?)))
 }
 
 /// One rollout

@@ -6,10 +6,17 @@ use super::view::StatusView;
 use axum::Json;
 use axum::extract::State;
 use bridge_core::{Bridge, Disbelief, Needs, Status};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
 
 /// How long the core may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long what was seen of it is told.
+const ONE_LOOK: Duration = Duration::from_secs(1);
+
+/// When it was looked at last, and what was wrong.
+pub(super) type Readiness = Arc<Mutex<Option<(Instant, Option<&'static str>)>>>;
 
 /// How the fleet is doing
 #[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = StatusView)))]
@@ -21,6 +28,7 @@ pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView
             devices: of(Status::Approved).count() as u64,
             online: of(Status::Approved).filter(|d| d.online).count() as u64,
             pending: of(Status::Pending).count() as u64,
+            forgotten: of(Status::Approved).filter(|d| d.forgotten.is_some()).count() as u64,
             releases: bridge.releases().len() as u64,
             rolling: bridge.rollouts().values().filter(|r| r.wave().is_some()).count() as u64,
             disbelieved: bridge.disbelieved().iter().map(|(why, count)| (word(*why).into(), *count)).collect(),
@@ -33,21 +41,26 @@ pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView
 /// Whether requests can be served and devices heard: 503 with the reason when not. Nobody has to be known for it, so it
 /// says nothing of the fleet.
 pub(super) async fn ready(State(doors): State<Doors>) -> Result<&'static str, Problem> {
+    // Strangers may ask: one look serves all of a second.
+    let mut last = doors.readiness.lock().await;
+    if let Some((_, why)) = last.as_ref().filter(|(at, _)| at.elapsed() < ONE_LOOK) {
+        return why.map_or(Ok("ready\n"), |why| Err(Problem::not_ready(why)));
+    }
     let asked = async {
         doors.driver.look(|_| ()).await?;
         doors.store.is_writable().await
     };
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Err(_) => Err(Problem::not_ready("the core or its database does not answer")),
+    let why = match tokio::time::timeout(PATIENCE, asked).await {
+        Err(_) => Some("the core or its database does not answer"),
         Ok(Err(error)) => {
             tracing::warn!(error = format!("{error:#}"), "not ready");
-            Err(Problem::not_ready("the database cannot be written"))
+            Some("the database cannot be written")
         }
-        Ok(Ok(())) if doors.connection.borrow().is_none() => {
-            Err(Problem::not_ready("there is no connection to the broker"))
-        }
-        Ok(Ok(())) => Ok("ready\n"),
-    }
+        Ok(Ok(())) if doors.connection.borrow().is_none() => Some("there is no connection to the broker"),
+        Ok(Ok(())) => None,
+    };
+    *last = Some((Instant::now(), why));
+    why.map_or(Ok("ready\n"), |why| Err(Problem::not_ready(why)))
 }
 
 /// What became of the parts that devices asked for again.

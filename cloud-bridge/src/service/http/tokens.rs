@@ -116,7 +116,7 @@ pub(super) async fn make(
 #[utoipa::path(get, path = "/api/v1/join-tokens", responses((status = 200, body = List<TokenView>)))]
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<TokenView>>, Problem> {
     let items = doors.store.join_tokens().await?.into_iter().map(TokenView::from).collect();
-    Ok(Json(List { items }))
+    Ok(Json(List::of(items)))
 }
 
 /// Take a token back

@@ -21,6 +21,16 @@ use utoipa::ToSchema;
 pub(crate) struct List<T: ToSchema> {
     /// The rows.
     pub(crate) items: Vec<T>,
+    /// There are more: ask again, `after` this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) next: Option<String>,
+}
+
+impl<T: ToSchema> List<T> {
+    /// All there is.
+    pub(crate) fn of(items: Vec<T>) -> Self {
+        Self { items, next: None }
+    }
 }
 
 /// A part of the audit log.
@@ -470,6 +480,9 @@ pub(crate) struct StatusView {
     pub(crate) online: u64,
     /// Devices that wait for approval.
     pub(crate) pending: u64,
+    /// Devices that are told nothing since land was put back from a copy: they were not heard, or have what it has forgotten.
+    #[serde(default)]
+    pub(crate) forgotten: u64,
     /// Releases.
     pub(crate) releases: u64,
     /// Rollouts under way.

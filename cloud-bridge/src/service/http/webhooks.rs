@@ -25,9 +25,9 @@ pub(crate) struct WebhookView {
     /// Kinds of events, or their first words; all where there are none.
     pub(crate) events: Vec<String>,
     /// Events that are still tried.
-    pub(crate) waiting: usize,
+    pub(crate) waiting: u64,
     /// Events that were given up: dead letters.
-    pub(crate) given_up: usize,
+    pub(crate) given_up: u64,
     /// What came of the last try that failed, of those events.
     pub(crate) error: Option<String>,
 }
@@ -54,7 +54,7 @@ pub(crate) struct NoticeView {
 
 impl From<Waiting> for NoticeView {
     fn from(waiting: Waiting) -> Self {
-        let Waiting { id, hook: _, kind, at, body, tries, due, error } = waiting;
+        let Waiting { id, kind, at, body, tries, due, error } = waiting;
         Self { id, kind, at, tries, due, error, event: serde_json::from_str(&body).unwrap_or_default() }
     }
 }
@@ -71,7 +71,7 @@ pub(crate) struct RetriedView {
 pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<WebhookView>>, Problem> {
     let mut items = Vec::new();
     for hook in doors.webhooks.iter() {
-        let open = doors.store.notices(&hook.name, u32::MAX).await?;
+        let (waiting, given_up, error) = doors.store.box_of(&hook.name).await?;
         let origin = hook.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         // A password may stand before the host.
         let origin = match origin.rsplit_once('@') {
@@ -82,12 +82,12 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<Webhook
             name: hook.name.clone(),
             origin,
             events: hook.events.clone(),
-            waiting: open.iter().filter(|waiting| waiting.due.is_some()).count(),
-            given_up: open.iter().filter(|waiting| waiting.due.is_none()).count(),
-            error: open.iter().find_map(|waiting| waiting.error.clone()),
+            waiting,
+            given_up,
+            error,
         });
     }
-    Ok(Json(List { items }))
+    Ok(Json(List::of(items)))
 }
 
 /// Events that a webhook has not taken yet, the newest first
@@ -99,7 +99,7 @@ pub(super) async fn notices(
 ) -> Result<Json<List<NoticeView>>, Problem> {
     known(&doors, &name)?;
     let items = doors.store.notices(&name, MOST_SHOWN).await?.into_iter().map(NoticeView::from).collect();
-    Ok(Json(List { items }))
+    Ok(Json(List::of(items)))
 }
 
 /// Send a webhook an event that means nothing

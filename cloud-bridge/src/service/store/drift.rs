@@ -69,7 +69,7 @@ impl Store {
             }
         }
         transaction.commit().await?;
-        self.noticed.notify_one();
+        self.noticed.send_replace(());
         Ok(new)
     }
 

@@ -29,8 +29,6 @@ impl Wants {
 pub(crate) struct Waiting {
     /// Its number.
     pub(crate) id: i64,
-    /// For whom.
-    pub(crate) hook: String,
     /// What.
     pub(crate) kind: String,
     /// Since when, milliseconds since 1970.
@@ -104,23 +102,47 @@ impl Store {
     /// Puts a notice into one box, whatever that wants.
     pub(crate) async fn try_hook(&self, hook: &str, notice: &Notice) -> anyhow::Result<()> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        // One is enough, and many would take the place of others.
+        let before = sqlx::query("DELETE FROM notice WHERE hook = ? AND kind = ?").bind(hook).bind(&notice.kind);
+        before.execute(&mut *transaction).await?;
         self.box_up(&mut transaction, notice, &[hook]).await?;
         transaction.commit().await?;
-        self.noticed.notify_one();
+        self.noticed.send_replace(());
         Ok(())
     }
 
-    /// What is due, the oldest first.
-    pub(crate) async fn notices_due(&self, limit: u32) -> anyhow::Result<Vec<Waiting>> {
-        let rows = sqlx::query("SELECT * FROM notice WHERE due <= ? ORDER BY due, id LIMIT ?");
-        let rows = rows.bind(i64::try_from(unix_millis())?).bind(limit).fetch_all(&self.pool).await?;
+    /// What is due for one, the oldest first.
+    pub(crate) async fn notices_due(&self, hook: &str, limit: u32) -> anyhow::Result<Vec<Waiting>> {
+        let rows = sqlx::query("SELECT * FROM notice WHERE hook = ? AND due <= ? ORDER BY due, id LIMIT ?");
+        let rows = rows.bind(hook).bind(i64::try_from(unix_millis())?).bind(limit).fetch_all(&self.pool).await?;
         rows.iter().map(waiting).collect()
     }
 
     /// When the next one is.
-    pub(crate) async fn next_notice(&self) -> anyhow::Result<Option<UnixMillis>> {
-        let due: Option<i64> = sqlx::query_scalar("SELECT min(due) FROM notice").fetch_one(&self.pool).await?;
+    pub(crate) async fn next_notice(&self, hook: &str) -> anyhow::Result<Option<UnixMillis>> {
+        let due = sqlx::query_scalar("SELECT min(due) FROM notice WHERE hook = ?").bind(hook);
+        let due: Option<i64> = due.fetch_one(&self.pool).await?;
         Ok(due.map(u64::try_from).transpose()?)
+    }
+
+    /// How many are still tried, how many were given up, and what came of the last try.
+    pub(crate) async fn box_of(&self, hook: &str) -> anyhow::Result<(u64, u64, Option<String>)> {
+        let row = sqlx::query(
+            "SELECT count(due) AS waiting, count(*) - count(due) AS given_up,
+             (SELECT error FROM notice WHERE hook = ?1 AND error IS NOT NULL ORDER BY id DESC LIMIT 1) AS error
+             FROM notice WHERE hook = ?1",
+        );
+        let row = row.bind(hook).fetch_one(&self.pool).await?;
+        let count = |name: &str| anyhow::Ok(u64::try_from(row.try_get::<i64, _>(name)?)?);
+        Ok((count("waiting")?, count("given_up")?, row.try_get("error")?))
+    }
+
+    /// What waits for others than these goes: they stand in the configuration no more.
+    pub(crate) async fn keep_boxes<'a>(&self, hooks: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
+        let known: Vec<&str> = hooks.collect();
+        let gone = "DELETE FROM notice WHERE hook NOT IN (SELECT value FROM json_each(?))";
+        sqlx::query(gone).bind(serde_json::to_string(&known)?).execute(&self.pool).await?;
+        Ok(())
     }
 
     /// All that waits or was given up, the newest first.
@@ -150,7 +172,7 @@ impl Store {
     pub(crate) async fn tell_again(&self, hook: &str) -> anyhow::Result<u64> {
         let again = sqlx::query("UPDATE notice SET tries = 0, due = ? WHERE hook = ? AND due IS NULL");
         let again = again.bind(i64::try_from(unix_millis())?).bind(hook).execute(&self.pool).await?;
-        self.noticed.notify_one();
+        self.noticed.send_replace(());
         Ok(again.rows_affected())
     }
 }
@@ -158,7 +180,6 @@ impl Store {
 fn waiting(row: &sqlx::sqlite::SqliteRow) -> anyhow::Result<Waiting> {
     Ok(Waiting {
         id: row.try_get("id")?,
-        hook: row.try_get("hook")?,
         kind: row.try_get("kind")?,
         at: u64::try_from(row.try_get::<i64, _>("at")?)?,
         body: row.try_get("body")?,

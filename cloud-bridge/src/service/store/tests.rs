@@ -86,11 +86,12 @@ fn telemetry(run: u64, seq: u64, span_s: u64) -> Telemetry {
 #[tokio::test]
 async fn telemetry_is_taken_once_also_after_a_restart_and_from_a_device_that_forgot() {
     let dir = tempfile::tempdir().unwrap();
-    for _ in 0..2 {
+    for new in [[true, true, false, true], [false; 4]] {
         let store = Store::open(dir.path(), "sea").await.unwrap();
-        for (run, seq, span) in [(u64::MAX, 60, 3_600), (u64::MAX, 61, 60), (u64::MAX, 60, 3_600), (7, 60, 60)] {
-            store.keep_telemetry(&telemetry(run, seq, span)).await.unwrap();
-        }
+        let said = [(u64::MAX, 60, 3_600), (u64::MAX, 61, 60), (u64::MAX, 60, 3_600), (7, 60, 60)];
+        let said = said.map(|(run, seq, span)| telemetry(run, seq, span));
+        assert_eq!(store.are_new(&said).await.unwrap(), new);
+        store.save(&[], None, &said).await.unwrap();
         let taken = store.telemetry(&device("a"), 10).await.unwrap();
         let mut taken: Vec<_> = taken.iter().map(|t| (t.telemetry.run, t.telemetry.seq, t.telemetry.span_s)).collect();
         taken.sort_unstable();
