@@ -381,6 +381,7 @@ fn every_phase_says_what_may_follow_and_the_diagram_is_that_table() {
         Phase::Stopped { wave: 0, reason: String::new() },
         Phase::Completed,
     ];
+    assert_eq!(phases.each_ref().map(Phase::name), Phase::NAMES);
     let why = String::new;
     let turns = [
         ("begin, if it needs approval", Turn::Begun { approval: true }),

@@ -57,6 +57,18 @@ fn a_release_that_only_looks_good_is_stopped_by_its_answers_and_taken_back() {
         (view["groups"][0]["rows"].as_u64() >= Some(1_000)).then_some(())
     });
 
+    // Monitors see what runs and what it answers.
+    let token = format!("Bearer {}", String::from_utf8(fleet.desk.read("fleet/data/admin.token")).unwrap());
+    wait_for("a thousand answers in the metrics", || {
+        let page = String::from_utf8(fleet.fetch("/metrics", &[("authorization", &token)]).2).unwrap();
+        let value = |series: &str| page.lines().find_map(|line| line.strip_prefix(series)?.trim().parse::<f64>().ok());
+        let of = "{stream=\"digits\",version=\"1.0.0\"}";
+        assert_eq!(value("petrel_rollouts{state=\"completed\"}"), Some(1.0), "{page}");
+        assert_eq!(value(&format!("petrel_devices_running{of}")), Some(2.0), "{page}");
+        assert!(value(&format!("petrel_answer_seconds_total{of}")) > Some(0.0), "{page}");
+        (value(&format!("petrel_answers_total{of}")) >= Some(1_000.0)).then_some(())
+    });
+
     // Devices page by page, and those that are meant.
     let page = |query: &str| fleet.ask(&format!("/devices?limit=1{query}")).1;
     let (first, second) = (page(""), page("&after=edge-1"));

@@ -45,6 +45,7 @@ fn told(seen: &[Judged], devices: u64) -> Value {
     json!({
         "worst_hit": seen.iter().map(share).fold(0.0, f64::max),
         "mean_hit": seen.iter().map(share).sum::<f64>() / seen.len().max(1) as f64,
+        "completed": seen.iter().filter(|run| run.completed).count() as f64 / seen.len().max(1) as f64,
         "stopped": stopped.count() as f64 / seen.len().max(1) as f64,
         "left": seen.iter().map(|run| run.left).sum::<usize>(),
         "hours": seen.iter().map(|run| run.hours).sum::<f64>() / seen.len().max(1) as f64,

@@ -56,6 +56,8 @@ pub struct Judged {
     pub hit: usize,
     /// It was stopped.
     pub stopped: bool,
+    /// It went on to its end by itself.
+    pub completed: bool,
     /// Devices that had it and do not run what they ran before.
     pub left: usize,
     /// Why it was stopped.
@@ -373,7 +375,8 @@ impl Fleet {
         let left = left.filter(|n| !(told(*n) && (back(*n) || silent[*n]))).count();
         let place = |m: &bridge_core::Member| m.place == Place::Assigned;
         assert!(!stopped || !rollout.members.values().any(place), "a stopped rollout has no device");
-        Judged { hit: rollout.hit(), stopped, left, reason, hours: (land.now - began) as f64 / HOUR as f64 }
+        let (completed, hours) = (rollout.phase == Phase::Completed, (land.now - began) as f64 / HOUR as f64);
+        Judged { hit: rollout.hit(), stopped, completed, left, reason, hours }
     }
 
     fn row(&self, id: &DeviceId, release: u64, figures: Figures) -> Measured {
@@ -409,11 +412,25 @@ impl Fleet {
                 }
                 if rule.stops(&new, &old, failed as f64 / hit as f64) {
                     let hours = (ticks * TICK) as f64 / HOUR as f64;
-                    return Judged { hit, stopped: true, left: 0, reason: format!("{rule:?}"), hours };
+                    return Judged {
+                        hit,
+                        stopped: true,
+                        completed: false,
+                        left: 0,
+                        reason: format!("{rule:?}"),
+                        hours,
+                    };
                 }
             }
         }
-        Judged { hit, stopped: false, left: 0, reason: String::new(), hours: (ticks * TICK) as f64 / HOUR as f64 }
+        Judged {
+            hit,
+            stopped: false,
+            completed: true,
+            left: 0,
+            reason: String::new(),
+            hours: (ticks * TICK) as f64 / HOUR as f64,
+        }
     }
 }
 

@@ -102,18 +102,27 @@ impl Access {
         self.until.is_some_and(|until| now >= until)
     }
 
-    /// Whether something that needs one of `rights` may be done to `stream`, or to what belongs to no stream.
+    /// Whether something that needs one of `rights` may be done at all.
+    ///
+    /// # Errors
+    /// Who may.
+    pub fn may(&self, rights: &[Right]) -> Result<(), String> {
+        let has_one = |role: &&Role| rights.iter().any(|right| role.may(*right));
+        let role = self.role;
+        if has_one(&&role) {
+            return Ok(());
+        }
+        let able: Vec<&str> = Role::ALL.iter().filter(has_one).map(|role| role.as_str()).collect();
+        let article = if role.as_str().starts_with(['a', 'o']) { "an" } else { "a" };
+        Err(format!("{article} {role} may not do this: it takes {}", able.join(" or ")))
+    }
+
+    /// The same to `stream`, or to what belongs to no stream.
     ///
     /// # Errors
     /// Why not, and who may.
     pub fn allows(&self, rights: &[Right], stream: Option<&StreamName>) -> Result<(), String> {
-        let role = self.role;
-        if !rights.iter().any(|right| role.may(*right)) {
-            let able = Role::ALL.iter().filter(|role| rights.iter().any(|right| role.may(*right)));
-            let able: Vec<&str> = able.map(|role| role.as_str()).collect();
-            let article = if role.as_str().starts_with(['a', 'o']) { "an" } else { "a" };
-            return Err(format!("{article} {role} may not do this: it takes {}", able.join(" or ")));
-        }
+        self.may(rights)?;
         let only_reads = rights.contains(&Right::Read);
         match stream {
             _ if only_reads || self.streams.is_empty() => Ok(()),
@@ -125,12 +134,11 @@ impl Access {
 
     /// The streams, as one reads them.
     pub fn scope(&self) -> String {
-        match self.streams.len() {
-            0 => "everything".into(),
-            1 => format!("stream {}", self.streams.iter().map(StreamName::as_str).collect::<String>()),
-            _ => {
-                format!("streams {}", self.streams.iter().map(StreamName::as_str).collect::<Vec<_>>().join(", "))
-            }
+        let names: Vec<&str> = self.streams.iter().map(StreamName::as_str).collect();
+        match names.as_slice() {
+            [] => "everything".into(),
+            [name] => format!("stream {name}"),
+            names => format!("streams {}", names.join(", ")),
         }
     }
 }

@@ -152,32 +152,37 @@ enum Beside<'a> {
     Past(Vec<Figures>),
     /// There are too few devices: each canary as it was before.
     Themselves,
-    /// Others ran beside them before, and nobody does now. Figures of other hours say nothing: the day has a
-    /// rhythm, which a release of half of the fleet is not to be stopped for.
-    Nobody,
+    /// Others ran beside them before. Nobody does now, or not enough of them were heard since the wave began: what was found
+    /// stays. Figures of other hours say nothing: the day has a rhythm, which a release of half of the fleet is not to be
+    /// stopped for.
+    Kept,
 }
 
 impl<'a> Evidence<'a> {
     fn of(rollout: &'a Rollout) -> Self {
         let canaries: Vec<&Member> = rollout.members.values().filter(|m| m.is_hit()).collect();
         let enough = |devices: usize| devices as u64 >= FEW_CONTROLS;
-        let pasts = |of: &mut dyn Iterator<Item = &'a Member>| -> Vec<Figures> {
-            of.map(Member::past).filter(|past| past.asked() > 0).collect()
-        };
+        let has_past = |m: &&Member| m.day.asked() > 0 || m.old.asked() > 0;
         let waiting = || rollout.members.values().filter(|m| !m.is_hit());
-        let others = pasts(&mut waiting()).len();
-        let everybody = if enough(others) { Vec::new() } else { pasts(&mut rollout.members.values()) };
+        let everybody = || rollout.members.values().filter(has_past);
+        let kept = rollout.judgement.as_ref().is_some_and(|known| known.beside);
         let beside = if (canaries.len() as u64) < FEW_CANARIES {
             Beside::Themselves
-        } else if enough(others) {
+        } else if enough(waiting().filter(has_past).count()) {
             let heard: Vec<&Member> = waiting().filter(|m| m.old.asked() > 0).collect();
-            Beside::Others(if enough(heard.len()) { heard } else { Vec::new() })
-        } else if !enough(everybody.len()) {
+            if enough(heard.len()) {
+                Beside::Others(heard)
+            } else if kept {
+                Beside::Kept
+            } else {
+                Beside::Others(Vec::new())
+            }
+        } else if !enough(everybody().count()) {
             Beside::Themselves
-        } else if rollout.judgement.as_ref().is_some_and(|known| known.beside) {
-            Beside::Nobody
+        } else if kept {
+            Beside::Kept
         } else {
-            Beside::Past(everybody)
+            Beside::Past(everybody().map(Member::past).collect())
         };
         Self { canaries, beside, known: rollout.judgement.as_ref() }
     }
@@ -190,7 +195,7 @@ impl<'a> Evidence<'a> {
         let had = self.known.is_some_and(|known| known.beside);
         match &self.beside {
             Beside::Others(others) => had || !others.is_empty(),
-            Beside::Past(_) | Beside::Themselves | Beside::Nobody => had,
+            Beside::Past(_) | Beside::Themselves | Beside::Kept => had,
         }
     }
 
@@ -200,7 +205,7 @@ impl<'a> Evidence<'a> {
 
     fn whom(&self) -> &'static str {
         match self.beside {
-            Beside::Others(_) | Beside::Nobody => "of others",
+            Beside::Others(_) | Beside::Kept => "of others",
             Beside::Past(_) | Beside::Themselves => "before it",
         }
     }
@@ -210,13 +215,13 @@ impl<'a> Evidence<'a> {
         match &self.beside {
             Beside::Others(others) => Devices::of(others.iter().filter_map(|m| figure(&m.old))),
             Beside::Past(pasts) => Devices::of(pasts.iter().filter_map(figure)),
-            Beside::Themselves | Beside::Nobody => Devices::default(),
+            Beside::Themselves | Beside::Kept => Devices::default(),
         }
     }
 
     /// What was found of a gate while others ran beside the canaries, which is no reason to stop now.
-    fn ended(&self, gate: &str) -> Option<Finding> {
-        let Beside::Nobody = self.beside else { return None };
+    fn kept(&self, gate: &str) -> Option<Finding> {
+        let Beside::Kept = self.beside else { return None };
         let found = self.known.and_then(|known| known.findings.iter().find(|finding| finding.gate == gate));
         let never = || Finding::plain(gate, Verdict::Pass, "nobody runs beside it".into());
         let found = found.cloned().unwrap_or_else(never);
@@ -241,10 +246,10 @@ impl<'a> Evidence<'a> {
             Some(failed(counted, gates.max_failed, &self.canaries)),
             Some(unknown(counted, silence)),
             gates.install_failed.map(|gate| self.install_failed(counted, gate.max, CANARY_ALPHA / 2.0)),
-            gates.errors.map(|gate| self.ended("errors").unwrap_or_else(|| self.errors(gate.worse_by, alpha))),
-            gates.latency.map(|gate| self.ended("latency").unwrap_or_else(|| self.latency(gate.ratio, alpha))),
+            gates.errors.map(|gate| self.kept("errors").unwrap_or_else(|| self.errors(gate.worse_by, alpha))),
+            gates.latency.map(|gate| self.kept("latency").unwrap_or_else(|| self.latency(gate.ratio, alpha))),
             gates.disagreement.and_then(|gate| self.disagreement(gate.max, alpha)),
-            gates.drift.and_then(|gate| self.ended("drift").or_else(|| self.drift(gate.by, alpha))),
+            gates.drift.and_then(|gate| self.kept("drift").or_else(|| self.drift(gate.by, alpha))),
             gates.memory.and_then(|gate| self.memory(gate.max_of_budget, rollout.ram_mb, alpha)),
             (gates.min_answers > 0).then(|| self.enough(gates.min_answers)),
         ];
@@ -293,12 +298,14 @@ impl<'a> Evidence<'a> {
     }
 
     fn latency(&self, matters: f64, alpha: f64) -> Finding {
-        let change = |now: &Figures, before: &Figures| Some((now.mean_us()? / before.mean_us()?).ln());
-        let canary = Devices::of(self.canaries.iter().filter_map(|m| change(&m.new, &m.past())));
+        let change = |now: Option<f64>, before: Option<f64>| Some((now? / before?).ln());
+        let canary = Devices::of(self.canaries.iter().filter_map(|m| change(m.new.mean_us(), m.past_mean_us())));
         // By how much others became slower than they were, in the same hours.
         let others = match &self.beside {
-            Beside::Others(others) => Devices::of(others.iter().filter_map(|m| change(&m.old, &m.day))),
-            Beside::Past(_) | Beside::Themselves | Beside::Nobody => Devices::default(),
+            Beside::Others(others) => {
+                Devices::of(others.iter().filter_map(|m| change(m.old.mean_us(), m.day.mean_us())))
+            }
+            Beside::Past(_) | Beside::Themselves | Beside::Kept => Devices::default(),
         };
         let has_others = others.count() >= FEW_CONTROLS;
         let (evidence, control) = match &self.beside {

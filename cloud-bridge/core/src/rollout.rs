@@ -384,6 +384,12 @@ impl Member {
         self.day.clone().with(&self.old)
     }
 
+    /// What an answer took on average before, in microseconds.
+    pub(crate) fn past_mean_us(&self) -> Option<f64> {
+        let answers = self.day.answers.saturating_add(self.old.answers);
+        Figures { answers, took_us: self.day.took_us.saturating_add(self.old.took_us), ..Figures::default() }.mean_us()
+    }
+
     /// Whether it ever was assigned the release.
     pub fn is_hit(&self) -> bool {
         self.assigned.is_some()

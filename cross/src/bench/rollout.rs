@@ -42,6 +42,12 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
             rows.push(
                 Row::new("no change: stopped", percent(ours, "stopped")?, "%").at_most(1.0).beside(&beside("stopped")?),
             );
+            let hours = ours["hours"].as_f64().unwrap_or_default();
+            rows.push(
+                Row::new("no change: went on to its end by itself", percent(ours, "completed")?, "%")
+                    .at_least(100.0)
+                    .beside(&format!("after {hours:.1} h on average; its soaks are five")),
+            );
             continue;
         }
         let hours = ours["hours"].as_f64().unwrap_or_default();

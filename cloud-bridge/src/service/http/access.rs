@@ -5,7 +5,7 @@ use axum::http::Method;
 use bridge_core::access::{Access, Right};
 
 /// What a route needs.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Needs {
     /// One of these.
     rights: &'static [Right],
@@ -16,11 +16,8 @@ pub(super) struct Needs {
 impl Needs {
     /// Whether somebody may send a request there at all.
     pub(super) fn check(&self, access: &Access) -> Result<(), Problem> {
-        if self.by_stream {
-            let any = Access { streams: [].into(), ..access.clone() };
-            return any.allows(self.rights, None).map_err(|why| Problem::forbidden("forbidden", &why));
-        }
-        access.allows(self.rights, None).map_err(|why| Problem::forbidden("forbidden", &why))
+        let allowed = if self.by_stream { access.may(self.rights) } else { access.allows(self.rights, None) };
+        allowed.map_err(|why| Problem::forbidden("forbidden", &why))
     }
 }
 

@@ -58,7 +58,7 @@ impl Asked {
     }
 
     /// The log has a line of it.
-    pub(super) fn is_told(&self) {
+    pub(super) fn was_told(&self) {
         self.told.store(true, Ordering::Relaxed);
     }
 
@@ -91,14 +91,14 @@ impl Doors {
         event: Event,
     ) -> Result<Answer, Problem> {
         let answer = self.driver.request(event, asked.deed(action, subject, DONE)).await?;
-        asked.is_told();
+        asked.was_told();
         Ok(answer?)
     }
 
     /// Writes a line before something is done that the core does not know of.
     pub(crate) async fn witness(&self, asked: &Asked, action: &str, subject: impl Display) -> anyhow::Result<()> {
         self.store.witness(&asked.deed(action, subject, DONE)).await?;
-        asked.is_told();
+        asked.was_told();
         Ok(())
     }
 

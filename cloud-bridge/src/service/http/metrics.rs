@@ -202,6 +202,11 @@ mod tests {
     }
 
     #[test]
+    fn what_people_chose_breaks_no_line() {
+        assert_eq!(labels(&[("stream", "digits"), ("version", "1\"\n\\")]), r#"{stream="digits",version="1\"\n\\"}"#);
+    }
+
+    #[test]
     fn the_page_is_what_prometheus_reads() {
         let bridge = Bridge::restore("demo".parse().unwrap(), []).unwrap();
         let mut page = Page::default();

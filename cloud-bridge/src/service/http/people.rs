@@ -88,7 +88,7 @@ pub(super) async fn make(
     let access = understand(&new)?;
     let deed = asked.deed("person.new", format!("{name} as {} for {}", access.role, access.scope()), DONE);
     let token = doors.store.let_in(name.as_str(), &access, &deed).await?.map_err(|why| refused(why, name.as_str()))?;
-    asked.is_told();
+    asked.was_told();
     Ok((StatusCode::CREATED, Json(MadePerson { name: name.to_string(), token })))
 }
 
@@ -108,7 +108,7 @@ pub(super) async fn revoke(
 ) -> Result<StatusCode, Problem> {
     let deed = asked.deed("person.revoke", &name, DONE);
     doors.store.shut_out(&name, &deed).await?.map_err(|why| refused(why, &name))?;
-    asked.is_told();
+    asked.was_told();
     Ok(StatusCode::NO_CONTENT)
 }
 
