@@ -7,6 +7,7 @@ use crate::fault::Fault;
 use crate::feed;
 use crate::log::Format;
 use crate::settings::{self, Origin, Settings};
+use crate::worker::Privacy;
 use agent_core::Metered;
 use protocol::{DeviceId, FleetId};
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,9 @@ const LOAD_S: RangeInclusive<u64> = 1..=3_600;
 const MODELS_MB: RangeInclusive<u64> = 1..=1 << 20;
 /// The most that the file of the spool may hold.
 pub(crate) const MAX_SPOOL_BYTES: u64 = 64 << 20;
+/// An input has at most an eighth of it.
+const SAMPLE_BYTES: RangeInclusive<u64> = 4_096..=64 << 20;
+const MAX_SAMPLE_COLUMNS: usize = 1_024;
 const SPOOL_BYTES: RangeInclusive<u64> = 64 << 10..=MAX_SPOOL_BYTES;
 
 /// A validated configuration.
@@ -76,6 +80,8 @@ pub(crate) struct Config {
     pub(crate) log: Format,
     /// What is logged, as `tracing` writes filters.
     pub(crate) log_filter: String,
+    /// What is kept of inputs for people.
+    pub(crate) privacy: Privacy,
     /// What a folder or a local broker brings, and which model answers it.
     pub(crate) feeds: Vec<feed::Meant>,
 }
@@ -97,6 +103,17 @@ struct RawMetered {
     most: u64,
     #[serde(default)]
     over: Over,
+}
+
+/// `[samples]`
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+struct RawSamples {
+    bytes: u64,
+    #[serde(default)]
+    drop: Vec<String>,
+    #[serde(default)]
+    hash: Vec<String>,
 }
 
 /// What becomes of a bundle that costs more.
@@ -163,6 +180,8 @@ struct Raw {
     load_s: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     metered: Option<RawMetered>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    samples: Option<RawSamples>,
     #[serde(default = "sources")]
     sources: Vec<Source>,
     #[serde(default)]
@@ -292,6 +311,18 @@ impl Config {
         if let Some(most) = raw.models_mb {
             range("models_mb", most, *MODELS_MB.start(), *MODELS_MB.end())?;
         }
+        if let Some(samples) = &raw.samples {
+            range("samples.bytes", samples.bytes, *SAMPLE_BYTES.start(), *SAMPLE_BYTES.end())?;
+            let columns = samples.drop.len() + samples.hash.len();
+            if columns > MAX_SAMPLE_COLUMNS {
+                let why = format!("it names {columns} columns, and at most {MAX_SAMPLE_COLUMNS} are allowed");
+                return Err(wrong("samples", why, "keep no inputs of such a model: leave [samples] out"));
+            }
+            if let Some(both) = samples.drop.iter().find(|name| samples.hash.contains(name)) {
+                let why = format!("`{both}` is among those that are dropped and among those that are hashed");
+                return Err(wrong("samples", why, "say one of the two"));
+            }
+        }
         crate::log::check(&raw.log_filter)
             .map_err(|why| wrong("log_filter", why, "write a level (info) or targets (info,petrel_agent=debug)"))?;
         if raw.board.is_empty() || raw.board.len() > 63 {
@@ -325,6 +356,11 @@ impl Config {
             models_mb: raw.models_mb,
             load: Duration::from_secs(raw.load_s),
             metered: raw.metered.map(|m| Metered { most: m.most, refuses: m.over == Over::Refuse }),
+            privacy: raw.samples.map_or_else(Privacy::default, |samples| Privacy {
+                room: usize::try_from(samples.bytes).unwrap_or(usize::MAX),
+                dropped: samples.drop.into_iter().collect(),
+                hashed: samples.hash.into_iter().collect(),
+            }),
             sources: raw.sources,
             log: raw.log,
             log_filter: raw.log_filter,

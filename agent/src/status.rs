@@ -113,6 +113,12 @@ pub(crate) struct StreamStatus {
     /// What the last window of drift saw, since the start.
     #[serde(default)]
     pub(crate) drift: Option<DriftStatus>,
+    /// Inputs that are kept for people.
+    #[serde(default)]
+    pub(crate) samples: usize,
+    /// Their bytes.
+    #[serde(default)]
+    pub(crate) sample_bytes: usize,
 }
 
 /// What a window saw that was not as when the model was trained.
@@ -172,6 +178,8 @@ impl StreamStatus {
             errors: 0,
             progress: None,
             drift: None,
+            samples: serving.map_or(0, |seen| seen.samples.0),
+            sample_bytes: serving.map_or(0, |seen| seen.samples.1),
         }
     }
 
@@ -312,6 +320,10 @@ impl fmt::Display for Status {
                     writeln!(f, "  {}: {}, by {:.2} deviations", alarm.feature, alarm.detail, alarm.effect)?;
                 }
             }
+        }
+        for s in self.streams.iter().filter(|s| s.samples > 0) {
+            let (stream, samples, kilobytes) = (&s.stream, s.samples, s.sample_bytes.div_ceil(1_000));
+            writeln!(f, "{stream}: {samples} of its inputs are kept for people, {kilobytes} KB, in memory alone")?;
         }
         if !self.feeds.is_empty() {
             let mut table = Table::new();

@@ -17,7 +17,8 @@ mod service;
 use clap::{Parser, Subcommand};
 use cli::{
     Out, audit, backup, breakglass, bridge, broker as broker_config, devices, drift as drift_figures, inspect, keys,
-    labels, login, pack, people, publish, push, revoke, rollout, root, sign, status, streams, verify, webhooks,
+    labels, login, pack, people, publish, push, revoke, rollout, root, samples, sign, status, streams, verify,
+    webhooks,
 };
 use rustix::process::{Resource, Rlimit, setrlimit};
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ enum Command {
     Drift(drift_figures::Args),
     Labels(labels::Args),
     Rollout(rollout::Args),
+    Samples(samples::Args),
     People(people::Args),
     Webhooks(webhooks::Args),
     Audit(audit::Args),
@@ -82,6 +84,7 @@ impl Command {
             Command::Drift(args) => args.run(out),
             Command::Labels(args) => args.run(out),
             Command::Rollout(args) => args.run(out),
+            Command::Samples(args) => args.run(out),
             Command::People(args) => args.run(out),
             Command::Webhooks(args) => args.run(out),
             Command::Audit(args) => args.run(out),

@@ -6,6 +6,7 @@
 mod beliefs;
 mod bench;
 mod commands;
+mod samples;
 mod shadow;
 mod spool;
 

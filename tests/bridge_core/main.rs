@@ -13,6 +13,7 @@ mod judged;
 mod plans;
 mod returned;
 mod rollouts;
+mod samples;
 mod stock;
 mod target;
 mod twin;
@@ -220,6 +221,7 @@ impl Bench {
         let answer = match committed.answer {
             Ok(Answer::Done | Answer::Known { .. } | Answer::Taken { .. }) => None,
             Ok(Answer::Commanded { seq }) => Some(format!("command {seq}")),
+            Ok(Answer::Wanted { request }) => Some(format!("wanted {request}")),
             Ok(Answer::Started { rollout }) => Some(format!("started {rollout}")),
             Ok(Answer::Forgotten { releases }) => Some(format!("forgotten {}", releases.len())),
             Err(Rejection::Conflict(_)) => Some("conflict".into()),

@@ -22,15 +22,19 @@ const MAY: [(&str, &[&str]); 5] = [
             "POST /api/v1/join-tokens/{id}/revoke",
             "POST /api/v1/rollouts",
             "POST /api/v1/rollouts/{id}",
+            "POST /api/v1/sample-requests",
+            "POST /api/v1/sample-requests/{id}",
             "POST /api/v1/webhooks/{name}/retry",
             "POST /api/v1/webhooks/{name}/test",
         ],
     ),
-    ("approver", &["POST /api/v1/rollouts/{id}"]),
+    ("approver", &["POST /api/v1/rollouts/{id}", "POST /api/v1/sample-requests/{id}"]),
     ("admin", &["POST /api/v1/people", "POST /api/v1/people/{name}/revoke"]),
 ];
 /// What only reads, whatever it is sent with.
 const READS: [&str; 2] = ["POST /api/v1/rollouts/plan", "POST /api/v1/audit/checkpoint"];
+/// What a viewer does not see.
+const HIDDEN: [&str; 1] = ["GET /api/v1/sample-requests/{id}/samples"];
 /// What devices ask, and prove by themselves.
 const OPEN: [&str; 4] = ["/api/v1/enrol", "/api/v1/renew", "/api/v1/re-enrol", "/api/v1/content/{statement}/{file}"];
 
@@ -58,14 +62,16 @@ fn each_role_may_do_what_it_is_for_and_nothing_else() {
             assert_eq!(fleet.send(method, &path, token).0, 401, "{route} with {token:?}");
         }
         for (n, (role, token)) in tokens.iter().enumerate() {
-            let reads = method == "GET" || READS.contains(&route.as_str());
+            let hidden = *role == "viewer" && HIDDEN.contains(&route.as_str());
+            let reads = (method == "GET" && !hidden) || READS.contains(&route.as_str());
             let may = reads || *role == "admin" || MAY[n].1.contains(&route.as_str());
             let (status, code) = fleet.send(method, &path, Some(token));
             assert_eq!(status == 403, !may, "{role}: {route} gave {status} {code}");
             assert!(status < 500 && (may || code == "forbidden"), "{role}: {route} gave {status} {code}");
         }
-        // A narrow token changes what belongs to its stream. Of these two the handler knows which that is.
-        let of_streams = ["POST /api/v1/rollouts", "POST /api/v1/rollouts/{id}"].contains(&route.as_str());
+        // A narrow token changes what belongs to its stream. Of these the handler knows which that is.
+        let of_streams = ["rollouts", "rollouts/{id}", "sample-requests", "sample-requests/{id}"];
+        let of_streams = of_streams.iter().any(|path| *route == format!("POST /api/v1/{path}"));
         let may = method == "GET" || READS.contains(&route.as_str()) || of_streams;
         assert_eq!(fleet.send(method, &path, Some(&narrow)).0 == 403, !may, "narrow: {route}");
     }

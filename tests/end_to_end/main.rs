@@ -26,6 +26,7 @@ mod models;
 mod monitors;
 mod programs;
 mod rollouts;
+mod samples;
 mod service;
 mod shadow;
 mod sources;

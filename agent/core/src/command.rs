@@ -8,10 +8,14 @@ use crate::step::Millis;
 use crate::{Effect, Log};
 use protocol::{CommandOutcome, CommandResult, SPEC, StreamName};
 use std::collections::BTreeMap;
-use trust::{Code, Command, Refusal, Request, Verified};
+use trust::{Code, Command, Refusal, Request, U53, Verified};
 
 /// Processes that are on their way because land asked for them; no more are begun.
 const MOST_RESTARTS: usize = 4;
+
+fn named(stream: &str) -> Result<StreamName, Refusal> {
+    stream.parse().map_err(|e| Refusal::new(Code::Request, format!("`{stream}`: {e}")))
+}
 
 /// What commands have begun.
 #[derive(Debug, Default)]
@@ -63,9 +67,14 @@ impl Agent {
             Request::Labels { stream, labels } => {
                 self.effects.push(Effect::Judge { stream, labels, result: done });
             }
+            Request::Samples { stream, count, bytes, .. } => {
+                let size = |number: U53| usize::try_from(number.get()).unwrap_or(usize::MAX);
+                let (stream, count, bytes) = (named(&stream)?, size(count), size(bytes));
+                self.effects.push(Effect::Give { stream, count, bytes, result: done });
+            }
             Request::Restart { stream } => {
                 let refuse = |why: String| Refusal::new(Code::Request, why);
-                let name: StreamName = stream.parse().map_err(|e| refuse(format!("`{stream}`: {e}")))?;
+                let name = named(&stream)?;
                 let restarts = &self.commands.restarts;
                 if self.serving(&name).is_none() {
                     return Err(refuse(format!("nothing answers for `{name}` on this device")));
@@ -120,6 +129,7 @@ impl Agent {
             detail: None,
             diagnostics: None,
             labels: None,
+            samples: None,
         }
     }
 }

@@ -97,6 +97,17 @@ pub enum Effect {
         /// The result, if the stream is known.
         result: CommandResult,
     },
+    /// Give what is kept of a stream's inputs.
+    Give {
+        /// Of which stream.
+        stream: StreamName,
+        /// At most so many.
+        count: usize,
+        /// In at most so many bytes.
+        bytes: usize,
+        /// The result, if any are kept.
+        result: CommandResult,
+    },
     /// Let a new process answer for a stream in the place of the one that does; ends in `Restarted`.
     Restart {
         /// The stream.

@@ -15,6 +15,7 @@ mod life;
 mod limits;
 mod pace;
 mod pull;
+mod samples;
 mod shadow;
 mod spool;
 mod step;
@@ -29,6 +30,7 @@ pub use ledger::{Cost, Document, Installed, Ledger, Memory, StreamLedger, TrialL
 pub use life::{Phase, Signed};
 pub use limits::{Limits, Metered, most_memory};
 pub use pull::{Flow, Late, Wait, Window};
+pub use samples::{Samples, Wanted as WantedSample};
 pub use spool::{Spool, Spooled, Waiting};
 pub use step::{Millis, Now, Step};
 pub use streams::MAX_TRIAL_BOOTS;

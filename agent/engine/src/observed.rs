@@ -31,6 +31,11 @@ impl Observed {
         Self { inputs, answers }
     }
 
+    /// Of an answer alone.
+    pub fn of(answer: &Answer) -> Self {
+        Self::new(Vec::new(), answer)
+    }
+
     /// Adds the rows of another measure of the same figures.
     pub(crate) fn append(&mut self, other: Self) {
         for (mine, theirs) in [(&mut self.inputs, other.inputs), (&mut self.answers, other.answers)] {

@@ -328,6 +328,11 @@ impl Tensor {
         }
     }
 
+    /// Each element as text, as short as it can be read again.
+    pub fn texts(&self) -> Vec<String> {
+        each!(&self.data, values => values.iter().map(ToString::to_string).collect())
+    }
+
     /// The elements as FP64 (a whole number beyond 2^53 is rounded); a truth value is 0
     /// or 1, text is NaN.
     pub fn to_f64(&self) -> Vec<f64> {

@@ -98,7 +98,12 @@ async fn work(meant: Meant, root: Vec<u8>, ca: Vec<u8>, bundles: Bundles) -> any
     tracing::info!(%listen, "the local API listens");
 
     let kept = keep(&config, &root, &bundles)?;
-    let worker = Arc::new(Worker::default());
+    let no_chance = |_| {
+        Fault::new("the agent cannot start")
+            .because("the system gives no randomness")
+            .remedy("is /dev/urandom there? Restart the device")
+    };
+    let worker = Arc::new(Worker::keeping(config.privacy.clone()).map_err(no_chance)?);
     let (status, statuses) = watch::channel(Arc::new(first_status(&config, listen)));
     let large = Arc::new(Semaphore::new(http::MOST_LARGE));
     let api = Api { worker: worker.clone(), large, counter: kept.keeper.counter(false), status: statuses };

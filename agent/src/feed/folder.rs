@@ -264,9 +264,9 @@ async fn answer(folder: &Folder, worker: &Arc<Worker>, name: &str, kind: Kind) -
     let (path, model, name) = (folder.path.join(name), folder.model.clone(), name.to_owned());
     let read = move || {
         let input = input::read(&path, kind).map_err(Unanswered::Never)?;
-        Ok(((), Question::of(&input).map_err(Unanswered::Never)?))
+        Ok((name.clone(), Question::of(&input).map_err(Unanswered::Never)?.known_as(Some(&name))))
     };
-    answer::ask(worker, &folder.model, read, move |(), answered| answer::lines(&name, &model, answered)).await
+    answer::ask(worker, &folder.model, read, move |name: String, answered| answer::lines(&name, &model, answered)).await
 }
 
 /// Does something with the places of a feed, on a thread that may wait for the disk.

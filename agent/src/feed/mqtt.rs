@@ -112,7 +112,9 @@ async fn answer(meant: &Mqtt, worker: &Arc<Worker>, asked: Asked) -> Result<Vec<
         } else {
             (None, input::of_message(&payload, serving.main.inputs().first()).map_err(never)?)
         };
-        Ok((request, Question::of(&input).map_err(never)?))
+        let question = Question::of(&input).map_err(never)?;
+        let question = question.known_as(request.as_ref().and_then(InferRequest::id));
+        Ok((request, question))
     };
     let (model, about) = (meant.model.clone(), topic.clone());
     let write = move |request: Option<InferRequest>, answered| match request {

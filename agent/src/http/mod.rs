@@ -259,7 +259,7 @@ async fn answer(api: Api, model: String, release: Option<String>, request: Reque
     let read = move || {
         let (json, bytes) = body.split_at(json_length);
         let mut request = InferRequest::parse(json)?;
-        let question = Question::of(&request.input(bytes)?)?;
+        let question = Question::of(&request.input(bytes)?)?.known_as(request.id());
         Ok((request, question))
     };
     let (request, question) = worked(small, read).await?.map_err(wrong)?;

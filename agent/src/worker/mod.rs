@@ -9,6 +9,7 @@ mod counters;
 mod inside;
 mod loader;
 mod process;
+mod samples;
 mod sandbox;
 mod shadow;
 mod tap;
@@ -20,6 +21,7 @@ pub(crate) use counters::Counts;
 pub(crate) use inside::run;
 pub(crate) use loader::{Loader, Place, Task};
 pub(crate) use process::{Launch, Misstart, Process, Program, Question};
+pub(crate) use samples::Privacy;
 pub(crate) use truth::Truth;
 
 use agent_core::Millis;
@@ -27,7 +29,8 @@ use counters::Counters;
 use drift::{Closed, Memory};
 use engine::{Answer, Port};
 use process::Silence;
-use protocol::{Joined, Performance, Sandbox, StreamName};
+use protocol::{Joined, Performance, Sample, Sandbox, StreamName};
+use samples::Album;
 use shadow::Shadow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -89,6 +92,8 @@ pub(crate) struct Seen {
     pub(crate) process: Option<u32>,
     /// How that is shut in.
     pub(crate) sandbox: Sandbox,
+    /// Inputs that are kept for people, and their bytes.
+    pub(crate) samples: (usize, usize),
 }
 
 /// An answer and the release that gave it.
@@ -170,6 +175,7 @@ pub(crate) struct Worker {
     drift: Mutex<Watch>,
     /// Releases that serve no more, until what they did last is told.
     retired: Mutex<Vec<(StreamName, Arc<Loaded>)>>,
+    album: Album,
     stirred: Arc<Notify>,
 }
 
@@ -239,6 +245,26 @@ impl From<Silence> for Failure {
 }
 
 impl Worker {
+    /// One that keeps so much of inputs for people.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub(crate) fn keeping(privacy: Privacy) -> Result<Self, ring::error::Unspecified> {
+        Ok(Self { album: Album::new(privacy)?, ..Self::default() })
+    }
+
+    /// At most so many of the inputs that are kept of a stream, in so many bytes.
+    ///
+    /// # Errors
+    /// Why there are none, in words.
+    pub(crate) fn give(&self, stream: &StreamName, count: usize, bytes: usize) -> Result<Vec<Sample>, String> {
+        if !self.album.keeps() {
+            return Err("this device keeps no inputs: `samples` of its configuration says whether it does".into());
+        }
+        let given = self.album.give(stream, count, bytes);
+        given.ok_or_else(|| format!("nothing was kept of `{stream}` since the agent started"))
+    }
+
     /// What serves for a stream, by its name as somebody wrote it.
     ///
     /// # Errors
@@ -262,6 +288,8 @@ impl Worker {
         question: Question,
     ) -> Result<Answered, Failure> {
         let (name, serving) = self.find(model)?;
+        // What stands in for it, or is asked by its number, is not what one looks at.
+        let main = serving.main.release;
         let (first, second, shadow) = match release {
             None => (serving.main, serving.fallback, serving.shadow),
             Some(release) => (serving.of(&name, release)?, None, None),
@@ -270,6 +298,12 @@ impl Worker {
         // On its own: whoever asked may go away, and what was begun must come to its end.
         let answered = tokio::spawn(async move {
             let outcome = answer(first, second, &question).await;
+            if let Ok(answered) = outcome.as_ref()
+                && answered.by.release == main
+                && worker.album.keeps()
+            {
+                worker.album.offer(&name, main, &question, &answered.answer);
+            }
             if let (Some(shadow), Ok(answered)) = (shadow, &outcome) {
                 shadow.follow(question, &answered.answer, worker.stirred.clone());
             }
@@ -287,6 +321,7 @@ impl Worker {
 
     fn remove(&self, stream: &StreamName) {
         let before = self.write().remove(stream);
+        self.album.forget(stream);
         self.retire(stream, before, None);
     }
 
@@ -383,13 +418,14 @@ impl Worker {
 
     /// What serves for each stream.
     pub(crate) fn serving(&self) -> BTreeMap<StreamName, Seen> {
-        let seen = |Serving { main, fallback, .. }: &Serving| Seen {
+        let seen = |stream: &StreamName, Serving { main, fallback, .. }: &Serving| Seen {
             main: main.release,
             fallback: fallback.as_ref().map(|f| f.release),
             process: main.process.id(),
             sandbox: main.process.sandbox,
+            samples: self.album.kept(stream),
         };
-        self.read().iter().map(|(stream, serving)| (stream.clone(), seen(serving))).collect()
+        self.read().iter().map(|(stream, serving)| (stream.clone(), seen(stream, serving))).collect()
     }
 
     // A lock is poisoned only by a panic between two of its lines, none of which leaves it half done.

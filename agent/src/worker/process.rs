@@ -121,6 +121,7 @@ pub(crate) enum Silence {
 pub(crate) struct Question {
     frame: Vec<u8>,
     rows: usize,
+    id: Option<String>,
 }
 
 impl Question {
@@ -131,7 +132,32 @@ impl Question {
     pub(crate) fn of(input: &Input) -> Result<Self, String> {
         let rows = input.row_count().max(1);
         let frame = wire::framed(input).map_err(|why| format!("the request is too large: {why}"))?;
-        Ok(Self { frame, rows })
+        Ok(Self { frame, rows, id: None })
+    }
+
+    /// By what it is known to whoever asks.
+    pub(crate) fn known_as(self, id: Option<&str>) -> Self {
+        Self { id: id.map(str::to_owned), ..self }
+    }
+
+    /// The id of the request, if it has one.
+    pub(super) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Rows of the input; 1 of what has none.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// How large it is.
+    pub(super) fn bytes(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// The input once more.
+    pub(super) fn input(&self) -> Option<Input> {
+        wire::unframed(&self.frame)
     }
 }
 

@@ -165,6 +165,11 @@ pub(super) fn framed<T: Serialize>(what: &T) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What a frame that was made here says.
+pub(super) fn unframed<T: DeserializeOwned>(frame: &[u8]) -> Option<T> {
+    postcard::from_bytes(frame.get(4..)?).ok()
+}
+
 /// Writes a frame.
 ///
 /// # Errors

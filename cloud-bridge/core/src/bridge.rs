@@ -6,6 +6,7 @@ mod progress;
 mod repair;
 mod returned;
 mod rollouts;
+mod samples;
 mod shelf;
 mod stock;
 mod twin;
@@ -14,6 +15,7 @@ pub use command::LONGEST_COMMAND;
 pub use repair::{NEED_RATE, Needs};
 pub use returned::put_back;
 pub use rollouts::{Preview, Wish};
+pub use samples::{Asked, MOST_ASKED, Said, SampleRequest, SampleState, SampleTurn, SampleWish};
 pub use stock::Stay;
 
 use crate::documents::{Announcement, Beacons, Documents};
@@ -27,7 +29,7 @@ use protocol::{DeviceId, FleetId, Outcome, Profile, Report, Verdict};
 use repair::Repair;
 use shelf::Shelf;
 use std::collections::{BTreeMap, BTreeSet};
-use trust::{Digest, Refusal, Revocation, Root, Verified};
+use trust::{Digest, Refusal, Request, Revocation, Root, Verified};
 use twin::Twins;
 
 /// The decisions of land.
@@ -40,6 +42,7 @@ pub struct Bridge {
     pub(crate) devices: BTreeMap<DeviceId, Device>,
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
+    sample_requests: BTreeMap<u64, SampleRequest>,
     looks: BTreeMap<u64, Looks>,
     /// When land was put back from a copy, if it ever was.
     put_back: Option<UnixMillis>,
@@ -76,6 +79,7 @@ impl Bridge {
             devices: BTreeMap::new(),
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
+            sample_requests: BTreeMap::new(),
             looks: BTreeMap::new(),
             put_back: None,
             withdrawn: BTreeMap::new(),
@@ -105,6 +109,7 @@ impl Bridge {
                 Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
                 Record::Member(m) => drop(members.insert((m.rollout, m.device.clone()), *m)),
                 Record::NoMember { rollout, device } => drop(members.remove(&(rollout, device))),
+                Record::Samples(request) => drop(bridge.sample_requests.insert(request.id, *request)),
                 // The log is the hands' to read.
                 Record::Deed(_) => {}
                 // So are commands, and what came of them.
@@ -200,7 +205,16 @@ impl Bridge {
                 Ok(Answer::Done)
             }
             Event::StockCleared => self.clear_stock(),
+            Event::CommandRequested { request: Request::Samples { .. }, .. } => Err(Rejection::Invalid(
+                "inputs are given for a request that somebody approved: `petrel samples ask`".into(),
+            )),
             Event::CommandRequested { device, request, good_for } => self.command(now, &device, request, good_for),
+            Event::CommandAnswered { device, seq, outcome, said } => {
+                self.take_samples(&device, seq, outcome, said);
+                Ok(Answer::Done)
+            }
+            Event::SamplesWanted(wish) => self.want_samples(now, *wish),
+            Event::SamplesTurned { request, by, since, turn } => self.turn_samples(now, request, (&by, since), turn),
             Event::DeadlineReached => self.reach_deadlines(now),
         };
         self.finish(now, answer)
@@ -299,6 +313,9 @@ impl Bridge {
         // name the answer.
         if approved {
             self.answer(now, &id, nonce);
+        }
+        if new {
+            self.ask_for_samples(now, &id);
         }
         if new { Ok(Answer::Done) } else { self.disbelieve(Disbelief::Replayed) }
     }

@@ -1,8 +1,8 @@
 //! What the hands tell the core: news of devices, verified, and requests of people, authorised.
 
 use crate::evidence::Measured;
-use crate::{Credential, Device, Disbelief, Policy, Target, UnixMillis, Wish};
-use protocol::{DeviceId, DocumentKind, Profile, Report, StreamName, Verdict};
+use crate::{Credential, Device, Disbelief, Policy, Said, SampleTurn, SampleWish, Target, UnixMillis, Wish};
+use protocol::{CommandOutcome, DeviceId, DocumentKind, Profile, Report, StreamName, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -160,6 +160,30 @@ pub enum Event {
         request: Request,
         /// For how long that counts, in milliseconds.
         good_for: UnixMillis,
+    },
+    /// A device said what came of a command, and it was kept.
+    CommandAnswered {
+        /// Which.
+        device: DeviceId,
+        /// The command's number.
+        seq: u64,
+        /// What came of it.
+        outcome: CommandOutcome,
+        /// And what it said beside that.
+        said: Said,
+    },
+    /// A person wants inputs that devices keep.
+    SamplesWanted(Box<SampleWish>),
+    /// A person wants something of such a request.
+    SamplesTurned {
+        /// Which.
+        request: u64,
+        /// Who.
+        by: String,
+        /// When they were let in.
+        since: UnixMillis,
+        /// What.
+        turn: SampleTurn,
     },
     /// The time of [`crate::Bridge::deadline`] has come.
     DeadlineReached,

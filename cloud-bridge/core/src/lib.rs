@@ -25,7 +25,10 @@ mod rollout;
 mod step;
 mod target;
 
-pub use bridge::{Bridge, LONGEST_COMMAND, NEED_RATE, Needs, Preview, Stay, Wish, put_back};
+pub use bridge::{
+    Asked, Bridge, LONGEST_COMMAND, MOST_ASKED, NEED_RATE, Needs, Preview, Said, SampleRequest, SampleState,
+    SampleTurn, SampleWish, Stay, Wish, put_back,
+};
 pub use credential::{Credential, Disbelief, Withdrawn};
 pub use device::{Alarm, Desired, Device, Greeted, Heard, Sealed, Status};
 pub use documents::{Numbers, StoredDocument};

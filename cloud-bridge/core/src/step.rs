@@ -1,7 +1,9 @@
 //! The door out: answers and effects leave a step only after the records that they rest on are saved.
 
 use crate::audit::Deed;
-use crate::{CommandDraft, Device, Effect, Member, Rejection, Release, Rollout, StoredDocument, Withdrawn};
+use crate::{
+    CommandDraft, Device, Effect, Member, Rejection, Release, Rollout, SampleRequest, StoredDocument, Withdrawn,
+};
 use protocol::{DeviceId, DocumentKind, StreamName};
 use serde::{Deserialize, Serialize};
 use trust::Digest;
@@ -46,6 +48,8 @@ pub enum Record {
         /// Which device.
         device: DeviceId,
     },
+    /// A request for inputs that devices keep.
+    Samples(Box<SampleRequest>),
     /// What the bridge itself decided, for the audit log.
     Deed(Box<Deed>),
     /// A command, for whoever keeps what came of it.
@@ -85,6 +89,11 @@ pub enum Answer {
     Commanded {
         /// Its number among those for the device.
         seq: u64,
+    },
+    /// A request for inputs waits for approval.
+    Wanted {
+        /// Its number.
+        request: u64,
     },
     /// The document is kept and published from now on.
     Taken {

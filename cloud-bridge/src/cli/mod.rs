@@ -25,6 +25,7 @@ pub(crate) mod push;
 pub(crate) mod revoke;
 pub(crate) mod rollout;
 pub(crate) mod root;
+pub(crate) mod samples;
 pub(crate) mod sign;
 pub(crate) mod status;
 pub(crate) mod streams;

@@ -21,7 +21,7 @@ use crate::fault::Fault;
 use anyhow::Context;
 use belief::{Believed, Doubt, Heard, code, understand};
 use bridge_core::audit::Deed;
-use bridge_core::{Answer, Bridge, Effect, Event, Measured, Now, Record, Rejection};
+use bridge_core::{Answer, Bridge, Effect, Event, Measured, Now, Record, Rejection, Said};
 use protocol::{BridgeTopic, DocumentKind, Telemetry, Topics};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
@@ -260,6 +260,7 @@ fn outcome(answer: &Result<Answer, Rejection>) -> &'static str {
             | Answer::Taken { .. }
             | Answer::Known { .. }
             | Answer::Commanded { .. }
+            | Answer::Wanted { .. }
             | Answer::Forgotten { .. },
         ) => DONE,
         Err(rejection) => rejection.code(),
@@ -283,6 +284,7 @@ fn tell(hands: &Hands, records: &[Record]) {
                 info!(stream = %r.stream, release = r.release, version = r.version, bundle = %r.bundle.short(), "release known");
             }
             Record::NoRelease { bundle } => info!(bundle = %bundle.short(), "release removed"),
+            Record::Samples(r) => debug!(request = r.id, stream = %r.stream, "request for samples"),
             Record::Command(c) => info!(device = %c.device, command = c.seq, request = ?c.request, "command"),
             Record::Deed(deed) => debug!(who = deed.who, action = deed.action, subject = deed.subject, "audit"),
             Record::Document(d) => info!(document = ?d.document, number = d.number, "document"),
@@ -371,9 +373,14 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
             }
         }
         Heard::Result(result) => {
-            let (device, command, outcome) = (&result.device_id, result.seq, result.outcome);
-            match hands.store.keep_result(&result).await {
-                Ok(true) => info!(%device, command, ?outcome, "a command was answered"),
+            let (device, command, outcome) = (result.device_id.clone(), result.seq, result.outcome);
+            let samples = result.samples.as_ref().map_or(0, |samples| samples.len() as u64);
+            let said = Said { code: result.code.clone(), detail: result.detail.clone(), samples };
+            match hands.store.keep_result(*result).await {
+                Ok(true) => {
+                    info!(%device, command, ?outcome, "a command was answered");
+                    take(bridge, hands, Event::CommandAnswered { device, seq: command, outcome, said }).await?;
+                }
                 Ok(false) => debug!(%device, command, "an answer to no command that waits for one"),
                 // Whoever asked sees that nothing came; the bridge must go on.
                 Err(error) => warn!(%topic, error = format!("{error:#}"), "an answer was not kept"),

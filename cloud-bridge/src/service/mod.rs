@@ -23,7 +23,7 @@ mod tls;
 
 pub(crate) use config::{BridgeConfig, Doorsteps, starter};
 pub(crate) use hijack::{Hijacked, Tap};
-pub(crate) use http::{commands, people, rollouts, tokens, view, webhooks};
+pub(crate) use http::{commands, people, rollouts, samples, tokens, view, webhooks};
 pub(crate) use store::unix_millis;
 
 use crate::broker::{Broker, BrokerConfig, Guests};

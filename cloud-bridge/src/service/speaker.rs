@@ -56,6 +56,8 @@ pub(crate) enum Job {
 #[derive(Debug, Clone)]
 pub(crate) struct Speaker {
     words: mpsc::Sender<Word>,
+    /// Never more than the broker sends without them. One that were dropped would take its place there for ever.
+    acknowledgements: mpsc::UnboundedSender<Publish>,
     jobs: mpsc::Sender<Job>,
 }
 
@@ -76,10 +78,11 @@ impl Speaker {
     /// Starts the task; it ends with the last of its handles.
     pub(crate) fn start(voice: Voice) -> Self {
         let (words, said) = mpsc::channel(WORDS);
+        let (acknowledgements, heard) = mpsc::unbounded_channel();
         let (jobs, asked) = mpsc::channel(JOBS);
-        let mouth = Mouth { voice, said, published: HashMap::new(), free: Instant::now() };
+        let mouth = Mouth { voice, said, heard, published: HashMap::new(), free: Instant::now() };
         tokio::spawn(mouth.speak(asked));
-        Self { words, jobs }
+        Self { words, acknowledgements, jobs }
     }
 
     /// A retained message.
@@ -94,7 +97,8 @@ impl Speaker {
 
     /// The broker may forget what was heard.
     pub(crate) fn acknowledge(&self, publish: Publish) {
-        self.word(Word::Acknowledge(Box::new(publish)));
+        // Nobody speaks any more when the bridge stops.
+        let _ = self.acknowledgements.send(publish);
     }
 
     /// Bulk.
@@ -114,6 +118,7 @@ impl Speaker {
 struct Mouth {
     voice: Voice,
     said: mpsc::Receiver<Word>,
+    heard: mpsc::UnboundedReceiver<Publish>,
     /// When a chunk, or a bundle's documents, went out last.
     published: HashMap<Digest, Instant>,
     /// When the next chunk may go.
@@ -125,13 +130,22 @@ impl Mouth {
         loop {
             let spoken = tokio::select! {
                 biased;
-                Some(word) = self.said.recv() => self.say(word).await,
+                Some(word) = self.next_word() => self.say(word).await,
                 Some(job) = asked.recv() => self.work(job).await,
                 else => return,
             };
             if let Err(error) = spoken {
                 error!(error = format!("{error:#}"), "something could not be published");
             }
+        }
+    }
+
+    /// Words and acknowledgements in turns: neither waits for the last of the others.
+    async fn next_word(&mut self) -> Option<Word> {
+        tokio::select! {
+            Some(word) = self.said.recv() => Some(word),
+            Some(publish) = self.heard.recv() => Some(Word::Acknowledge(Box::new(publish))),
+            else => None,
         }
     }
 
@@ -218,7 +232,7 @@ impl Mouth {
         loop {
             tokio::select! {
                 biased;
-                Some(word) = self.said.recv() => self.say(word).await?,
+                Some(word) = self.next_word() => self.say(word).await?,
                 () = tokio::time::sleep_until(free) => return Ok(()),
             }
         }

@@ -5,6 +5,7 @@ pub(crate) mod commands;
 pub(crate) mod drift;
 pub(crate) mod notices;
 pub(crate) mod people;
+pub(crate) mod samples;
 mod tokens;
 
 pub(crate) use tokens::{Kept, NoEntry};
@@ -113,6 +114,7 @@ impl Store {
             | Record::NoMember { .. }
             | Record::Command(_)
             | Record::Document(_)
+            | Record::Samples(_)
             | Record::Beacons { .. }
             | Record::Withdrawn(_)
             | Record::NotWithdrawn { .. }
@@ -161,14 +163,18 @@ impl Store {
         rows.iter().rev().map(parse).collect()
     }
 
-    /// Removes telemetry, commands and windows older than `days`, now and every hour.
+    /// Removes telemetry, commands, inputs and windows older than `days`, now and every hour.
     pub(crate) async fn forget_regularly(self, days: u32) {
         let mut every = tokio::time::interval(FORGET_EVERY);
         loop {
             every.tick().await;
             let oldest = unix_millis().saturating_sub(u64::from(days) * 24 * 3_600_000);
             let oldest = i64::try_from(oldest).unwrap_or(i64::MAX);
-            for old in ["DELETE FROM telemetry WHERE taken < ?", "DELETE FROM command WHERE at < ?"] {
+            for old in [
+                "DELETE FROM telemetry WHERE taken < ?",
+                "DELETE FROM command WHERE at < ?",
+                "DELETE FROM sample WHERE at < ?",
+            ] {
                 if let Err(error) = sqlx::query(old).bind(oldest).execute(&self.pool).await {
                     tracing::warn!(%error, "what is old could not be removed");
                 }
@@ -245,6 +251,7 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         Record::Document(document) => {
             ("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
         }
+        Record::Samples(request) => ("samples", request.id.to_string()),
         Record::Beacons { .. } => ("beacons", String::new()),
         Record::PutBack { .. } => ("put_back", String::new()),
         Record::Withdrawn(withdrawn) => ("withdrawn", withdrawn.serial.clone()),
@@ -259,6 +266,7 @@ async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow:
         | Record::Rollout(_)
         | Record::Member(_)
         | Record::Document(_)
+        | Record::Samples(_)
         | Record::Beacons { .. }
         | Record::Withdrawn(_)
         | Record::PutBack { .. }

@@ -4,7 +4,7 @@
 //! The command itself is a document of land: an opaque one here.
 
 use crate::report::known_spec;
-use crate::{DeviceId, FleetId};
+use crate::{DeviceId, FleetId, Sample};
 use serde::{Deserialize, Serialize};
 
 /// The most bytes of a result: with its envelope it is one packet.
@@ -37,6 +37,9 @@ pub struct CommandResult {
     /// What became of labels, where it was that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub labels: Option<Joined>,
+    /// Inputs that it keeps for people, where they were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<Vec<Sample>>,
 }
 
 /// How many labels found their answers.

@@ -12,6 +12,7 @@ mod enrol;
 mod message;
 mod name;
 mod report;
+mod sample;
 mod topic;
 
 pub use access::is_bridge;
@@ -32,6 +33,7 @@ pub use report::{
     ClockState, Generation, Outcome, RefusalReport, Report, Running, SPEC, Sandbox, ShadowReport, Standing,
     StreamReport, TrialReport, Verdict,
 };
+pub use sample::{Cell, Chosen, Sample, SampledArray, SampledInput};
 pub use topic::{BridgeTopic, DeviceTopic, DocumentKind, Topics};
 
 /// The longest document that may be retained for everyone, in bytes (Azure Event Grid retains at most 64 KB).

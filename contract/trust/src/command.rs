@@ -19,6 +19,10 @@ pub const MAX_LOG_LEVEL_S: u64 = 24 * 3_600;
 pub const MAX_LABELS: usize = 400;
 /// The most bytes of an id, and of a label.
 const MAX_LABEL_BYTES: usize = 128;
+/// The most inputs that one command asks for.
+pub const MAX_SAMPLES: u64 = 200;
+/// In at most so many bytes: with everything around them they are one message.
+pub const MAX_SAMPLES_BYTES: u64 = 128 * 1024;
 
 /// What land asks of one device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,6 +77,21 @@ pub enum Request {
         /// For so many seconds, at most [`MAX_LOG_LEVEL_S`].
         for_s: U53,
     },
+    /// Inputs that it keeps for people: somebody asked for them on land, and somebody else approved that.
+    Samples {
+        /// Which stream.
+        stream: String,
+        /// The number of what was approved.
+        request: U53,
+        /// At most so many, 1 to [`MAX_SAMPLES`].
+        count: U53,
+        /// In at most so many bytes, 1 to [`MAX_SAMPLES_BYTES`].
+        bytes: U53,
+        /// Who asked.
+        by: String,
+        /// Who approved.
+        approved: String,
+    },
 }
 
 /// What was right for one request.
@@ -116,7 +135,7 @@ impl LogLevel {
 
 impl Request {
     /// The words that name requests.
-    const KNOWN: [&str; 5] = ["diagnostics", "restart", "report", "labels", "log-level"];
+    const KNOWN: [&str; 6] = ["diagnostics", "restart", "report", "labels", "log-level", "samples"];
 
     /// Reads what a command asks.
     ///
@@ -141,6 +160,12 @@ impl Request {
                 let most = format!("a command has at most {MAX_LABELS} labels of {MAX_LABEL_BYTES} bytes");
                 return Err(refuse(most));
             }
+        }
+        if let Request::Samples { count, bytes, .. } = &request
+            && !((1..=MAX_SAMPLES).contains(&count.get()) && (1..=MAX_SAMPLES_BYTES).contains(&bytes.get()))
+        {
+            let most = format!("a command asks for 1 to {MAX_SAMPLES} samples in 1 to {MAX_SAMPLES_BYTES} bytes");
+            return Err(refuse(most));
         }
         Ok(request)
     }

@@ -38,7 +38,7 @@ pub use breakglass::{Breakglass, Recipients, verify_breakglass};
 pub use chain::{MAX_ROOT_STEPS, catch_up, next_root};
 pub use checkpoint::{Checkpoint, verify_checkpoint};
 pub use clock::{Clock, ClockState};
-pub use command::{Command, Labelled, LogLevel, MAX_LABELS, MAX_LOG_LEVEL_S, Request};
+pub use command::{Command, Labelled, LogLevel, MAX_LABELS, MAX_LOG_LEVEL_S, MAX_SAMPLES, MAX_SAMPLES_BYTES, Request};
 pub use counters::{Counters, Generation};
 pub use device::{DeviceKey, verify_device_document};
 pub use digest::Digest;

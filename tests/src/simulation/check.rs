@@ -195,6 +195,7 @@ impl Checks {
             // Nobody gives commands here, or asks for a shadow.
             Effect::Shadow { .. }
             | Effect::Judge { .. }
+            | Effect::Give { .. }
             | Effect::Restart { .. }
             | Effect::SetLog(_)
             | Effect::Measure
@@ -258,6 +259,7 @@ impl Checks {
                 | Record::Beacons { .. }
                 | Record::Deed(_)
                 | Record::Command(_)
+                | Record::Samples(_)
                 | Record::PutBack { .. }
                 | Record::Withdrawn(_)
                 | Record::NotWithdrawn { .. } => {}

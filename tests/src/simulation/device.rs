@@ -358,6 +358,7 @@ impl World {
             }
             Effect::Shadow { .. }
             | Effect::Judge { .. }
+            | Effect::Give { .. }
             | Effect::Restart { .. }
             | Effect::SetLog(_)
             | Effect::Measure

@@ -363,6 +363,7 @@ impl Device {
             // Nobody gives commands here, or asks for a shadow.
             Effect::Shadow { .. }
             | Effect::Judge { .. }
+            | Effect::Give { .. }
             | Effect::Restart { .. }
             | Effect::SetLog(_)
             | Effect::Measure

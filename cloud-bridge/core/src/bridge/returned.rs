@@ -7,7 +7,8 @@
 
 use super::Bridge;
 use crate::{
-    Alarm, Desired, Device, DeviceResult, Member, Now, Phase, Place, Policy, Record, Release, Rollout, UnixMillis,
+    Alarm, Desired, Device, DeviceResult, Member, Now, Phase, Place, Policy, Record, Release, Rollout, SampleRequest,
+    UnixMillis,
 };
 use protocol::{DeviceId, Outcome};
 use trust::{Digest, Intent};
@@ -35,6 +36,11 @@ pub fn put_back(records: impl IntoIterator<Item = Record>, made: UnixMillis, now
                 member.place = Place::Assigned;
             }
             Record::Member(member)
+        }
+        // Somebody may have ended it since.
+        Record::Samples(request) => {
+            let ended = request.ended.clone().or_else(|| Some("bridge".into()));
+            Record::Samples(Box::new(SampleRequest { ended, ..*request }))
         }
         Record::Beacons { reserved } => Record::Beacons { reserved: reserved.max(now) },
         Record::PutBack { .. } => Record::PutBack { at: now },

@@ -26,12 +26,18 @@ pub(super) fn needs(method: &Method, route: &str) -> Option<Needs> {
     let any = |rights| Some(Needs { rights, by_stream: false });
     let of_a_stream = |rights| Some(Needs { rights, by_stream: true });
     match (method.as_str(), route.strip_prefix("/api/v1/").unwrap_or(route)) {
+        // What models are fed with is more than how the fleet is.
+        ("GET" | "HEAD", "sample-requests/{id}/samples") => {
+            of_a_stream(&[Right::Publish, Right::Operate, Right::Approve])
+        }
         ("GET" | "HEAD", _) => any(&[Right::Read]),
         // It changes nothing but the log.
         ("POST", "rollouts/plan" | "audit/checkpoint") => any(&[Right::Read]),
         ("PUT", "bundles/{digest}") => of_a_stream(&[Right::Publish]),
         ("POST", "documents" | "releases/gc") => any(&[Right::Publish]),
         ("POST", "rollouts") => of_a_stream(&[Right::Operate]),
+        ("POST", "sample-requests") => of_a_stream(&[Right::Operate]),
+        ("POST", "sample-requests/{id}") => of_a_stream(&[Right::Operate, Right::Approve]),
         ("POST", "rollouts/{id}") => of_a_stream(&[Right::Operate, Right::Approve]),
         ("POST", "drift-alarms/{id}/acknowledge") => any(&[Right::Operate]),
         ("POST", "join-tokens" | "join-tokens/{id}/revoke") => any(&[Right::Operate]),

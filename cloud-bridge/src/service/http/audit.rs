@@ -67,10 +67,10 @@ impl Asked {
         self.access.as_ref().map_or(UnixMillis::MAX, |access| access.since)
     }
 
-    /// Whether who asks may do this to a stream.
-    pub(super) fn allows(&self, right: Right, stream: &StreamName) -> Result<(), Problem> {
+    /// Whether who asks may do what takes one of these rights to a stream.
+    pub(super) fn allows(&self, rights: &[Right], stream: &StreamName) -> Result<(), Problem> {
         let nobody = || "nobody asks".to_owned();
-        let allowed = self.access.as_ref().ok_or_else(nobody).and_then(|access| access.allows(&[right], Some(stream)));
+        let allowed = self.access.as_ref().ok_or_else(nobody).and_then(|access| access.allows(rights, Some(stream)));
         allowed.map_err(|why| Problem::forbidden("forbidden", &why))
     }
 

@@ -63,7 +63,7 @@ pub(super) async fn push(
     let taken = tokio::task::spawn_blocking(move || library.take(archive, digest));
     let (manifest, total_size) = taken.await.context("the push was interrupted")??;
     let stream: StreamName = manifest.stream.parse().map_err(Problem::invalid)?;
-    asked.allows(Right::Publish, &stream)?;
+    asked.allows(&[Right::Publish], &stream)?;
     let release = Release {
         stream,
         version: manifest.version.clone(),

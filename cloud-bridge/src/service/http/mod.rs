@@ -17,6 +17,7 @@ mod openapi;
 pub(crate) mod people;
 mod problem;
 pub(crate) mod rollouts;
+pub(crate) mod samples;
 mod status;
 pub(crate) mod tokens;
 pub(crate) mod view;
@@ -190,6 +191,9 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(rollouts::start))
         .routes(routes!(rollouts::plan))
         .routes(routes!(rollouts::turn))
+        .routes(routes!(samples::list, samples::ask))
+        .routes(routes!(samples::show, samples::turn))
+        .routes(routes!(samples::given))
         .routes(routes!(webhooks::list))
         .routes(routes!(webhooks::notices))
         .routes(routes!(webhooks::test))

@@ -78,7 +78,7 @@ pub(super) async fn start(
     Json(new): Json<NewRollout>,
 ) -> Result<(StatusCode, Json<RolloutView>), Problem> {
     let request = understand(&new, asked.who())?;
-    asked.allows(Right::Operate, &request.stream)?;
+    asked.allows(&[Right::Operate], &request.stream)?;
     let subject = format!("{}@{} to {}", request.stream, request.version, request.to);
     match doors.request(&asked, "rollout.start", subject, Event::RolloutRequested(Box::new(request))).await? {
         Answer::Started { rollout } => Ok((StatusCode::CREATED, Json(look(&doors, rollout).await?))),
@@ -131,7 +131,7 @@ pub(super) async fn turn(
     })?;
     let right = if wish == Wish::Approve { Right::Approve } else { Right::Operate };
     let stream = doors.driver.look(move |bridge| bridge.rollouts().get(&id).map(|rollout| rollout.stream.clone()));
-    asked.allows(right, &stream.await?.ok_or_else(|| missing(id))?)?;
+    asked.allows(&[right], &stream.await?.ok_or_else(|| missing(id))?)?;
     let event = Event::RolloutTurned { rollout: id, by: asked.who().into(), since: asked.since(), wish };
     doors.request(&asked, &format!("rollout.{}", wish.as_str()), id, event).await?;
     look(&doors, id).await.map(Json)

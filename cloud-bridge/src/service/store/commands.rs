@@ -2,7 +2,7 @@
 //!
 //! The latest of each device are kept, and of those that brought diagnostics, which are large, fewer.
 
-use super::{Store, unix_millis};
+use super::{Store, samples, unix_millis};
 use anyhow::Context;
 use bridge_core::{CommandDraft, UnixMillis};
 use protocol::{CommandResult, DeviceId};
@@ -47,20 +47,33 @@ pub(super) async fn save(connection: &mut SqliteConnection, draft: &CommandDraft
 }
 
 impl Store {
-    /// Keeps what a device says of a command that it was given and had not answered; whether it was that.
-    pub(crate) async fn keep_result(&self, result: &CommandResult) -> anyhow::Result<bool> {
+    /// Keeps what a device says of a command that it was given and had not answered; whether it was that. Inputs that it gives
+    /// are kept apart, no more than it was asked for.
+    pub(crate) async fn keep_result(&self, mut result: CommandResult) -> anyhow::Result<bool> {
+        let samples = result.samples.take();
+        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let kept = sqlx::query(
             "UPDATE command SET answered = ?, result = ?
              WHERE device = ? AND seq = ? AND result IS NULL AND draft ->> 'nonce' = ?",
         )
         .bind(i64::try_from(unix_millis())?)
-        .bind(serde_json::to_string(result)?)
+        .bind(serde_json::to_string(&result)?)
         .bind(result.device_id.as_str())
         .bind(result.seq.cast_signed())
         .bind(&result.nonce)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(kept.rows_affected() == 1)
+        let is_answer = kept.rows_affected() == 1;
+        if let Some(samples) = samples.filter(|_| is_answer) {
+            let draft: String = sqlx::query_scalar("SELECT draft FROM command WHERE device = ? AND seq = ?")
+                .bind(result.device_id.as_str())
+                .bind(result.seq.cast_signed())
+                .fetch_one(&mut *transaction)
+                .await?;
+            samples::keep(&mut transaction, &serde_json::from_str(&draft)?, samples).await?;
+        }
+        transaction.commit().await?;
+        Ok(is_answer)
     }
 
     /// The latest commands of a device, the oldest first.
@@ -128,6 +141,7 @@ mod tests {
             detail: None,
             diagnostics: Some(Diagnostics { log: vec!["a line".into()], ..Diagnostics::default() }),
             labels: None,
+            samples: None,
         }
     }
 
@@ -145,11 +159,12 @@ mod tests {
             give(&draft).await;
             assert!(store.command(&edge, seq).await.unwrap().unwrap().answer.is_none());
             let said = result(&draft);
-            assert!(!store.keep_result(&CommandResult { nonce: "another".into(), ..said.clone() }).await.unwrap());
-            assert!(!store.keep_result(&CommandResult { seq: seq + 1, ..said.clone() }).await.unwrap());
-            assert!(store.keep_result(&said).await.unwrap(), "{seq}");
+            let kept = async |result: CommandResult| store.keep_result(result).await.unwrap();
+            assert!(!kept(CommandResult { nonce: "another".into(), ..said.clone() }).await);
+            assert!(!kept(CommandResult { seq: seq + 1, ..said.clone() }).await);
+            assert!(kept(said.clone()).await, "{seq}");
             let again = CommandResult { outcome: CommandOutcome::Failed, ..said.clone() };
-            assert!(!store.keep_result(&again).await.unwrap(), "{seq} once more");
+            assert!(!kept(again).await, "{seq} once more");
             assert_eq!(store.command(&edge, seq).await.unwrap().unwrap().answer.unwrap().1, said);
         }
         let kept = store.commands(&edge, 1_000).await.unwrap();

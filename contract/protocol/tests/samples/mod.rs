@@ -309,7 +309,29 @@ pub(crate) fn result() -> CommandResult {
             log_left_out: 3,
         }),
         labels: Some(Joined { joined: 300, unknown: 1 }),
+        samples: Some(kept()),
     }
+}
+
+/// One of each kind.
+fn kept() -> Vec<Sample> {
+    let cell = |name: &str, value: &str| Cell { name: name.into(), value: value.into() };
+    let answer = |name: &str, value: &str| vec![cell(name, value)];
+    let fields = vec![cell("age", "41"), cell("name", "hashed:0123456789abcdef")];
+    let array = SampledArray { name: String::new(), shape: vec![1, 2], values: vec!["1.5".into(), "NaN".into()] };
+    let sample = |input, id: Option<&str>, chosen, answer| Sample {
+        at: 1_767_225_600_000,
+        release: 1_002_000,
+        id: id.map(str::to_owned),
+        chosen,
+        input,
+        answer,
+    };
+    vec![
+        sample(SampledInput::Fields(fields), Some("order-7"), Chosen::Drawn, answer("class", "yes")),
+        sample(SampledInput::Image("iVBORw0KGgo=".into()), None, Chosen::Doubtful, answer("score", "0.5")),
+        sample(SampledInput::Arrays(vec![array]), Some("8#2"), Chosen::Drawn, answer("y", "2")),
+    ]
 }
 
 fn pem(what: &str) -> String {

@@ -17,6 +17,11 @@ fn commanded(trust: &mut Trust, up: u64, edit: &dyn Fn(&mut Value), keys: &[u8])
     Request::read(&command.request)
 }
 
+fn samples(count: u64, bytes: u64) -> Value {
+    let (stream, by, approved) = ("digits", "anna", "bert");
+    value!({"what": "samples", "stream": stream, "request": 1, "count": count, "bytes": bytes, "by": by, "approved": approved})
+}
+
 pub(crate) fn cases() -> Vec<Case> {
     let given = |up: u64, edit: &dyn Fn(&mut Value)| commanded(&mut trust(), up, edit, &[DIRECTOR]);
     let signed = |keys: &[u8]| commanded(&mut trust(), UP, &|_| {}, keys);
@@ -51,6 +56,10 @@ pub(crate) fn cases() -> Vec<Case> {
         ("with more than it takes", value!({"what": "report", "now": true})),
         ("with less than it takes", value!({"what": "restart"})),
         ("for a level that is none", value!({"what": "log-level", "level": "loud", "for_s": 60})),
+        ("for no samples", samples(0, 1)),
+        ("for more samples than may be", samples(MAX_SAMPLES + 1, 1)),
+        ("for samples without a byte", samples(1, 0)),
+        ("for more bytes of samples than may be", samples(1, MAX_SAMPLES_BYTES + 1)),
         ("for a level for no time", value!({"what": "log-level", "level": "debug", "for_s": 0})),
         (
             "for a level for more than a day",
@@ -64,6 +73,14 @@ pub(crate) fn cases() -> Vec<Case> {
         Request::Restart { stream: "digits".into() },
         Request::Report {},
         Request::LogLevel { level: LogLevel::Trace, for_s: number(MAX_LOG_LEVEL_S) },
+        Request::Samples {
+            stream: "digits".into(),
+            request: number(1),
+            count: number(MAX_SAMPLES),
+            bytes: number(MAX_SAMPLES_BYTES),
+            by: "anna".into(),
+            approved: "bert".into(),
+        },
     ] {
         let said = serde_json::to_value(&request).expect("plain data");
         assert_eq!(asked(said).expect("a request that is known"), request);

@@ -1,0 +1,131 @@
+//! Which inputs are kept for people, who may ask for them one day.
+//!
+//! Two shelves with half of the room each. One holds a draw by lot: what has the lowest lots of all that was seen, as many as
+//! fit, which is a uniform draw without replacement however long one goes on (a bottom-k sample: Cohen and Kaplan,
+//! "Summarizing data using bottom-k sketches", PODC 2007). The other holds what the model was least sure of. Decides what is
+//! put there and what goes; what an input is, and what of it may be kept, is not known here.
+
+use protocol::Chosen;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// An input larger than this part of a shelf is not kept: it would push out too many others.
+const LARGEST_PART: usize = 4;
+
+/// What has the lowest keys, within a room of so many bytes.
+#[derive(Debug)]
+struct Shelf<T> {
+    room: usize,
+    used: usize,
+    /// By key, then by when it came; with its size.
+    kept: BTreeMap<(u64, u64), (usize, T)>,
+    /// What has this key or a higher one was pushed out, or would have been.
+    bound: Option<u64>,
+}
+
+impl<T> Shelf<T> {
+    fn new(room: usize) -> Self {
+        Self { room, used: 0, kept: BTreeMap::new(), bound: None }
+    }
+
+    fn wants(&self, key: u64) -> bool {
+        self.room > 0 && self.bound.is_none_or(|bound| key < bound)
+    }
+
+    fn put(&mut self, key: u64, number: u64, size: usize, item: T) {
+        self.used += size;
+        self.kept.insert((key, number), (size, item));
+        while self.used > self.room
+            && let Some(((key, _), (size, _))) = self.kept.pop_last()
+        {
+            // Whatever comes later with a higher key would have gone before this one: else the large would make room
+            // for the small, and a draw that asks for the size is no fair one.
+            self.bound = Some(key);
+            self.used -= size;
+        }
+    }
+}
+
+/// The inputs of one release that are kept.
+#[derive(Debug)]
+pub struct Samples<T> {
+    drawn: Shelf<T>,
+    doubtful: Shelf<T>,
+    seen: u64,
+}
+
+/// Where an input would be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    lot: Option<u64>,
+    doubt: Option<u64>,
+}
+
+impl Wanted {
+    /// Whether it would be kept at all.
+    pub fn is_wanted(self) -> bool {
+        self.lot.is_some() || self.doubt.is_some()
+    }
+}
+
+impl<T: Clone> Samples<T> {
+    /// With so many bytes of room.
+    pub fn new(room: usize) -> Self {
+        Self { drawn: Shelf::new(room / 2), doubtful: Shelf::new(room / 2), seen: 0 }
+    }
+
+    /// Whether an input with this lot, which nobody chose, would be kept; `confidence` from 0 to 1 is how sure the model was,
+    /// where it says that.
+    pub fn wants(&self, lot: u64, confidence: Option<f32>) -> Wanted {
+        // Of a float from 0 to 1 the bits are in the order of the values.
+        let doubt = confidence.filter(|c| c.is_finite()).map(|c| u64::from(c.clamp(0.0, 1.0).to_bits()));
+        Wanted {
+            lot: Some(lot).filter(|lot| self.drawn.wants(*lot)),
+            doubt: doubt.filter(|doubt| self.doubtful.wants(*doubt)),
+        }
+    }
+
+    /// Keeps an input of so many bytes where it is wanted; what is too large is not kept.
+    pub fn put(&mut self, wanted: Wanted, size: usize, item: T) {
+        self.seen += 1;
+        let most = self.largest();
+        let keys = [(&mut self.drawn, wanted.lot), (&mut self.doubtful, wanted.doubt)];
+        for (shelf, key) in keys.into_iter().filter(|_| size <= most) {
+            if let Some(key) = key {
+                shelf.put(key, self.seen, size, item.clone());
+            }
+        }
+    }
+
+    /// The most bytes that an input may have.
+    pub fn largest(&self) -> usize {
+        self.drawn.room / LARGEST_PART
+    }
+
+    /// How many are kept, and in how many bytes.
+    pub fn kept(&self) -> (usize, usize) {
+        (self.drawn.kept.len() + self.doubtful.kept.len(), self.drawn.used + self.doubtful.used)
+    }
+
+    /// At most `count` of them in at most `bytes`, in turns from both shelves, each once: from the lowest lot, and from the
+    /// greatest doubt.
+    pub fn pick(&self, count: usize, bytes: usize) -> Vec<(Chosen, &T)> {
+        let mut shelves = [(Chosen::Drawn, self.drawn.kept.iter()), (Chosen::Doubtful, self.doubtful.kept.iter())];
+        let (mut picked, mut room, mut numbers) = (Vec::new(), bytes, BTreeSet::new());
+        let mut ended = 0;
+        while ended < shelves.len() && picked.len() < count {
+            ended = 0;
+            for (chosen, shelf) in &mut shelves {
+                let Some(((_, number), (size, item))) = shelf.find(|((_, number), _)| !numbers.contains(number)) else {
+                    ended += 1;
+                    continue;
+                };
+                if *size <= room && picked.len() < count {
+                    room -= size;
+                    numbers.insert(*number);
+                    picked.push((*chosen, item));
+                }
+            }
+        }
+        picked
+    }
+}

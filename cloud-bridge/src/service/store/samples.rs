@@ -1,0 +1,57 @@
+//! Inputs that devices gave for a request that somebody approved.
+//!
+//! They go by themselves when telemetry of their age goes.
+
+use super::{Store, unix_millis};
+use bridge_core::{CommandDraft, UnixMillis};
+use protocol::{DeviceId, Sample};
+use sqlx::{Row, SqliteConnection};
+use trust::Request;
+
+/// What a device gave.
+#[derive(Debug)]
+pub(crate) struct Given {
+    /// Who.
+    pub(crate) device: DeviceId,
+    /// When land heard it.
+    pub(crate) at: UnixMillis,
+    /// What.
+    pub(crate) samples: Vec<Sample>,
+}
+
+/// Keeps what came of a command, if that asked for it: no more than it asked for, and what came first.
+pub(super) async fn keep(
+    connection: &mut SqliteConnection,
+    draft: &CommandDraft,
+    mut samples: Vec<Sample>,
+) -> anyhow::Result<()> {
+    let Request::Samples { request, count, .. } = &draft.request else { return Ok(()) };
+    samples.truncate(usize::try_from(count.get())?);
+    sqlx::query("INSERT INTO sample (request, device, at, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(i64::try_from(request.get())?)
+        .bind(draft.device.as_str())
+        .bind(i64::try_from(unix_millis())?)
+        .bind(serde_json::to_string(&samples)?)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+impl Store {
+    /// What came for a request, by device.
+    pub(crate) async fn samples(&self, request: u64) -> anyhow::Result<Vec<Given>> {
+        let rows = sqlx::query("SELECT device, at, body FROM sample WHERE request = ? ORDER BY device")
+            .bind(i64::try_from(request)?)
+            .fetch_all(&self.pool)
+            .await?;
+        let parse = |row: &sqlx::sqlite::SqliteRow| -> anyhow::Result<Given> {
+            let device: &str = row.try_get("device")?;
+            Ok(Given {
+                device: device.parse()?,
+                at: u64::try_from(row.try_get::<i64, _>("at")?)?,
+                samples: serde_json::from_str(row.try_get("body")?)?,
+            })
+        };
+        rows.iter().map(parse).collect()
+    }
+}
