@@ -234,5 +234,5 @@ fn written(lines: &[BTreeMap<String, String>]) -> anyhow::Result<Vec<u8>> {
     for line in lines {
         csv.write_record(header.iter().map(|name| line.get(*name).map_or("", |text| text.as_str())))?;
     }
-    Ok(csv.into_inner().context("the table cannot be written")?)
+    csv.into_inner().context("the table cannot be written")
 }
