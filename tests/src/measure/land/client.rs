@@ -24,14 +24,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// What came to pass, of all devices together.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Devices whose subscriptions the broker has taken.
-    pub(super) listening: AtomicU64,
     /// Messages that were given to the clients.
     pub(super) said: AtomicU64,
     /// Messages that the broker acknowledged.
     pub(super) acknowledged: AtomicU64,
-    /// Assignments without a release.
-    pub(super) welcomes: AtomicU64,
     /// Assignments of a release.
     pub(super) releases: AtomicU64,
     /// Commands.
@@ -83,7 +79,7 @@ impl Clients {
         Ok(Self { runtime, port, senders: Vec::new(), seen: Arc::default() })
     }
 
-    /// Connects one more device; that it listens is counted when it does.
+    /// Connects one more device.
     pub(super) fn connect(&mut self, id: &str, voice: Voice) {
         let mut options = MqttOptions::new(id, Ipv4Addr::LOCALHOST.to_string(), self.port);
         let will = voice.will();
@@ -126,10 +122,11 @@ async fn live(mut voice: Voice, client: AsyncClient, mut poll: EventLoop, seen: 
         match packet {
             Packet::ConnAck(ack) => {
                 anyhow::ensure!(ack.code == ConnectReturnCode::Success, "the broker said {:?}", ack.code);
-                voice.filters().into_iter().try_for_each(|filter| client.try_subscribe(filter, QoS::AtLeastOnce))?;
+                for filter in voice.filters() {
+                    client.try_subscribe(filter, QoS::AtLeastOnce)?;
+                }
                 voice.birth()?.into_iter().try_for_each(|word| say(&client, seen, word))?;
             }
-            Packet::SubAck(_) => drop(seen.listening.fetch_add(1, Relaxed)),
             Packet::PubAck(ack) => match ack.reason {
                 PubAckReason::Success => drop(seen.acknowledged.fetch_add(1, Relaxed)),
                 // Somebody who said so would have told the device that it was kept, and nobody kept it.
@@ -145,7 +142,6 @@ async fn live(mut voice: Voice, client: AsyncClient, mut poll: EventLoop, seen: 
 fn hear(voice: &mut Voice, client: &AsyncClient, seen: &Seen, publish: &Publish) -> anyhow::Result<()> {
     let (heard, words) = voice.hear(std::str::from_utf8(&publish.topic)?, &publish.payload)?;
     match heard {
-        Heard::Welcome => drop(seen.welcomes.fetch_add(1, Relaxed)),
         Heard::Release => seen.came(&seen.releases),
         Heard::Command => seen.came(&seen.commands),
         Heard::Other => {}

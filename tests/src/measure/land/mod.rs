@@ -99,21 +99,19 @@ impl Crowd {
         let name: FleetId = "sea".parse()?;
         let mut clients = Clients::new(fleet.plain_port())?;
         let (began, before) = (Instant::now(), rest.metric(TAKEN)?);
+        let mut heard = before;
         for batch in signers.chunks(BATCH) {
-            let listening = clients.seen.listening.load(Relaxed) + 2 * batch.len() as u64;
             batch.iter().for_each(|signer| clients.connect(signer.id.as_str(), Voice::new(signer.clone(), &name)));
-            reached("the devices' connections", listening, LOOK_EVERY, || {
+            // The broker keeps only so much for land, and says nothing of what it does not keep: nobody comes before land
+            // has heard of those before.
+            heard += BIRTH_WORDS * batch.len() as u64;
+            reached("the first report of every device", heard, ASK_EVERY, || {
                 clients.seen.check()?;
-                Ok(clients.seen.listening.load(Relaxed))
+                rest.metric(TAKEN)
             })?;
         }
-        let connected = began.elapsed().as_secs_f64();
-        let words = before + BIRTH_WORDS * count as u64;
-        reached("the first report of every device", words, ASK_EVERY, || rest.metric(TAKEN))?;
         let reported = began.elapsed().as_secs_f64();
-        clients.seen.check()?;
-        let arrival =
-            json!({ "devices": count, "enrolled_s": enrolled, "connected_s": connected, "reported_s": reported });
+        let arrival = json!({ "devices": count, "enrolled_s": enrolled, "reported_s": reported });
         let runs = signers.iter().map(|_| fastrand::u64(..)).collect();
         let (topics, stream) = (Topics::new(&name), STREAM.parse()?);
         Ok(Self { fleet, rest, clients, signers, topics, stream, runs, measured: 0, arrival })

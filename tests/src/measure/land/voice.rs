@@ -30,8 +30,6 @@ pub(super) struct Word {
 /// What land was heard to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// An assignment without a release: the device belongs to the fleet.
-    Welcome,
     /// An assignment of a release.
     Release,
     /// A command.
@@ -155,7 +153,7 @@ impl Voice {
                 sandbox: Some(Sandbox { files: true, calls: true, memory: true }),
             });
         }
-        let heard = if assignment.streams.is_empty() { Heard::Welcome } else { Heard::Release };
+        let heard = if assignment.streams.is_empty() { Heard::Other } else { Heard::Release };
         // What it is comes before what it thinks of it.
         verdicts.insert(0, self.report()?);
         Ok((heard, verdicts))
