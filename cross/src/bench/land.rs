@@ -63,9 +63,14 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
         Row::new("ingest: acknowledged and lost", number("/ingest/lost")?, "")
             .at_most(0.0)
             .beside(&format!("the broker had all of it after {:.1} s", number("/ingest/acknowledged_s")?)),
-        Row::new("the bridge's memory (RSS), at most", megabytes("/ingest/bridge_rss")?, "MB")
-            .at_most(300.0)
-            .beside(&format!("Mosquitto {:.0} MB", megabytes("/ingest/broker_rss")?)),
+        Row::new("the bridge's memory (RSS), at most", megabytes("/ingest/bridge_rss")?, "MB").at_most(300.0).beside(
+            &format!(
+                "{:.0} MB when all had come, {:.0} MB after the fan-out; Mosquitto {:.0} MB at most",
+                megabytes("/crowd/bridge_rss")?,
+                megabytes("/fan_out/bridge_rss")?,
+                megabytes("/ingest/broker_rss")?
+            ),
+        ),
         Row::new("killed: acknowledged and lost", number("/kills/lost")?, "").at_most(0.0).beside(&kills),
         Row::new("disk full: acknowledged and lost", number("/full/lost")?, "").at_most(0.0).beside(&full),
     ])

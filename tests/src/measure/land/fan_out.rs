@@ -14,7 +14,9 @@ use std::time::Instant;
 const AT_ONCE: usize = 8;
 
 pub(super) fn measure(crowd: &mut Crowd) -> anyhow::Result<Value> {
-    Ok(json!({ "assignments": assignments(crowd)?, "commands": commands(crowd)? }))
+    let (assignments, commands) = (assignments(crowd)?, commands(crowd)?);
+    let memory = cost::memory(crowd.fleet.bridge().id(), "VmRSS")?;
+    Ok(json!({ "assignments": assignments, "commands": commands, "bridge_rss": memory }))
 }
 
 fn assignments(crowd: &mut Crowd) -> anyhow::Result<Value> {

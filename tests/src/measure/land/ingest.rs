@@ -3,7 +3,6 @@
 //!
 //! Everything is signed beforehand, so that the devices do not take the processor that the bridge needs.
 
-use super::kept::Kept;
 use super::{ASK_EVERY, Crowd, TAKEN, cost, grows};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -33,15 +32,12 @@ pub(super) fn measure(crowd: &mut Crowd) -> anyhow::Result<Value> {
     })?;
     let after = Times::now(bridge, broker)?;
     // What was believed last is still on its way to the disk.
-    let mut kept = Kept::open(&crowd.fleet.desk)?;
-    if latest >= taken + messages {
-        grows(crowd.measurements(), ASK_EVERY, || kept.count())?;
-    }
+    let lost = crowd.settled()?;
     let threads: BTreeMap<&str, f64> =
         after.threads.iter().map(|(name, s)| (name.as_str(), s - before.of(name))).collect();
     Ok(json!({
         "messages": messages, "bytes": bytes, "acknowledged_s": acknowledged, "seconds": (last - began).as_secs_f64(),
-        "lost": kept.lost(&crowd.said())?,
+        "lost": lost,
         "cpu": {
             "bridge_s": after.bridge - before.bridge, "broker_s": after.broker - before.broker,
             "devices_s": after.devices - before.devices, "threads_s": threads,

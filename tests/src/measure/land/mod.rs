@@ -21,12 +21,12 @@ use crate::cargo::Release;
 use crate::fleet::Fleet;
 use anyhow::{Context, ensure};
 use client::Clients;
+use kept::Kept;
 use protocol::{BridgeTopic, FleetId, StreamName, Topics};
 use rest::Rest;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use signer::Signer;
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -77,6 +77,8 @@ pub(crate) struct Crowd {
     runs: Vec<u64>,
     /// The number of the latest telemetry of every device.
     measured: u64,
+    /// Telemetry that the broker acknowledged and that never came.
+    lost: u64,
     /// What it cost to let them in.
     arrival: Value,
 }
@@ -90,7 +92,7 @@ impl Crowd {
         };
         open_files(count as u64 + FILES)?;
         let queued = std::env::var("PETREL_LAND_QUEUED").ok();
-        let fleet = Fleet::start_direct(programs, queued.as_deref())?;
+        let mut fleet = Fleet::start_direct(programs, queued.as_deref())?;
         Release { stream: STREAM, version: "1.0.0", rows: ROWS, same: ROWS }.push(&fleet.desk)?;
         let rest = Rest::new(&fleet, ADMIN)?;
         let began = Instant::now();
@@ -111,10 +113,11 @@ impl Crowd {
             })?;
         }
         let reported = began.elapsed().as_secs_f64();
-        let arrival = json!({ "devices": count, "enrolled_s": enrolled, "reported_s": reported });
+        let memory = cost::memory(fleet.bridge().id(), "VmRSS")?;
+        let arrival = json!({ "devices": count, "enrolled_s": enrolled, "reported_s": reported, "bridge_rss": memory });
         let runs = signers.iter().map(|_| fastrand::u64(..)).collect();
         let (topics, stream) = (Topics::new(&name), STREAM.parse()?);
-        Ok(Self { fleet, rest, clients, signers, topics, stream, runs, measured: 0, arrival })
+        Ok(Self { fleet, rest, clients, signers, topics, stream, runs, measured: 0, lost: 0, arrival })
     }
 
     /// The next messages of telemetry, so many of each device, signed: who says what, each device once before any says more.
@@ -164,15 +167,15 @@ impl Crowd {
         Ok(())
     }
 
-    /// All telemetry that was said: the last number of each run of each device.
-    fn said(&self) -> BTreeMap<(String, u64), u64> {
+    /// Waits until the bridge has all telemetry that was said; gives how much of it is lost that was not before.
+    fn settled(&mut self) -> anyhow::Result<u64> {
         let runs = self.signers.iter().zip(&self.runs);
-        runs.map(|(signer, run)| ((signer.id.to_string(), *run), self.measured)).collect()
-    }
-
-    /// How much telemetry was said.
-    fn measurements(&self) -> u64 {
-        self.measured * self.signers.len() as u64
+        let said = runs.map(|(signer, run)| ((signer.id.to_string(), *run), self.measured)).collect();
+        let all = self.measured * self.signers.len() as u64;
+        let mut kept = Kept::open(&self.fleet.desk)?;
+        grows(all - self.lost, ASK_EVERY, || kept.count())?;
+        let before = std::mem::replace(&mut self.lost, kept.lost(&said)?);
+        Ok(self.lost.saturating_sub(before))
     }
 }
 
