@@ -76,19 +76,16 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
     ])
 }
 
-/// Who took how much of the processor, and which threads of the bridge.
+/// Who took how much of the processor.
 fn bottleneck(seen: &Value, seconds: f64) -> anyhow::Result<String> {
-    let cpu = &seen["ingest"]["cpu"];
-    let share = |name: &str| cpu[name].as_f64().map(|s| s / seconds).with_context(|| format!("no {name} was seen"));
-    let threads = cpu["threads_s"].as_object().context("no threads were seen")?;
-    let mut threads: Vec<(&String, f64)> =
-        threads.iter().filter_map(|(name, s)| Some((name, s.as_f64()? / seconds))).collect();
-    threads.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-    let threads: Vec<String> = threads.iter().take(3).map(|(name, share)| format!("{name} {share:.2}")).collect();
+    let share = |name: &str| {
+        let taken = seen["ingest"]["cpu"][name].as_f64();
+        taken.map(|s| s / seconds).with_context(|| format!("no {name} was seen"))
+    };
     Ok(format!(
-        "of a core: bridge {:.2} ({}), Mosquitto {:.2}, devices {:.2}",
+        "of a core: the bridge {:.2}, of it SQLite's threads {:.2}; Mosquitto {:.2}; the devices {:.2}",
         share("bridge_s")?,
-        threads.join(", "),
+        share("sqlite_s")?,
         share("broker_s")?,
         share("devices_s")?
     ))

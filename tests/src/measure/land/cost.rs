@@ -1,21 +1,20 @@
 //! What a process takes of this machine, as the kernel counts it.
 
 use anyhow::Context;
-use std::collections::BTreeMap;
 use std::fs;
 
 /// The kernel tells processor time in hundredths of a second.
 const TICKS: f64 = 100.0;
 
-/// Seconds of the processor that a process has taken, by the names of its threads. Those of a pool are one.
-pub(super) fn threads(pid: u32) -> anyhow::Result<BTreeMap<String, f64>> {
-    let mut taken = BTreeMap::new();
+/// Seconds of the processor that those threads of a process have taken whose names begin so. What threads took that have
+/// ended is told by nobody.
+pub(super) fn of_threads(pid: u32, name: &str) -> anyhow::Result<f64> {
+    let mut taken = 0.0;
     for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
         // A thread may end meanwhile.
         let Ok(line) = fs::read_to_string(entry?.path().join("stat")) else { continue };
-        let (name, seconds) = read(&line).context("/proc tells no times")?;
-        *taken.entry(name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned()).or_default() +=
-            seconds;
+        let (found, seconds) = read(&line).context("/proc tells no times")?;
+        taken += if found.starts_with(name) { seconds } else { 0.0 };
     }
     Ok(taken)
 }

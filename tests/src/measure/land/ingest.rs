@@ -5,7 +5,6 @@
 
 use super::{ASK_EVERY, Crowd, TAKEN, cost, grows};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// Messages of each device.
@@ -33,14 +32,12 @@ pub(super) fn measure(crowd: &mut Crowd) -> anyhow::Result<Value> {
     let after = Times::now(bridge, broker)?;
     // What was believed last is still on its way to the disk.
     let lost = crowd.settled()?;
-    let threads: BTreeMap<&str, f64> =
-        after.threads.iter().map(|(name, s)| (name.as_str(), s - before.of(name))).collect();
     Ok(json!({
         "messages": messages, "bytes": bytes, "acknowledged_s": acknowledged, "seconds": (last - began).as_secs_f64(),
         "lost": lost,
         "cpu": {
             "bridge_s": after.bridge - before.bridge, "broker_s": after.broker - before.broker,
-            "devices_s": after.devices - before.devices, "threads_s": threads,
+            "devices_s": after.devices - before.devices, "sqlite_s": after.sqlite - before.sqlite,
         },
         "bridge_rss": cost::memory(bridge, "VmHWM")?, "broker_rss": cost::memory(broker, "VmHWM")?,
     }))
@@ -49,20 +46,17 @@ pub(super) fn measure(crowd: &mut Crowd) -> anyhow::Result<Value> {
 /// Seconds of the processor that were taken by now.
 struct Times {
     bridge: f64,
+    /// The threads of the bridge in which SQLite runs.
+    sqlite: f64,
     broker: f64,
     /// This process.
     devices: f64,
-    /// Those of the bridge.
-    threads: BTreeMap<String, f64>,
 }
 
 impl Times {
     fn now(bridge: u32, broker: u32) -> anyhow::Result<Self> {
         let [of_bridge, of_broker, devices] = [bridge, broker, std::process::id()].map(cost::seconds);
-        Ok(Self { bridge: of_bridge?, broker: of_broker?, devices: devices?, threads: cost::threads(bridge)? })
-    }
-
-    fn of(&self, thread: &str) -> f64 {
-        self.threads.get(thread).copied().unwrap_or_default()
+        let sqlite = cost::of_threads(bridge, "sqlx-sqlite")?;
+        Ok(Self { bridge: of_bridge?, sqlite, broker: of_broker?, devices: devices? })
     }
 }
