@@ -7,7 +7,7 @@ use super::kept::Kept;
 use super::rest::Rest;
 use super::{ADMIN, Crowd, TAKEN, reached};
 use crate::programs::{Process, wait_for};
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -70,9 +70,10 @@ pub(super) fn full(crowd: &mut Crowd) -> anyhow::Result<Value> {
     let ended = ends(crowd.fleet.bridge())?;
     // It may have ended by itself, and this with it.
     stop(&mut full)?;
+    ensure!(full.said()?.contains("(INJECTED)"), "nobody has written anything to the full disk");
     crowd.say(more)?;
     let mut in_vain = 0;
-    for _ in 0..TRIES {
+    for _ in 0..if ended { TRIES } else { 0 } {
         let line = format!("{strace} {NO_ROOM} {}", crowd.fleet.desk.path("../petrel").display());
         let mut again = crowd.fleet.desk.start(&format!("{line} bridge --config fleet/bridge.toml"), "strace.log")?;
         in_vain += u64::from(ends(&mut again)?);
