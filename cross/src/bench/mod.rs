@@ -10,6 +10,7 @@ mod device;
 mod drift;
 mod engine;
 mod instructions;
+mod land;
 mod rollout;
 mod said;
 mod the_loop;
@@ -92,7 +93,7 @@ enum Needs {
     Example((&'static str, &'static str)),
 }
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench { name: "loop", about: the_loop::ABOUT, needs: Needs::Programs, run: the_loop::run },
     Bench { name: "engine", about: engine::ABOUT, needs: Needs::Example(engine::EXAMPLE), run: engine::run },
     Bench { name: "trust", about: trust::ABOUT, needs: Needs::Example(trust::EXAMPLE), run: trust::run },
@@ -100,6 +101,7 @@ const BENCHES: [Bench; 9] = [
     Bench { name: "device", about: device::ABOUT, needs: Needs::Programs, run: device::run },
     Bench { name: "drift", about: drift::ABOUT, needs: Needs::Example(drift::EXAMPLE), run: drift::run },
     Bench { name: "rollout", about: rollout::ABOUT, needs: Needs::Example(rollout::EXAMPLE), run: rollout::run },
+    Bench { name: "land", about: land::ABOUT, needs: Needs::Programs, run: land::run },
     Bench { name: "arm", about: arm::ABOUT, needs: Needs::Nothing, run: arm::run },
     Bench { name: "crash", about: crash::ABOUT, needs: Needs::Nothing, run: crash::run },
 ];

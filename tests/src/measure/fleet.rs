@@ -32,8 +32,18 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// A broker and a bridge that reaches it.
+    /// A broker and a bridge that reaches it through a tap.
     pub(crate) fn start(programs: &Path) -> anyhow::Result<Self> {
+        Self::set_up(programs, true, None)
+    }
+
+    /// The same with nothing between them, so that nobody else takes the processor's time; where it is said, the broker
+    /// keeps so many messages for a session instead of what was written for it.
+    pub(crate) fn start_direct(programs: &Path, queued: Option<&str>) -> anyhow::Result<Self> {
+        Self::set_up(programs, false, queued)
+    }
+
+    fn set_up(programs: &Path, tapped: bool, queued: Option<&str>) -> anyhow::Result<Self> {
         let desk = Desk::new(programs)?;
         desk.done("petrel keys new --role publisher --out keys")?;
         desk.done("petrel root init --fleet sea --publisher keys/publisher.pub --out fleet")?;
@@ -42,18 +52,38 @@ impl Fleet {
         desk.done(&format!(
             "petrel broker config mosquitto --config fleet/bridge.toml --out mosquitto --listen 127.0.0.1:{tls} --user {user}"
         ))?;
-        configure_broker(&desk, plain)?;
+        configure_broker(&desk, plain, queued)?;
         let broker = Some(start_broker(&desk, tls)?);
         let land = Tap::start(tls, None)?;
-        configure_bridge(&desk, land.port, tls)?;
-        let mut bridge = desk.start("petrel bridge --config fleet/bridge.toml", "bridge.log")?;
-        let addresses = wait_for("the start of the bridge", || {
-            bridge.runs()?;
-            Ok(desk.read("fleet/data/bridge.json").ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok()))
-        })?;
-        let api = addresses["api"].as_str().context("the bridge tells no address")?.to_owned();
-        desk.done(&format!("petrel login {api} --ca fleet/tls/ca.pem --token-file fleet/data/admin.token"))?;
+        configure_bridge(&desk, if tapped { land.port } else { tls }, tls)?;
+        let (bridge, api) = start_bridge(&desk)?;
         Ok(Self { bridge, broker, land, tls, plain, api, desk })
+    }
+
+    /// Where the bridge's API is, as people and devices find it.
+    pub(crate) fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// The port at which the broker takes whoever comes, without TLS.
+    pub(crate) fn plain_port(&self) -> u16 {
+        self.plain
+    }
+
+    /// The bridge.
+    pub(crate) fn bridge(&mut self) -> &mut Process {
+        &mut self.bridge
+    }
+
+    /// The process id of the broker.
+    pub(crate) fn broker_id(&self) -> anyhow::Result<u32> {
+        Ok(self.broker.as_ref().context("the broker is away")?.id())
+    }
+
+    /// Starts the bridge again after its end, at another address.
+    pub(crate) fn bridge_again(&mut self) -> anyhow::Result<()> {
+        (self.bridge, self.api) = start_bridge(&self.desk)?;
+        Ok(())
     }
 
     /// Where agents find the broker: with TLS, or without.
@@ -164,12 +194,17 @@ fn free_ports() -> anyhow::Result<[u16; 2]> {
 }
 
 /// What was written for a fleet, and a second door without TLS, as on a device that has a broker of its own.
-fn configure_broker(desk: &Desk, plain: u16) -> anyhow::Result<()> {
+fn configure_broker(desk: &Desk, plain: u16, queued: Option<&str>) -> anyhow::Result<()> {
     let written = String::from_utf8(desk.read("mosquitto/mosquitto.conf")?)?;
     let (one, each) = ("per_listener_settings false", "per_listener_settings true");
     ensure!(written.contains(one), "mosquitto.conf is another than the one that is known here");
     let door = format!("listener {plain} 127.0.0.1\nallow_anonymous true\n");
-    desk.write("mosquitto/mosquitto.conf", written.replace(one, each) + &door)
+    let lines = written.replace(one, each) + &door;
+    let lines = lines.lines().map(|line| match (line.starts_with("max_queued_messages "), queued) {
+        (true, Some(most)) => format!("max_queued_messages {most}\n"),
+        (true, None) | (false, _) => format!("{line}\n"),
+    });
+    desk.write("mosquitto/mosquitto.conf", lines.collect::<String>())
 }
 
 /// What `petrel root init` wrote, with other addresses.
@@ -182,6 +217,20 @@ fn configure_bridge(desk: &Desk, tap: u16, broker: u16) -> anyhow::Result<()> {
          crl = \"../mosquitto/devices.crl\"\n"
     );
     desk.write("fleet/bridge.toml", others.join("\n") + "\n" + &ours)
+}
+
+/// Starts the bridge, and lets people in; gives where its API is.
+fn start_bridge(desk: &Desk) -> anyhow::Result<(Process, String)> {
+    // What an earlier one told.
+    let _ = fs::remove_file(desk.path("fleet/data/bridge.json"));
+    let mut bridge = desk.start("petrel bridge --config fleet/bridge.toml", "bridge.log")?;
+    let addresses = wait_for("the start of the bridge", || {
+        bridge.runs()?;
+        Ok(desk.read("fleet/data/bridge.json").ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok()))
+    })?;
+    let api = addresses["api"].as_str().context("the bridge tells no address")?.to_owned();
+    desk.done(&format!("petrel login {api} --ca fleet/tls/ca.pem --token-file fleet/data/admin.token"))?;
+    Ok((bridge, api))
 }
 
 fn start_broker(desk: &Desk, port: u16) -> anyhow::Result<Process> {

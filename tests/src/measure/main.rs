@@ -8,6 +8,7 @@ mod cargo;
 mod delivery;
 mod device;
 mod fleet;
+mod land;
 mod programs;
 mod tap;
 
@@ -19,7 +20,29 @@ use std::process::ExitCode;
 /// How a figure is made, with the programs of a folder.
 type Figure = fn(&Path) -> anyhow::Result<Value>;
 
-const GROUPS: [(&str, &[(&str, Figure)]); 2] = [("delivery", delivery::FIGURES), ("device", device::FIGURES)];
+/// How the figures of a group are made.
+#[derive(Clone, Copy)]
+enum Figures {
+    /// Each for itself.
+    Apart(&'static [(&'static str, Figure)]),
+    /// One after the other with the same devices, which are too many to be let in for each.
+    Together(&'static [(&'static str, land::Figure)]),
+}
+
+const GROUPS: [(&str, Figures); 3] = [
+    ("delivery", Figures::Apart(delivery::FIGURES)),
+    ("device", Figures::Apart(device::FIGURES)),
+    ("land", Figures::Together(land::FIGURES)),
+];
+
+impl Figures {
+    fn names(self) -> Vec<&'static str> {
+        match self {
+            Self::Apart(figures) => figures.iter().map(|(name, _)| *name).collect(),
+            Self::Together(figures) => figures.iter().map(|(name, _)| *name).collect(),
+        }
+    }
+}
 
 /// The Python that other people's servers run with.
 fn python(variable: &str) -> anyhow::Result<PathBuf> {
@@ -34,13 +57,12 @@ fn main() -> ExitCode {
         [programs, name, figures @ ..] => group(name).map(|known| (programs, known, figures)),
         _ => None,
     };
-    let known = |known: &[(&str, Figure)], name: &String| known.iter().any(|(figure, _)| figure == name);
+    let known = |all: &Figures, name: &String| all.names().contains(&name.as_str());
     let Some((programs, figures, names)) = asked.filter(|(_, all, names)| names.iter().all(|name| known(all, name)))
     else {
         eprintln!("usage: measure DIR GROUP [FIGURE...]\n  DIR holds petrel and petrel-agent");
         for (name, figures) in GROUPS {
-            let figures: Vec<&str> = figures.iter().map(|(name, _)| *name).collect();
-            eprintln!("  figures of {name}: {}", figures.join(", "));
+            eprintln!("  figures of {name}: {}", figures.names().join(", "));
         }
         return ExitCode::from(2);
     };
@@ -58,13 +80,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(programs: &Path, figures: &[(&str, Figure)], names: &[String]) -> anyhow::Result<Value> {
+fn measure(programs: &Path, figures: Figures, names: &[String]) -> anyhow::Result<Value> {
     let mut seen = Map::new();
-    for (name, figure) in figures {
+    let mut make = |name: &str, figure: &mut dyn FnMut() -> anyhow::Result<Value>| {
         if names.is_empty() || names.iter().any(|wanted| wanted == name) {
             eprintln!("{name}");
-            let figure = figure(programs).map_err(|error| error.context(format!("there is no figure of `{name}`")))?;
-            seen.insert((*name).to_owned(), figure);
+            let figure = figure().map_err(|error| error.context(format!("there is no figure of `{name}`")))?;
+            seen.insert(name.to_owned(), figure);
+        }
+        anyhow::Ok(())
+    };
+    match figures {
+        Figures::Apart(figures) => {
+            figures.iter().try_for_each(|(name, figure)| make(name, &mut || figure(programs)))?
+        }
+        Figures::Together(figures) => {
+            let mut crowd = land::Crowd::gather(programs)?;
+            figures.iter().try_for_each(|(name, figure)| make(name, &mut || figure(&mut crowd)))?;
         }
     }
     Ok(seen.into())

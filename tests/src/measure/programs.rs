@@ -136,9 +136,19 @@ impl Process {
 
     /// Ends it without a word; it is gone afterwards.
     pub(crate) fn kill(mut self) -> anyhow::Result<()> {
+        self.cut()
+    }
+
+    /// The same, for whoever holds it until another one takes its place.
+    pub(crate) fn cut(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// Whether it has ended, however it did.
+    pub(crate) fn has_ended(&mut self) -> anyhow::Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
     }
 }
 
