@@ -68,7 +68,7 @@ fn configuration(dir: &Path, listen: SocketAddr, user: &str) -> anyhow::Result<S
          tls_version tlsv1.2\nrequire_certificate true\nuse_identity_as_username true\nuse_username_as_clientid true\n\
          allow_anonymous false\nacl_file {shown}/acl\n\n\
          # A bundle is many messages; what is retained outlives a restart.\n\
-         max_packet_size 262144\nmax_queued_messages 20000\nmax_inflight_messages 64\nset_tcp_nodelay true\n\
+         max_packet_size 262144\nmax_queued_messages 1000000\nmax_inflight_messages 64\nset_tcp_nodelay true\n\
          persistence true\npersistence_location {shown}/\nautosave_interval 60\n",
         listen.port(),
         listen.ip()

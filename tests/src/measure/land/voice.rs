@@ -213,6 +213,7 @@ impl Voice {
             detail: None,
             diagnostics: None,
             labels: None,
+            samples: None,
         };
         let topic = self.topics.upstream(&BridgeTopic::Result(self.signer.id.clone()));
         Ok(Word { topic, bytes: self.signer.document(PayloadKind::Result, encode_json(&result))?, retain: false })
