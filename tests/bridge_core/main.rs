@@ -14,6 +14,7 @@ mod plans;
 mod returned;
 mod rollouts;
 mod samples;
+mod steps;
 mod stock;
 mod target;
 mod twin;

@@ -137,9 +137,28 @@ pub struct Committed {
 }
 
 impl Step {
-    /// What will be answered, for whoever must write it down with the records.
-    pub fn answer(&self) -> &Result<Answer, Rejection> {
-        &self.answer
+    /// With what the audit log says of who asked for it: of what is refused too, and before what it led to.
+    pub fn asked_by(mut self, deed: impl FnOnce(&Result<Answer, Rejection>) -> Deed) -> Self {
+        self.records.insert(0, Record::Deed(Box::new(deed(&self.answer))));
+        self
+    }
+
+    /// Saves the records of several steps together, and then hands out the answer and the effects of each.
+    ///
+    /// # Errors
+    /// The error of `save`; the bridge must be restored from its records then.
+    pub fn commit_all<E>(
+        steps: impl IntoIterator<Item = Self>,
+        save: impl FnOnce(&[Record]) -> Result<(), E>,
+    ) -> Result<Vec<Committed>, E> {
+        let mut records = Vec::new();
+        let committed = steps.into_iter().map(|step| {
+            records.extend(step.records);
+            Committed { effects: step.effects, answer: step.answer }
+        });
+        let committed = committed.collect();
+        save(&records)?;
+        Ok(committed)
     }
 
     /// Saves the records, if there are any, and then hands out answer and effects.

@@ -178,9 +178,10 @@ pub(crate) async fn put(config: &BridgeConfig, from: &Path) -> anyhow::Result<In
         let clock = Fault::new("the clock of this machine is before the time of the backup");
         return Err(clock.remedy("set it: what land signs from now on must be newer than all that it signed").into());
     }
-    let records: Vec<Record> = put_back(store.records().await?, index.made, now);
     let deed = Deed::new("bridge", "backup.restore", &format!("made at {}", index.made), "done");
-    store.save(&records, Some(&deed), &[]).await?;
+    let records = put_back(store.records().await?, index.made, now).into_iter();
+    let records: Vec<Record> = std::iter::once(Record::Deed(Box::new(deed))).chain(records).collect();
+    store.save(&records, &[]).await?;
     store.close().await;
     std::fs::set_permissions(&inside, std::fs::Permissions::from_mode(0o700)).with_context(unwritable)?;
     // In place of nothing, or of an empty folder.

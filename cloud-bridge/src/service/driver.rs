@@ -21,8 +21,8 @@ use crate::fault::Fault;
 use anyhow::Context;
 use belief::{Believed, Doubt, Heard, code, understand};
 use bridge_core::audit::Deed;
-use bridge_core::{Answer, Bridge, Effect, Event, Measured, Now, Record, Rejection, Said};
-use protocol::{BridgeTopic, DocumentKind, Telemetry, Topics};
+use bridge_core::{Answer, Bridge, Committed, Effect, Event, Measured, Now, Record, Rejection, Said, Step};
+use protocol::{BridgeTopic, DeviceId, DocumentKind, Telemetry, Topics};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,8 +33,8 @@ use trust::Digest;
 
 /// The outcome, in the audit log, of what was not refused.
 pub(crate) const DONE: &str = "done";
-/// Messages that are taken together.
-const AT_ONCE: usize = 128;
+/// Messages, or questions, that are taken together: whoever asks next waits no longer than for these.
+const AT_ONCE: usize = 256;
 /// Questions waiting for the driver.
 const QUESTIONS: usize = 256;
 
@@ -64,8 +64,11 @@ pub(crate) struct Hands {
 
 type Look = Box<dyn FnOnce(&Bridge) + Send>;
 
+/// Where somebody waits for an answer.
+type Tell = oneshot::Sender<Result<Answer, Rejection>>;
+
 enum Question {
-    Event(Box<(Event, Deed)>, oneshot::Sender<Result<Answer, Rejection>>),
+    Event(Box<(Event, Deed)>, Tell),
     Look(Look),
 }
 
@@ -116,11 +119,14 @@ pub(crate) async fn start(
     let mut bridge = Bridge::restore(config.fleet.clone(), hands.store.records().await?).map_err(unbelieved)?;
     bridge.limit_needs(config.need_rate);
     let named = Event::DocumentPushed { kind: DocumentKind::Root, bytes: root };
-    advance(&mut bridge, &hands, named, With::default()).await?.map_err(|rejection| {
+    let step = bridge.step(Now { unix: unix_millis() }, named);
+    let committed = commit(&hands, vec![step], &[])?.pop().context("a step has an outcome")?;
+    committed.answer.map_err(|rejection| {
         Fault::new("the root that the configuration names is not one of this fleet's chain")
             .because(rejection)
             .remedy("name the newest root that was published, or publish those in between with `petrel publish`")
     })?;
+    committed.effects.into_iter().for_each(|effect| hands.carry_out(effect));
     if let (Some(root), _) = bridge.believed() {
         hands.pen.check(root)?;
     }
@@ -136,7 +142,7 @@ async fn drive(
     mut inbound: mpsc::UnboundedReceiver<Inbound>,
     mut questions: mpsc::Receiver<Question>,
 ) -> anyhow::Result<()> {
-    let mut news = Vec::with_capacity(AT_ONCE);
+    let (mut news, mut asked) = (Vec::with_capacity(AT_ONCE), Vec::with_capacity(AT_ONCE));
     loop {
         let wait = bridge.deadline().map(|at| Duration::from_millis(at.saturating_sub(unix_millis())));
         let overdue = async {
@@ -145,56 +151,75 @@ async fn drive(
                 None => std::future::pending().await,
             }
         };
+        let (mut batch, mut looks) = (Batch::default(), Vec::new());
         tokio::select! {
-            () = overdue => take(&mut bridge, &hands, Event::DeadlineReached).await?,
-            Some(question) = questions.recv() => match question {
-                Question::Look(look) => look(&bridge),
-                Question::Event(asked, tell) => {
-                    let (event, deed) = *asked;
-                    let answer = advance(&mut bridge, &hands, event, With { deed: Some(deed), ..With::default() }).await?;
-                    // Whoever asked may have gone away; what was decided stays decided.
-                    let _ = tell.send(answer);
+            () = overdue => batch.take(&mut bridge, Event::DeadlineReached),
+            _ = questions.recv_many(&mut asked, AT_ONCE), if !questions.is_closed() || !questions.is_empty() => {
+                for question in asked.drain(..) {
+                    match question {
+                        Question::Look(look) => looks.push(look),
+                        Question::Event(asked, tell) => batch.ask(&mut bridge, *asked, tell),
+                    }
                 }
-            },
+            }
             came = inbound.recv_many(&mut news, AT_ONCE) => {
                 anyhow::ensure!(came > 0, "the wire ended");
-                let mut batch = Batch::default();
                 for news in news.drain(..) {
                     match news {
                         Inbound::Connected { remembered, retains } => {
-                            batch.keep(&mut bridge, &hands).await?;
-                            take(&mut bridge, &hands, Event::BrokerConnected { remembered, retains }).await?;
+                            batch.measure(&mut bridge, &hands).await?;
+                            batch.take(&mut bridge, Event::BrokerConnected { remembered, retains });
                         }
-                        Inbound::Missed { bundle } => {
-                            take(&mut bridge, &hands, Event::BundleMissed { bundle }).await?;
-                        }
+                        Inbound::Missed { bundle } => batch.take(&mut bridge, Event::BundleMissed { bundle }),
                         Inbound::Said(publish) => hear(&mut bridge, &hands, *publish, &mut batch).await?,
                     }
                 }
-                batch.keep(&mut bridge, &hands).await?;
             }
         }
+        batch.keep(&mut bridge, &hands).await?;
+        // Nobody sees what is not saved.
+        looks.into_iter().for_each(|look| look(&bridge));
     }
 }
 
-/// Telemetry that came one after the other: kept, counted and acknowledged together, since each time that something is
-/// kept the disk is waited for.
+/// Steps that are saved together, since each time that something is kept the disk is waited for; what follows from them is
+/// done afterwards, in their order.
 #[derive(Default)]
 struct Batch {
+    steps: Vec<(Step, Option<Tell>)>,
+    /// Telemetry that came one after the other, and is not in a step yet.
     telemetry: Vec<Telemetry>,
+    /// What of it was new, to be kept with the steps.
+    new: Vec<Telemetry>,
+    /// To be acknowledged when all of it is on the disk.
     publishes: Vec<Publish>,
 }
 
 impl Batch {
-    /// Only what is on the disk is acknowledged. An error is the store's: the bridge ends, and the broker says all of it
-    /// again to the next one.
-    async fn keep(&mut self, bridge: &mut Bridge, hands: &Hands) -> anyhow::Result<()> {
+    /// News that nobody waits to hear the answer of.
+    fn take(&mut self, bridge: &mut Bridge, event: Event) {
+        self.steps.push((bridge.step(Now { unix: unix_millis() }, event), None));
+    }
+
+    /// What somebody asks, and waits for.
+    fn ask(&mut self, bridge: &mut Bridge, (event, deed): (Event, Deed), tell: Tell) {
+        let step = bridge.step(Now { unix: unix_millis() }, event);
+        let step = step.asked_by(|answer| Deed { outcome: outcome(answer).into(), ..deed });
+        self.steps.push((step, Some(tell)));
+    }
+
+    /// Lets the telemetry that waits count, before something else does: nothing overtakes it.
+    async fn measure(&mut self, bridge: &mut Bridge, hands: &Hands) -> anyhow::Result<()> {
         if self.telemetry.is_empty() {
             return Ok(());
         }
         // What is said again is no new evidence; what is new counts in one with being kept.
         let mut new = hands.store.are_new(&self.telemetry).await?.into_iter();
-        self.telemetry.retain(|_| new.next().unwrap_or(false));
+        self.telemetry.retain(|said| {
+            let again =
+                self.new.iter().any(|one| (&one.device, one.run, one.seq) == (&said.device, said.run, said.seq));
+            new.next().unwrap_or(false) && !again
+        });
         let rows: Vec<_> = self.telemetry.iter().flat_map(measured::by_telemetry).collect();
         if !rows.is_empty() {
             let known = |row: &&Measured| {
@@ -202,53 +227,41 @@ impl Batch {
             };
             hands.tally.worked(rows.iter().filter(known));
         }
-        let with = With { telemetry: std::mem::take(&mut self.telemetry), ..With::default() };
-        if let Err(rejection) = advance(bridge, hands, Event::Measured(rows), with).await? {
-            warn!(%rejection, "telemetry was turned down");
+        self.take(bridge, Event::Measured(rows));
+        self.new.append(&mut self.telemetry);
+        Ok(())
+    }
+
+    /// Saves all of it, and then does what follows. Only what is on the disk is answered and acknowledged. An error is the
+    /// store's: the bridge ends and starts anew, and the broker says to it what was not acknowledged.
+    async fn keep(mut self, bridge: &mut Bridge, hands: &Hands) -> anyhow::Result<()> {
+        self.measure(bridge, hands).await?;
+        let (steps, tells): (Vec<Step>, Vec<Option<Tell>>) = self.steps.into_iter().unzip();
+        for (committed, tell) in commit(hands, steps, &self.new)?.into_iter().zip(tells) {
+            committed.effects.into_iter().for_each(|effect| hands.carry_out(effect));
+            match (tell, committed.answer) {
+                // Whoever asked may have gone away; what was decided stays decided.
+                (Some(tell), answer) => drop(tell.send(answer)),
+                (None, Err(rejection)) => warn!(%rejection, "news was turned down"),
+                (None, Ok(_)) => {}
+            }
         }
-        self.publishes.drain(..).for_each(|publish| hands.speaker.acknowledge(publish));
+        self.publishes.into_iter().for_each(|publish| hands.speaker.acknowledge(publish));
         Ok(())
     }
 }
 
-/// What is saved in one with what a step decides.
-#[derive(Default)]
-struct With {
-    /// Who asked for it.
-    deed: Option<Deed>,
-    /// What was told that led to it.
-    telemetry: Vec<Telemetry>,
-}
-
-/// One step of the core: saved first, then carried out. An error here is the store's: the bridge ends and starts anew.
-async fn advance(
-    bridge: &mut Bridge,
-    hands: &Hands,
-    event: Event,
-    With { deed, telemetry }: With,
-) -> anyhow::Result<Result<Answer, Rejection>> {
-    let step = bridge.step(Now { unix: unix_millis() }, event);
-    let deed = deed.map(|deed| Deed { outcome: outcome(step.answer()).into(), ..deed });
-    let mut saved = false;
-    let save = |records: &[Record]| {
+/// Saves what the steps decided, with the telemetry that led to it.
+fn commit(hands: &Hands, steps: Vec<Step>, telemetry: &[Telemetry]) -> anyhow::Result<Vec<Committed>> {
+    Step::commit_all(steps, |records| {
+        if records.is_empty() && telemetry.is_empty() {
+            return Ok(());
+        }
         let runtime = tokio::runtime::Handle::current();
-        let save = hands.store.save(records, deed.as_ref(), &telemetry);
-        tokio::task::block_in_place(|| runtime.block_on(save))
-    };
-    let committed = step.commit(|records| {
-        save(records)?;
-        saved = true;
+        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records, telemetry)))?;
         tell(hands, records);
-        anyhow::Ok(())
-    })?;
-    // What changed nothing was asked for, or told, all the same.
-    if !saved && (deed.is_some() || !telemetry.is_empty()) {
-        save(&[])?;
-    }
-    for effect in committed.effects {
-        hands.carry_out(effect);
-    }
-    Ok(committed.answer)
+        Ok(())
+    })
 }
 
 /// The word of the audit log for an answer: the same that REST gives.
@@ -304,59 +317,48 @@ fn tell(hands: &Hands, records: &[Record]) {
     }
 }
 
-/// Advances with news that nobody waits to hear the answer of.
-async fn take(bridge: &mut Bridge, hands: &Hands, event: Event) -> anyhow::Result<()> {
-    if let Err(rejection) = advance(bridge, hands, event, With::default()).await? {
-        warn!(%rejection, "news was turned down");
-    }
-    Ok(())
-}
-
-/// Takes one message of a device: verified, decided, saved, and only then acknowledged. Telemetry waits in `batch` for
-/// more of it, and nothing overtakes it.
+/// Takes one message of a device: verified and decided here, saved and acknowledged with `batch`. Telemetry waits for more of
+/// it.
 async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish, batch: &mut Batch) -> anyhow::Result<()> {
     let topic = String::from_utf8_lossy(&publish.topic).into_owned();
     match hands.topics.read_up(&topic) {
-        None => {
-            batch.keep(bridge, hands).await?;
-            match hands.topics.read_chunk(&topic) {
-                Some(chunk) if publish.retain => hands.lookout.saw(chunk),
-                Some(_) | None => debug!(%topic, "a topic that means nothing here"),
-            }
-        }
+        None => match hands.topics.read_chunk(&topic) {
+            Some(chunk) if publish.retain => hands.lookout.saw(chunk),
+            Some(_) | None => debug!(%topic, "a topic that means nothing here"),
+        },
         Some(from) => match understand(bridge, &from, &publish.payload) {
             Ok(Believed { key, heard }) => {
                 hands.tally.took();
-                if let Some((device, key)) = key {
-                    take(bridge, hands, Event::KeyUsed { device, key }).await?;
+                // Of a device that has no newer key it is no news.
+                let renews = |device: &DeviceId| bridge.devices().get(device).is_some_and(|known| known.next.is_some());
+                if let Some((device, key)) = key.filter(|(device, _)| renews(device)) {
+                    batch.take(bridge, Event::KeyUsed { device, key });
                 }
                 if let Heard::Telemetry(telemetry) = heard {
                     hands.arrivals.heard(unix_millis(), &telemetry);
                     batch.telemetry.push(*telemetry);
-                    batch.publishes.push(publish);
-                    return Ok(());
+                } else {
+                    batch.measure(bridge, hands).await?;
+                    heed(bridge, hands, &topic, heard, batch).await?;
                 }
-                batch.keep(bridge, hands).await?;
-                heed(bridge, hands, &topic, heard).await?;
             }
             Err(Doubt { why, reason }) => {
-                batch.keep(bridge, hands).await?;
                 warn!(%topic, code = code(&reason), reason = format!("{reason:#}"), "a message was not believed");
-                take(bridge, hands, Event::MessageDisbelieved { why }).await?;
+                batch.take(bridge, Event::MessageDisbelieved { why });
             }
         },
     }
-    hands.speaker.acknowledge(publish);
+    batch.publishes.push(publish);
     Ok(())
 }
 
-async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> anyhow::Result<()> {
+async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard, batch: &mut Batch) -> anyhow::Result<()> {
     match heard {
         Heard::Event(event) => {
             if let Event::VerdictReceived(v) = event.as_ref() {
                 info!(device = %v.device_id, stream = %v.stream, release = v.release, outcome = ?v.outcome, code = v.code, "verdict");
             }
-            take(bridge, hands, *event).await?;
+            batch.take(bridge, *event);
         }
         Heard::Drift(drift) => {
             // A window is of the release that it says: whoever made one up for another raises no alarms there.
@@ -367,7 +369,7 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
             }
             // Windows may be lost; the bridge must not be.
             match measured::keep_window(hands, &drift).await {
-                Ok(Some(answers)) => take(bridge, hands, Event::Measured(vec![answers])).await?,
+                Ok(Some(answers)) => batch.take(bridge, Event::Measured(vec![answers])),
                 Ok(None) => {}
                 Err(error) => warn!(%topic, error = format!("{error:#}"), "a window of drift was not kept"),
             }
@@ -379,14 +381,14 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard) -> 
             match hands.store.keep_result(*result).await {
                 Ok(true) => {
                     info!(%device, command, ?outcome, "a command was answered");
-                    take(bridge, hands, Event::CommandAnswered { device, seq: command, outcome, said }).await?;
+                    batch.take(bridge, Event::CommandAnswered { device, seq: command, outcome, said });
                 }
                 Ok(false) => debug!(%device, command, "an answer to no command that waits for one"),
                 // Whoever asked sees that nothing came; the bridge must go on.
                 Err(error) => warn!(%topic, error = format!("{error:#}"), "an answer was not kept"),
             }
         }
-        // It went into a batch.
+        // It waits for more of it.
         Heard::Telemetry(_) | Heard::Nothing => {}
     }
     Ok(())

@@ -11,13 +11,12 @@ mod tokens;
 pub(crate) use tokens::{Kept, NoEntry};
 
 use anyhow::Context;
-use bridge_core::audit::Deed;
-use bridge_core::{Record, UnixMillis};
+use bridge_core::{CommandDraft, Record, UnixMillis};
 use notices::Wants;
 use protocol::{DeviceId, Telemetry};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Row, SqliteConnection};
-use std::collections::BTreeSet;
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +26,8 @@ use trust::Digest;
 
 /// How often old telemetry is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+/// Rows of one statement.
+const MOST_ROWS: usize = 128;
 
 /// The database.
 #[derive(Debug, Clone)]
@@ -96,13 +97,8 @@ impl Store {
         rows.iter().map(parse).collect()
     }
 
-    /// Saves records, with what the audit log says of who asked for them and the telemetry that led to them: all or none.
-    pub(crate) async fn save(
-        &self,
-        records: &[Record],
-        asked: Option<&Deed>,
-        telemetry: &[Telemetry],
-    ) -> anyhow::Result<()> {
+    /// Saves records, in their order, and the telemetry that led to them: all or none.
+    pub(crate) async fn save(&self, records: &[Record], telemetry: &[Telemetry]) -> anyhow::Result<()> {
         let decided = records.iter().filter_map(|record| match record {
             Record::Deed(deed) => Some(&**deed),
             Record::Device(_)
@@ -122,11 +118,26 @@ impl Store {
         });
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         keep(&mut transaction, telemetry).await?;
-        self.add(&mut transaction, asked.into_iter().chain(decided)).await?;
+        self.add(&mut transaction, decided).await?;
+        // Of a row that changes several times the last is kept, and many at a time.
+        let mut rows = BTreeMap::new();
         for record in records {
-            self.note(&mut transaction, record).await?;
-            save_one(&mut transaction, record).await?;
+            match row(record) {
+                Row::None => {}
+                Row::Command(draft) => commands::save(&mut transaction, draft).await?,
+                Row::Gone(kind, key) => {
+                    let gone = sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(&key);
+                    gone.execute(&mut *transaction).await?;
+                    rows.remove(&(kind, key));
+                }
+                Row::Is(kind, key) => {
+                    // Against the one before it, also within these records.
+                    self.note(&mut transaction, rows.get(&(kind, key.clone())).copied(), record).await?;
+                    rows.insert((kind, key), record);
+                }
+            }
         }
+        put(&mut transaction, &rows).await?;
         transaction.commit().await?;
         self.noticed.send_replace(());
         Ok(())
@@ -134,18 +145,26 @@ impl Store {
 
     /// Which of these messages are new, each once: whatever is said again, before or after a crash of either side.
     pub(crate) async fn are_new(&self, all: &[Telemetry]) -> anyhow::Result<Vec<bool>> {
-        let (mut seen, mut new) = (BTreeSet::new(), Vec::with_capacity(all.len()));
         let mut connection = self.pool.acquire().await?;
-        for Telemetry { device, run, seq, .. } in all {
-            let kept = sqlx::query("SELECT 1 FROM telemetry WHERE device = ? AND run = ? AND seq = ?")
-                .bind(device.as_str())
-                .bind(run.cast_signed())
-                .bind(seq.cast_signed())
-                .fetch_optional(&mut *connection)
-                .await?;
-            new.push(kept.is_none() && seen.insert((device, run, seq)));
+        let mut seen = BTreeSet::new();
+        for some in portions(all) {
+            // The join looks up each; `IN` would go through the whole table.
+            let mut known = QueryBuilder::<Sqlite>::new("WITH asked(device, run, seq) AS (");
+            known.push_values(some, |mut row, Telemetry { device, run, seq, .. }| {
+                row.push_bind(device.as_str()).push_bind(run.cast_signed()).push_bind(seq.cast_signed());
+            });
+            known.push(
+                ") SELECT telemetry.device, telemetry.run, telemetry.seq FROM asked CROSS JOIN telemetry USING (device, run, seq)",
+            );
+            for row in known.build().fetch_all(&mut *connection).await? {
+                let numbers = (row.try_get::<i64, _>("run")?, row.try_get::<i64, _>("seq")?);
+                seen.insert((row.try_get::<&str, _>("device")?.to_owned(), numbers));
+            }
         }
-        Ok(new)
+        let is_new = |Telemetry { device, run, seq, .. }: &Telemetry| {
+            seen.insert((device.to_string(), (run.cast_signed(), seq.cast_signed())))
+        };
+        Ok(all.iter().map(is_new).collect())
     }
 
     /// The latest `limit` telemetry messages of a device, the oldest first.
@@ -222,64 +241,82 @@ impl Store {
     }
 }
 
+/// A statement is prepared for each length: so rows go in portions of 128, 64, … and 1.
+fn portions<T>(all: &[T]) -> impl Iterator<Item = &[T]> {
+    let mut rest = all;
+    std::iter::from_fn(move || {
+        let length = (rest.len() + 1).next_power_of_two() / 2;
+        let (some, more) = rest.split_at(length.min(MOST_ROWS));
+        rest = more;
+        (!some.is_empty()).then_some(some)
+    })
+}
+
 async fn keep(connection: &mut SqliteConnection, telemetry: &[Telemetry]) -> anyhow::Result<()> {
-    for said in telemetry {
-        sqlx::query("INSERT INTO telemetry VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
-            .bind(said.device.as_str())
-            .bind(said.run.cast_signed())
-            .bind(said.seq.cast_signed())
-            .bind(i64::try_from(unix_millis())?)
-            .bind(protocol::encode_cbor(said))
-            .execute(&mut *connection)
-            .await?;
+    let now = i64::try_from(unix_millis())?;
+    for some in portions(telemetry) {
+        let mut kept = QueryBuilder::<Sqlite>::new("INSERT INTO telemetry ");
+        kept.push_values(some, |mut row, said| {
+            row.push_bind(said.device.as_str()).push_bind(said.run.cast_signed()).push_bind(said.seq.cast_signed());
+            row.push_bind(now).push_bind(protocol::encode_cbor(said));
+        });
+        kept.push(" ON CONFLICT DO NOTHING").build().execute(&mut *connection).await?;
     }
     Ok(())
 }
 
-/// Saves what replaces a row; deeds were added to the audit log.
-async fn save_one(connection: &mut SqliteConnection, record: &Record) -> anyhow::Result<()> {
-    let (kind, key) = match record {
-        Record::Deed(_) => return Ok(()),
-        Record::Command(draft) => return commands::save(connection, draft).await,
-        Record::Device(device) => ("device", device.id.to_string()),
-        Record::NoDevice { id } => ("device", id.to_string()),
-        Record::Release(release) => ("release", release.bundle.to_string()),
-        Record::NoRelease { bundle } => ("release", bundle.to_string()),
-        Record::Rollout(rollout) => ("rollout", rollout.id.to_string()),
-        Record::Member(member) => ("member", format!("{}/{}", member.rollout, member.device)),
-        Record::NoMember { rollout, device } => ("member", format!("{rollout}/{device}")),
-        Record::Document(document) => {
-            ("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
-        }
-        Record::Samples(request) => ("samples", request.id.to_string()),
-        Record::Beacons { .. } => ("beacons", String::new()),
-        Record::PutBack { .. } => ("put_back", String::new()),
-        Record::Withdrawn(withdrawn) => ("withdrawn", withdrawn.serial.clone()),
-        Record::NotWithdrawn { serial } => ("withdrawn", serial.clone()),
-    };
-    let query = match record {
-        Record::NoDevice { .. } | Record::NoRelease { .. } | Record::NoMember { .. } | Record::NotWithdrawn { .. } => {
-            sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(key)
-        }
-        Record::Device(_)
-        | Record::Release(_)
-        | Record::Rollout(_)
-        | Record::Member(_)
-        | Record::Document(_)
-        | Record::Samples(_)
-        | Record::Beacons { .. }
-        | Record::Withdrawn(_)
-        | Record::PutBack { .. }
-        | Record::Command(_)
-        | Record::Deed(_) => {
-            sqlx::query("INSERT INTO record VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET body = excluded.body")
-                .bind(kind)
-                .bind(key)
-                .bind(serde_json::to_string(record)?)
-        }
-    };
-    query.execute(connection).await?;
+/// Replaces rows.
+async fn put(
+    connection: &mut SqliteConnection,
+    rows: &BTreeMap<(&'static str, String), &Record>,
+) -> anyhow::Result<()> {
+    let mut bodies = Vec::with_capacity(rows.len());
+    for ((kind, key), record) in rows {
+        bodies.push((kind, key, serde_json::to_string(record)?));
+    }
+    for some in portions(&bodies) {
+        let mut put = QueryBuilder::<Sqlite>::new("INSERT INTO record ");
+        put.push_values(some, |mut row, (kind, key, body)| {
+            row.push_bind(*kind).push_bind(key.as_str()).push_bind(body.as_str());
+        });
+        put.push(" ON CONFLICT DO UPDATE SET body = excluded.body").build().execute(&mut *connection).await?;
+    }
     Ok(())
+}
+
+/// Where a record is kept.
+enum Row<'a> {
+    /// In the audit log, and nowhere else.
+    None,
+    /// In a table of its own.
+    Command(&'a CommandDraft),
+    /// In this row, in place of what was there.
+    Is(&'static str, String),
+    /// This row goes.
+    Gone(&'static str, String),
+}
+
+fn row(record: &Record) -> Row<'_> {
+    let member = |rollout: u64, device: &DeviceId| format!("{rollout}/{device}");
+    match record {
+        Record::Deed(_) => Row::None,
+        Record::Command(draft) => Row::Command(draft),
+        Record::Device(device) => Row::Is("device", device.id.to_string()),
+        Record::NoDevice { id } => Row::Gone("device", id.to_string()),
+        Record::Release(release) => Row::Is("release", release.bundle.to_string()),
+        Record::NoRelease { bundle } => Row::Gone("release", bundle.to_string()),
+        Record::Rollout(rollout) => Row::Is("rollout", rollout.id.to_string()),
+        Record::Member(row) => Row::Is("member", member(row.rollout, &row.device)),
+        Record::NoMember { rollout, device } => Row::Gone("member", member(*rollout, device)),
+        Record::Document(document) => {
+            Row::Is("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
+        }
+        Record::Samples(request) => Row::Is("samples", request.id.to_string()),
+        Record::Beacons { .. } => Row::Is("beacons", String::new()),
+        Record::PutBack { .. } => Row::Is("put_back", String::new()),
+        Record::Withdrawn(withdrawn) => Row::Is("withdrawn", withdrawn.serial.clone()),
+        Record::NotWithdrawn { serial } => Row::Gone("withdrawn", serial.clone()),
+    }
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ mod tests {
         let store = Store::open(dir.path(), "sea").await.unwrap();
         let (edge, other) = ("edge-1".parse().unwrap(), "edge-2".parse().unwrap());
         let give = async |draft: &CommandDraft| {
-            store.save(&[Record::Command(Box::new(draft.clone()))], None, &[]).await.unwrap();
+            store.save(&[Record::Command(Box::new(draft.clone()))], &[]).await.unwrap();
         };
         give(&draft("edge-2", 1)).await;
         for seq in 1..=60 {

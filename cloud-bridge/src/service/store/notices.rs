@@ -2,7 +2,7 @@
 
 use super::{Store, unix_millis};
 use bridge_core::notice::{Notice, means};
-use bridge_core::{Record, Rollout, UnixMillis};
+use bridge_core::{Record, UnixMillis};
 use protocol::FleetId;
 use sqlx::{Row, SqliteConnection};
 
@@ -44,21 +44,33 @@ pub(crate) struct Waiting {
 }
 
 impl Store {
-    /// What `record` has to say to webhooks, against what it replaces.
-    pub(super) async fn note(&self, connection: &mut SqliteConnection, record: &Record) -> anyhow::Result<()> {
+    /// What `record` has to say to webhooks, against what it replaces: `before`, or what the database has.
+    pub(super) async fn note(
+        &self,
+        connection: &mut SqliteConnection,
+        before: Option<&Record>,
+        record: &Record,
+    ) -> anyhow::Result<()> {
         let Record::Rollout(now) = record else { return Ok(()) };
         if self.wants.is_empty() {
             return Ok(());
         }
-        let before: Option<String> = sqlx::query_scalar("SELECT body FROM record WHERE kind = 'rollout' AND key = ?")
-            .bind(now.id.to_string())
-            .fetch_optional(&mut *connection)
-            .await?;
-        let before: Option<Rollout> = match before.map(|body| serde_json::from_str(&body)).transpose()? {
-            Some(Record::Rollout(before)) => Some(*before),
+        let kept = match before {
+            Some(_) => None,
+            None => {
+                let body: Option<String> =
+                    sqlx::query_scalar("SELECT body FROM record WHERE kind = 'rollout' AND key = ?")
+                        .bind(now.id.to_string())
+                        .fetch_optional(&mut *connection)
+                        .await?;
+                body.map(|body| serde_json::from_str(&body)).transpose()?
+            }
+        };
+        let before = match before.or(kept.as_ref()) {
+            Some(Record::Rollout(before)) => Some(&**before),
             Some(_) | None => None,
         };
-        self.announce(connection, Notice::of_rollout(before.as_ref(), now)).await
+        self.announce(connection, Notice::of_rollout(before, now)).await
     }
 
     /// Puts notices into the boxes of those who want them.

@@ -91,13 +91,53 @@ async fn telemetry_is_taken_once_also_after_a_restart_and_from_a_device_that_for
         let said = [(u64::MAX, 60, 3_600), (u64::MAX, 61, 60), (u64::MAX, 60, 3_600), (7, 60, 60)];
         let said = said.map(|(run, seq, span)| telemetry(run, seq, span));
         assert_eq!(store.are_new(&said).await.unwrap(), new);
-        store.save(&[], None, &said).await.unwrap();
+        store.save(&[], &said).await.unwrap();
         let taken = store.telemetry(&device("a"), 10).await.unwrap();
         let mut taken: Vec<_> = taken.iter().map(|t| (t.telemetry.run, t.telemetry.seq, t.telemetry.span_s)).collect();
         taken.sort_unstable();
         assert_eq!(taken, [(7, 60, 60), (u64::MAX, 60, 3_600), (u64::MAX, 61, 60)]);
         store.close().await;
     }
+}
+
+#[test]
+fn rows_go_in_portions_of_few_lengths() {
+    for (count, lengths) in [(0, vec![]), (1, vec![1]), (7, vec![4, 2, 1]), (300, vec![128, 128, 32, 8, 4])] {
+        let all: Vec<u32> = (0..count).collect();
+        assert_eq!(portions(&all).map(<[u32]>::len).collect::<Vec<_>>(), lengths);
+        assert_eq!(portions(&all).flatten().copied().collect::<Vec<_>>(), all);
+    }
+}
+
+#[tokio::test]
+async fn a_great_many_messages_are_known_by_themselves() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), "sea").await.unwrap();
+    let some: Vec<Telemetry> = (0..300).map(|seq| telemetry(1, seq * 2, 60)).collect();
+    store.save(&[], &some).await.unwrap();
+    let all: Vec<Telemetry> = (0..600).map(|seq| telemetry(1, seq, 60)).collect();
+    let new: Vec<bool> = (0..600).map(|seq| seq % 2 == 1).collect();
+    assert_eq!(store.are_new(&all).await.unwrap(), new);
+    let another = Telemetry { device: device("b"), ..telemetry(1, 0, 60) };
+    assert_eq!(store.are_new(&[another]).await.unwrap(), [true], "of another device");
+}
+
+#[tokio::test]
+async fn of_a_row_that_changes_several_times_the_last_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), "sea").await.unwrap();
+    let is = |serial: &str, until| {
+        let device = device("a");
+        Record::Withdrawn(bridge_core::Withdrawn { serial: serial.into(), device, since: 1, until })
+    };
+    let gone = |serial: &str| Record::NotWithdrawn { serial: serial.into() };
+    let records =
+        [is("one", 1), is("two", 1), is("one", 2), gone("two"), is("three", 1), gone("three"), is("three", 3)];
+    store.save(&records, &[]).await.unwrap();
+    assert_eq!(store.records().await.unwrap(), [is("one", 2), is("three", 3)]);
+    let many: Vec<Record> = (0..300).map(|n| is(&format!("{n:03}"), n)).collect();
+    store.save(&[&many[..], &[gone("one"), gone("three")]].concat(), &[]).await.unwrap();
+    assert_eq!(store.records().await.unwrap(), many);
 }
 
 /// A window of one device with one alarm, of the feature `feature`.
