@@ -9,7 +9,7 @@ use crate::log::Format;
 use crate::settings::{self, Origin, Settings};
 use crate::worker::Privacy;
 use agent_core::Metered;
-use protocol::{DeviceId, FleetId};
+use protocol::{DeviceId, FleetId, StreamName};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -109,6 +109,7 @@ struct RawMetered {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct RawSamples {
+    streams: Vec<StreamName>,
     bytes: u64,
     #[serde(default)]
     drop: Vec<String>,
@@ -357,6 +358,7 @@ impl Config {
             load: Duration::from_secs(raw.load_s),
             metered: raw.metered.map(|m| Metered { most: m.most, refuses: m.over == Over::Refuse }),
             privacy: raw.samples.map_or_else(Privacy::default, |samples| Privacy {
+                streams: samples.streams.into_iter().collect(),
                 room: usize::try_from(samples.bytes).unwrap_or(usize::MAX),
                 dropped: samples.drop.into_iter().collect(),
                 hashed: samples.hash.into_iter().collect(),

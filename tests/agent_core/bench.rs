@@ -310,7 +310,9 @@ impl Bench {
             }
             Effect::Restart { .. } => "restart".into(),
             Effect::Judge { stream, labels, .. } => format!("judge {stream} {}", labels.len()),
-            Effect::Give { stream, count, bytes, .. } => format!("give {stream} {count} {bytes}"),
+            Effect::Give { stream, request, count, bytes, by, approved, .. } => {
+                format!("give {stream} {request} {count} {bytes} {by} {approved}")
+            }
             Effect::SetLog(Log::Configured) => "log as before".into(),
             Effect::SetLog(Log::Level(level)) => format!("log {}", level.as_str()),
             Effect::Measure => "measure".into(),

@@ -1,9 +1,12 @@
 //! Requests for inputs: who approves them, which device is asked when, and what land makes of the answers.
 
 use super::{Bench, HOUR, device, fleet};
-use bridge_core::{Asked, Effect, Event, Record, Said, SampleState, SampleTurn, SampleWish, put_back};
-use protocol::CommandOutcome;
+use bridge_core::{Asked, Effect, Event, Now, Record, Said, SampleState, SampleTurn, SampleWish, fitting, put_back};
+use protocol::{Cell, Chosen, CommandOutcome, Sample, SampledInput, encode_json};
 use trust::Request;
+
+/// How often a device is asked that gave nothing.
+const AGAIN: u64 = 10 * 60_000;
 
 fn wish(devices: &[&str]) -> SampleWish {
     SampleWish {
@@ -45,6 +48,12 @@ fn turn(bench: &mut Bench, by: &str, since: u64, turn: SampleTurn) -> Vec<String
     happens(bench, Event::SamplesTurned { request: 1, by: by.into(), since, turn })
 }
 
+/// What happens when so much time has gone.
+fn ticks(bench: &mut Bench, time: u64) -> Vec<String> {
+    bench.unix += time;
+    happens(bench, Event::DeadlineReached)
+}
+
 fn answered(bench: &mut Bench, id: &str, seq: u64, outcome: CommandOutcome, said: Said) {
     bench.step(Event::CommandAnswered { device: device(id), seq, outcome, said }).answer.unwrap();
 }
@@ -81,34 +90,56 @@ fn somebody_else_approves_and_then_whoever_is_there_is_asked() {
         turn(&mut bench, "carl", 0, SampleTurn::Approve),
         ["conflict: request 1 is open: it cannot be asked to approve"]
     );
-    assert_eq!(asked(&bench, "a"), Asked::By(1));
-
-    // What it does not say with one hello it is asked with the next one, also after a restart of land.
+    assert_eq!(asked(&bench, "a"), Asked::By { seq: 1, until: now + AGAIN });
+    // Nor does another request ask it once more, or its end.
+    wants(&mut bench, wish(&["a"]));
+    let other = |turn| Event::SamplesTurned { request: 2, by: "bert".into(), since: 0, turn };
+    assert_eq!(happens(&mut bench, other(SampleTurn::End)), ["Done"]);
+    let told = Said { samples: 12, ..Said::default() };
+    assert_eq!(bench.bridge.samples_wanted(Now { unix: now }, &device("a"), 1).map(|request| request.id), Some(1));
+    answered(&mut bench, "a", 7, CommandOutcome::Done, told.clone());
+    assert_eq!(asked(&bench, "a"), Asked::By { seq: 1, until: now + AGAIN }, "that was another command");
     bench.happen("restart");
-    bench.happen("hello a 102 a third");
-    assert_eq!(asked(&bench, "a"), Asked::By(2));
-    answered(&mut bench, "a", 1, CommandOutcome::Done, Said { samples: 9, ..Said::default() });
-    assert_eq!(asked(&bench, "a"), Asked::By(2), "that one counts no more");
-    answered(&mut bench, "a", 2, CommandOutcome::Done, Said { samples: 12, ..Said::default() });
-    assert_eq!(asked(&bench, "a"), Asked::Gave(12));
-    bench.happen("hello a 103 a fourth");
-    assert_eq!(asked(&bench, "a"), Asked::Gave(12), "once");
+    answered(&mut bench, "a", 1, CommandOutcome::Done, told.clone());
+    answered(&mut bench, "a", 1, CommandOutcome::Failed, told);
+    assert_eq!(asked(&bench, "a"), Asked::Gave(12), "the first word counts");
+    assert_eq!(ticks(&mut bench, AGAIN), ["Done"], "once");
     let deeds = bench.saved.iter().filter_map(|record| match record {
         Record::Deed(deed) if deed.action == "samples.given" => Some(deed.subject.as_str()),
         _ => None,
     });
     assert_eq!(deeds.collect::<Vec<_>>(), ["1 a: 12 of digits"]);
+}
 
-    // One that comes takes no more commands for a moment, and is asked again; then it keeps nothing.
-    bench.happen("hello b 100 b first");
-    let rate = Said { code: Some("E_RATE".into()), ..Said::default() };
-    answered(&mut bench, "b", 1, CommandOutcome::Refused, rate);
-    assert_eq!((asked(&bench, "b"), state(&bench)), (Asked::No, SampleState::Open));
-    bench.happen("hello b 101 b second");
-    let nothing = Said { detail: Some("it keeps\nnothing".into()), ..Said::default() };
-    answered(&mut bench, "b", 2, CommandOutcome::Failed, nothing);
-    assert_eq!(asked(&bench, "b"), Asked::Refused("it keeps nothing".into()));
-    assert_eq!(state(&bench), SampleState::Answered);
+#[test]
+fn a_device_is_asked_again_until_it_gave_something() {
+    let mut bench = fleet(&[]);
+    bench.happen("gone a");
+    wants(&mut bench, wish(&["a"]));
+    assert_eq!(turn(&mut bench, "bert", 0, SampleTurn::Approve), ["Done"]);
+    // One that comes has time to keep something first.
+    bench.unix += AGAIN / 2;
+    bench.happen("hello a 100 a first");
+    assert_eq!(ticks(&mut bench, AGAIN / 2), ["Done"]);
+    assert_eq!(ticks(&mut bench, AGAIN), ["ask a 1 first for 1", "Done"]);
+    answered(&mut bench, "a", 1, CommandOutcome::Done, Said::default());
+    assert_eq!(asked(&bench, "a"), Asked::No, "it keeps nothing yet");
+    // It is silent, has had too many commands, or has a hello by then that the command does not name: another time.
+    assert_eq!(ticks(&mut bench, AGAIN), ["ask a 2 first for 1", "Done"]);
+    assert_eq!(ticks(&mut bench, AGAIN / 2), ["Done"]);
+    bench.happen("restart");
+    for (seq, code) in [(3, "E_RATE"), (4, "E_REPLAY"), (5, "E_EXPIRED")] {
+        assert_eq!(ticks(&mut bench, AGAIN + 1), [format!("ask a {seq} first for 1"), "Done".to_owned()]);
+        let said = Said { code: Some(code.into()), ..Said::default() };
+        answered(&mut bench, "a", seq, CommandOutcome::Refused, said);
+        assert_eq!((asked(&bench, "a"), state(&bench)), (Asked::No, SampleState::Open), "{code}");
+    }
+    assert_eq!(ticks(&mut bench, AGAIN), ["ask a 6 first for 1", "Done"]);
+    let nothing = Said { detail: Some("it keeps\nno\u{202e}thing".into()), ..Said::default() };
+    answered(&mut bench, "a", 6, CommandOutcome::Failed, nothing);
+    assert_eq!(asked(&bench, "a"), Asked::Refused("it keeps no thing".into()));
+    assert_eq!((state(&bench), ticks(&mut bench, AGAIN)), (SampleState::Answered, vec!["Done".to_owned()]));
+    assert!(bench.bridge.deadline().is_none_or(|due| due > bench.unix), "nobody waits for anything");
 }
 
 #[test]
@@ -129,8 +160,50 @@ fn nobody_is_asked_after_its_end() {
         }
         assert_eq!(state(&bench), SampleState::Over, "{ends}");
         bench.happen("hello a 100 a first");
+        assert_eq!(ticks(&mut bench, AGAIN), ["Done"], "{ends}");
         assert_eq!(asked(&bench, "a"), Asked::No, "{ends}");
     }
+}
+
+#[test]
+fn what_comes_after_the_end_is_not_wanted() {
+    let mut bench = fleet(&[]);
+    bench.happen("hello a 100 a first");
+    wants(&mut bench, wish(&["a"]));
+    turn(&mut bench, "bert", 0, SampleTurn::Approve);
+    turn(&mut bench, "anna", 0, SampleTurn::End);
+    let now = Now { unix: bench.unix };
+    assert!(bench.bridge.samples_wanted(now, &device("a"), 1).is_none());
+    answered(&mut bench, "a", 1, CommandOutcome::Done, Said { samples: 3, ..Said::default() });
+    assert_eq!(state(&bench), SampleState::Over, "an end is an end");
+}
+
+#[test]
+fn of_an_answer_is_kept_what_was_asked_for() {
+    let sample =
+        |input: SampledInput| Sample { at: 1, release: 1, id: None, chosen: Chosen::Drawn, input, answer: Vec::new() };
+    let picture = |text: &str| sample(SampledInput::Image(text.into()));
+    let row = |value: &str| sample(SampledInput::Fields(vec![Cell { name: "a".into(), value: value.into() }]));
+    let size = encode_json(&row("1")).len() as u64;
+    let kept = |samples: &[Sample], count, bytes| fitting(samples.to_vec(), count, bytes).len();
+    let rows = [row("1"), row("2"), row("3")];
+    assert_eq!([kept(&rows, 3, 9_999), kept(&rows, 2, 9_999), kept(&rows, 3, 2 * size)], [3, 2, 2]);
+    let pictures = ["iVBORw0KGgo=", "/9j/4AAQ", "iVBORw0KGgo", "R0lGODlh", "/9j/<x>="].map(picture);
+    assert_eq!(fitting(pictures.to_vec(), 9, 9_999), pictures[..2], "PNG and JPEG, whole");
+}
+
+#[test]
+fn what_is_over_for_long_is_forgotten() {
+    let mut bench = fleet(&[]);
+    for n in 1..=210 {
+        assert_eq!(wants(&mut bench, wish(&["a"])), format!("Wanted {{ request: {n} }}"));
+        let end = Event::SamplesTurned { request: n, by: "anna".into(), since: 0, turn: SampleTurn::End };
+        assert_eq!(happens(&mut bench, end), ["Done"]);
+    }
+    let known: Vec<u64> = bench.bridge.sample_requests().keys().copied().collect();
+    assert_eq!((known.len(), known[0]), (201, 10));
+    bench.happen("restart");
+    assert_eq!(bench.bridge.sample_requests().keys().copied().collect::<Vec<_>>(), known);
 }
 
 #[test]
@@ -151,6 +224,7 @@ fn what_makes_no_sense_is_turned_down() {
         (ask(&|w| w.good_for = 31 * 24 * HOUR), "invalid: a request is open"),
         (ask(&|w| w.reason = "  ".into()), "invalid: say what for"),
         (ask(&|w| w.reason = "a\u{1b}[2Jb".into()), "invalid: say what for"),
+        (ask(&|w| w.reason = "a\u{202e}b".into()), "invalid: say what for"),
         (ask(&|w| w.devices.extend([device("z")])), "not_found: "),
     ] {
         let answer = wants(&mut bench, wish);

@@ -50,7 +50,11 @@ fn inputs_are_given_where_the_device_and_a_second_person_agree() {
     let mut fleet = Fleet::start();
     let [anna, bert, vera] =
         [("anna", "operator"), ("bert", "approver"), ("vera", "viewer")].map(|(name, role)| fleet.token_of(name, role));
-    enlist(&mut fleet, "keeps", "[samples]\nbytes = 60000\ndrop = [\"age\"]\nhash = [\"sex\"]\n");
+    enlist(
+        &mut fleet,
+        "keeps",
+        "[samples]\nstreams = [\"diabetes\"]\nbytes = 60000\ndrop = [\"age\"]\nhash = [\"sex\"]\n",
+    );
     enlist(&mut fleet, "keeps-none", "");
     fleet.desk.bundle("diabetes", "1.0.0", "sugar");
     fleet.desk.json("petrel push sugar");
@@ -138,14 +142,15 @@ fn they_are_in_memory_alone(fleet: &mut Fleet, bert: &str) {
         let bytes = fs::read(&entry).unwrap();
         assert!(!bytes.windows(7).any(|part| part == b"hashed:"), "{}", entry.display());
     }
-    // A device that is away is asked when it comes; by then it has forgotten everything.
+    // One that begins anew has forgotten everything, and the request waits until it keeps something again.
+    fleet.start_agent("keeps");
+    fleet.device("keeps", "back", |device| device["online"] == true);
     let asked = fleet.desk.done("petrel samples ask diabetes --to keeps --count 5 --for 1h --reason again");
     assert!(asked.contains("request 2") && asked.contains("petrel samples approve 2"), "{asked}");
     fleet.desk.refused("petrel samples approve 2", &["request 2 is of `admin`", "somebody else"], "");
     assert_eq!(fleet.post_as(bert, "/sample-requests/2", &json!({ "wish": "approve" })).1["state"], "open");
-    fleet.start_agent("keeps");
-    let done = request(fleet, 2, "an answer", |request| request["state"] == "answered");
-    assert!(done["devices"][0]["why"].as_str().unwrap().contains("nothing was kept of `diabetes`"), "{done}");
+    let told = request(fleet, 2, "an answer", |request| request["devices"][0]["state"] == "waiting");
+    assert_eq!((&told["state"], &told["devices"][0]["why"]), (&json!("open"), &Value::Null), "{told}");
     fleet.desk.refused("petrel samples get 2 --out none", &["nothing came for request 2"], "petrel samples show 2");
 
     // One that a person ended is over.

@@ -67,10 +67,10 @@ impl Agent {
             Request::Labels { stream, labels } => {
                 self.effects.push(Effect::Judge { stream, labels, result: done });
             }
-            Request::Samples { stream, count, bytes, .. } => {
+            Request::Samples { stream, request, count, bytes, by, approved } => {
                 let size = |number: U53| usize::try_from(number.get()).unwrap_or(usize::MAX);
-                let (stream, count, bytes) = (named(&stream)?, size(count), size(bytes));
-                self.effects.push(Effect::Give { stream, count, bytes, result: done });
+                let (stream, request, count, bytes) = (named(&stream)?, request.get(), size(count), size(bytes));
+                self.effects.push(Effect::Give { stream, request, count, bytes, by, approved, result: done });
             }
             Request::Restart { stream } => {
                 let refuse = |why: String| Refusal::new(Code::Request, why);

@@ -101,10 +101,16 @@ pub enum Effect {
     Give {
         /// Of which stream.
         stream: StreamName,
+        /// Land's number of what was approved.
+        request: u64,
         /// At most so many.
         count: usize,
         /// In at most so many bytes.
         bytes: usize,
+        /// Who asked.
+        by: String,
+        /// Who approved.
+        approved: String,
         /// The result, if any are kept.
         result: CommandResult,
     },

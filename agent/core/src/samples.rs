@@ -6,10 +6,15 @@
 //! put there and what goes; what an input is, and what of it may be kept, is not known here.
 
 use protocol::Chosen;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Iter;
+use std::iter::Peekable;
 
 /// An input larger than this part of a shelf is not kept: it would push out too many others.
 const LARGEST_PART: usize = 4;
+
+/// What a shelf holds, from the lowest key.
+type Kept<'a, T> = Iter<'a, (u64, u64), (usize, T)>;
 
 /// What has the lowest keys, within a room of so many bytes.
 #[derive(Debug)]
@@ -106,26 +111,45 @@ impl<T: Clone> Samples<T> {
         (self.drawn.kept.len() + self.doubtful.kept.len(), self.drawn.used + self.doubtful.used)
     }
 
-    /// At most `count` of them in at most `bytes`, in turns from both shelves, each once: from the lowest lot, and from the
-    /// greatest doubt.
+    /// At most `count` of them in at most `bytes`, each once, in the order in which they came: half by lot, then the greatest
+    /// doubt, then more by lot where there is room. Of each shelf those in front, until one does not fit: to look for smaller
+    /// ones behind it would be no draw.
     pub fn pick(&self, count: usize, bytes: usize) -> Vec<(Chosen, &T)> {
-        let mut shelves = [(Chosen::Drawn, self.drawn.kept.iter()), (Chosen::Doubtful, self.doubtful.kept.iter())];
-        let (mut picked, mut room, mut numbers) = (Vec::new(), bytes, BTreeSet::new());
-        let mut ended = 0;
-        while ended < shelves.len() && picked.len() < count {
-            ended = 0;
-            for (chosen, shelf) in &mut shelves {
-                let Some(((_, number), (size, item))) = shelf.find(|((_, number), _)| !numbers.contains(number)) else {
-                    ended += 1;
-                    continue;
-                };
-                if *size <= room && picked.len() < count {
-                    room -= size;
-                    numbers.insert(*number);
-                    picked.push((*chosen, item));
+        let mut basket = Basket { places: count, room: bytes, picked: BTreeMap::new() };
+        let mut drawn = self.drawn.kept.iter().peekable();
+        basket.fill(Chosen::Drawn, &mut drawn, count.div_ceil(2), bytes.div_ceil(2));
+        basket.fill(Chosen::Doubtful, &mut self.doubtful.kept.iter().peekable(), count, bytes);
+        basket.fill(Chosen::Drawn, &mut drawn, count, bytes);
+        basket.picked.into_values().collect()
+    }
+}
+
+/// What is given: by when it came.
+struct Basket<'a, T> {
+    places: usize,
+    room: usize,
+    picked: BTreeMap<u64, (Chosen, &'a T)>,
+}
+
+impl<'a, T> Basket<'a, T> {
+    /// Takes at most `most` more from the front of a shelf, in at most `bytes`.
+    fn fill(&mut self, chosen: Chosen, shelf: &mut Peekable<Kept<'a, T>>, most: usize, bytes: usize) {
+        let (mut places, mut room) = (most.min(self.places), bytes.min(self.room));
+        while places > 0
+            && let Some(((_, number), (size, item))) = shelf.peek()
+        {
+            match self.picked.get_mut(number) {
+                // It is here for its doubt, and would be for its lot.
+                Some((why, _)) if chosen == Chosen::Drawn => *why = chosen,
+                Some(_) => {}
+                None if *size > room => return,
+                None => {
+                    self.picked.insert(*number, (chosen, item));
+                    (places, self.places) = (places - 1, self.places - 1);
+                    (room, self.room) = (room - size, self.room - size);
                 }
             }
+            shelf.next();
         }
-        picked
     }
 }

@@ -89,9 +89,10 @@ impl Driver {
                     }
                 });
             }
-            Effect::Give { stream, count, bytes, result } => {
-                let given = self.worker.give(&stream, count, bytes);
-                tracing::info!(%stream, samples = given.as_ref().map_or(0, Vec::len), "land asks for inputs");
+            Effect::Give { stream, request, count, bytes, by, approved, result } => {
+                let given = self.worker.give(&stream, request, count, bytes);
+                let samples = given.as_ref().map_or(0, Vec::len);
+                tracing::info!(%stream, request, by, approved, samples, "land asks for inputs");
                 self.say_result(&match given {
                     Ok(samples) => CommandResult { samples: Some(samples), ..result },
                     Err(why) => CommandResult { outcome: CommandOutcome::Failed, detail: Some(why), ..result },

@@ -253,16 +253,18 @@ impl Worker {
         Ok(Self { album: Album::new(privacy)?, ..Self::default() })
     }
 
-    /// At most so many of the inputs that are kept of a stream, in so many bytes.
+    /// At most so many of the inputs that are kept of a stream, in so many bytes; for land's request of this number.
     ///
     /// # Errors
-    /// Why there are none, in words.
-    pub(crate) fn give(&self, stream: &StreamName, count: usize, bytes: usize) -> Result<Vec<Sample>, String> {
-        if !self.album.keeps() {
-            return Err("this device keeps no inputs: `samples` of its configuration says whether it does".into());
-        }
-        let given = self.album.give(stream, count, bytes);
-        given.ok_or_else(|| format!("nothing was kept of `{stream}` since the agent started"))
+    /// Why none are given, in words.
+    pub(crate) fn give(
+        &self,
+        stream: &StreamName,
+        request: u64,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Vec<Sample>, String> {
+        self.album.give(stream, request, count, bytes)
     }
 
     /// What serves for a stream, by its name as somebody wrote it.
@@ -300,7 +302,8 @@ impl Worker {
             let outcome = answer(first, second, &question).await;
             if let Ok(answered) = outcome.as_ref()
                 && answered.by.release == main
-                && worker.album.keeps()
+                && worker.album.keeps(&name)
+                && worker.read().get(&name).is_some_and(|serving| serving.main.release == main)
             {
                 worker.album.offer(&name, main, &question, &answered.answer);
             }

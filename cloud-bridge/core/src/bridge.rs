@@ -15,7 +15,7 @@ pub use command::LONGEST_COMMAND;
 pub use repair::{NEED_RATE, Needs};
 pub use returned::put_back;
 pub use rollouts::{Preview, Wish};
-pub use samples::{Asked, MOST_ASKED, Said, SampleRequest, SampleState, SampleTurn, SampleWish};
+pub use samples::{Asked, MOST_ASKED, Said, SampleRequest, SampleState, SampleTurn, SampleWish, fitting};
 pub use stock::Stay;
 
 use crate::documents::{Announcement, Beacons, Documents};
@@ -43,6 +43,8 @@ pub struct Bridge {
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
     sample_requests: BTreeMap<u64, SampleRequest>,
+    /// When whoever gave no inputs is asked again.
+    samples_due: Option<UnixMillis>,
     looks: BTreeMap<u64, Looks>,
     /// When land was put back from a copy, if it ever was.
     put_back: Option<UnixMillis>,
@@ -80,6 +82,7 @@ impl Bridge {
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             sample_requests: BTreeMap::new(),
+            samples_due: None,
             looks: BTreeMap::new(),
             put_back: None,
             withdrawn: BTreeMap::new(),
@@ -110,6 +113,7 @@ impl Bridge {
                 Record::Member(m) => drop(members.insert((m.rollout, m.device.clone()), *m)),
                 Record::NoMember { rollout, device } => drop(members.remove(&(rollout, device))),
                 Record::Samples(request) => drop(bridge.sample_requests.insert(request.id, *request)),
+                Record::NoSamples { request } => drop(bridge.sample_requests.remove(&request)),
                 // The log is the hands' to read.
                 Record::Deed(_) => {}
                 // So are commands, and what came of them.
@@ -128,6 +132,7 @@ impl Bridge {
         // What was due when the last process ended is due now.
         let open = bridge.rollouts.values().filter(|r| !matches!(r.phase, Phase::Stopped { .. } | Phase::Completed));
         bridge.looks = open.map(|r| (r.id, Looks::due())).collect();
+        bridge.samples_due = bridge.sample_requests.values().any(|request| request.approved.is_some()).then_some(0);
         bridge.documents = Documents::restore(bridge.fleet.as_str(), documents)?;
         bridge.adopt();
         bridge.set_up_shelf();
@@ -161,7 +166,8 @@ impl Bridge {
 
     /// When [`Event::DeadlineReached`] is due.
     pub fn deadline(&self) -> Option<UnixMillis> {
-        self.looks.values().filter_map(|looks| looks.next).chain(self.beacons.due).chain(self.announcement.due).min()
+        let looks = self.looks.values().filter_map(|looks| looks.next);
+        looks.chain(self.beacons.due).chain(self.announcement.due).chain(self.samples_due).min()
     }
 
     /// Takes one event and decides.
@@ -314,9 +320,6 @@ impl Bridge {
         if approved {
             self.answer(now, &id, nonce);
         }
-        if new {
-            self.ask_for_samples(now, &id);
-        }
         if new { Ok(Answer::Done) } else { self.disbelieve(Disbelief::Replayed) }
     }
 
@@ -420,6 +423,7 @@ impl Bridge {
         if self.announcement.due.is_some_and(|due| due <= now.unix) {
             self.say_documents(now);
         }
+        self.ask_again(now);
         Ok(Answer::Done)
     }
 }

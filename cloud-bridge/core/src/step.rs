@@ -50,6 +50,11 @@ pub enum Record {
     },
     /// A request for inputs that devices keep.
     Samples(Box<SampleRequest>),
+    /// One that is over for long: its row goes.
+    NoSamples {
+        /// Its number.
+        request: u64,
+    },
     /// What the bridge itself decided, for the audit log.
     Deed(Box<Deed>),
     /// A command, for whoever keeps what came of it.

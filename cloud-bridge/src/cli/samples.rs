@@ -212,15 +212,24 @@ fn line(device: &str, sample: &Sample) -> BTreeMap<String, String> {
         ),
     ];
     let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value));
-    let answer = sample.answer.iter().map(|cell| (format!("answer.{}", cell.name), cell.value.clone()));
+    let answer = sample.answer.iter().map(|cell| (format!("answer.{}", cell.name), harmless(&cell.value)));
     let input: Vec<(String, String)> = match &sample.input {
-        SampledInput::Fields(cells) => cells.iter().map(|c| (format!("input.{}", c.name), c.value.clone())).collect(),
+        SampledInput::Fields(cells) => {
+            cells.iter().map(|c| (format!("input.{}", c.name), harmless(&c.value))).collect()
+        }
         SampledInput::Arrays(arrays) => {
-            arrays.iter().map(|a| (format!("input.{}", a.name), a.values.join(" "))).collect()
+            arrays.iter().map(|a| (format!("input.{}", a.name), harmless(&a.values.join(" ")))).collect()
         }
         SampledInput::Image(_) => Vec::new(),
     };
     fixed.chain(answer).chain(input).collect()
+}
+
+/// A cell that no spreadsheet takes for a formula; `samples.json` has it as it was.
+fn harmless(text: &str) -> String {
+    let starts = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let is_number = |word: &str| word.parse::<f64>().is_ok();
+    if starts && !text.split(' ').all(is_number) { format!("'{text}") } else { text.to_owned() }
 }
 
 /// As CSV: first what every line has, then what some have.

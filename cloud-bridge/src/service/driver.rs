@@ -21,8 +21,8 @@ use crate::fault::Fault;
 use anyhow::Context;
 use belief::{Believed, Doubt, Heard, code, understand};
 use bridge_core::audit::Deed;
-use bridge_core::{Answer, Bridge, Committed, Effect, Event, Measured, Now, Record, Rejection, Said, Step};
-use protocol::{BridgeTopic, DeviceId, DocumentKind, Telemetry, Topics};
+use bridge_core::{Answer, Bridge, Committed, Effect, Event, Measured, Now, Record, Rejection, Said, Step, fitting};
+use protocol::{BridgeTopic, CommandOutcome, DeviceId, DocumentKind, Telemetry, Topics};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -297,6 +297,7 @@ fn tell(hands: &Hands, records: &[Record]) {
                 info!(stream = %r.stream, release = r.release, version = r.version, bundle = %r.bundle.short(), "release known");
             }
             Record::NoRelease { bundle } => info!(bundle = %bundle.short(), "release removed"),
+            Record::NoSamples { request } => debug!(request, "request for samples forgotten"),
             Record::Samples(r) => debug!(request = r.id, stream = %r.stream, "request for samples"),
             Record::Command(c) => info!(device = %c.device, command = c.seq, request = ?c.request, "command"),
             Record::Deed(deed) => debug!(who = deed.who, action = deed.action, subject = deed.subject, "audit"),
@@ -375,15 +376,24 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard, bat
             }
         }
         Heard::Result(result) => {
+            let mut result = *result;
             let (device, command, outcome) = (result.device_id.clone(), result.seq, result.outcome);
-            let samples = result.samples.as_ref().map_or(0, |samples| samples.len() as u64);
-            let said = Said { code: result.code.clone(), detail: result.detail.clone(), samples };
-            match hands.store.keep_result(*result).await {
-                Ok(true) => {
-                    info!(%device, command, ?outcome, "a command was answered");
+            let now = Now { unix: unix_millis() };
+            // What came too late, or unasked, is not kept.
+            let wanted = bridge.samples_wanted(now, &device, command).filter(|_| outcome == CommandOutcome::Done);
+            let samples = wanted.zip(result.samples.take()).map(|(request, samples)| {
+                let samples = fitting(samples, request.count, request.bytes);
+                (request.id, samples)
+            });
+            let count = samples.as_ref().map_or(0, |(_, samples)| samples.len() as u64);
+            let said = Said { code: result.code.clone(), detail: result.detail.clone(), samples: count };
+            let samples = samples.filter(|(_, samples)| !samples.is_empty());
+            match hands.store.keep_result(&result, samples).await {
+                // Also what was kept before a crash that forgot what follows from it.
+                Ok(new) => {
+                    info!(%device, command, ?outcome, new, "a command was answered");
                     batch.take(bridge, Event::CommandAnswered { device, seq: command, outcome, said });
                 }
-                Ok(false) => debug!(%device, command, "an answer to no command that waits for one"),
                 // Whoever asked sees that nothing came; the bridge must go on.
                 Err(error) => warn!(%topic, error = format!("{error:#}"), "an answer was not kept"),
             }

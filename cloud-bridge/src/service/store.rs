@@ -111,6 +111,7 @@ impl Store {
             | Record::Command(_)
             | Record::Document(_)
             | Record::Samples(_)
+            | Record::NoSamples { .. }
             | Record::Beacons { .. }
             | Record::Withdrawn(_)
             | Record::NotWithdrawn { .. }
@@ -312,6 +313,7 @@ fn row(record: &Record) -> Row<'_> {
             Row::Is("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
         }
         Record::Samples(request) => Row::Is("samples", request.id.to_string()),
+        Record::NoSamples { request } => Row::Gone("samples", request.to_string()),
         Record::Beacons { .. } => Row::Is("beacons", String::new()),
         Record::PutBack { .. } => Row::Is("put_back", String::new()),
         Record::Withdrawn(withdrawn) => Row::Is("withdrawn", withdrawn.serial.clone()),

@@ -260,6 +260,7 @@ impl Checks {
                 | Record::Deed(_)
                 | Record::Command(_)
                 | Record::Samples(_)
+                | Record::NoSamples { .. }
                 | Record::PutBack { .. }
                 | Record::Withdrawn(_)
                 | Record::NotWithdrawn { .. } => {}

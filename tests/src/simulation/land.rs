@@ -193,7 +193,11 @@ impl World {
             Record::NoRelease { bundle } => return drop(self.land.rows.remove(&Row::Release(*bundle))),
             Record::NotWithdrawn { serial } => return drop(self.land.rows.remove(&Row::Withdrawn(serial.clone()))),
             // Nothing is decided from the audit log, nobody gives commands or asks for inputs here, and land is not put back from copies.
-            Record::Deed(_) | Record::Command(_) | Record::Samples(_) | Record::PutBack { .. } => return,
+            Record::Deed(_)
+            | Record::Command(_)
+            | Record::Samples(_)
+            | Record::NoSamples { .. }
+            | Record::PutBack { .. } => return,
         };
         self.land.rows.insert(row, record);
     }

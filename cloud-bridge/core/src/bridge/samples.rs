@@ -1,12 +1,13 @@
 //! Requests for inputs that devices keep: what a person asks of a stream on some devices, and somebody else approves.
 //!
-//! Decides who is asked, when, and until when. Each device of a request that was approved is asked when it is there, and once it
-//! has given nothing more of it. What came is the hands' to keep.
+//! Decides who is asked, when, and until when, and what of an answer counts. A device that is there is asked when a request is
+//! approved; one that comes later some minutes after it came, since by then it keeps something; and again and again until it
+//! gave something or the request ends. What came is the hands' to keep.
 
 use super::{Bridge, no_device};
 use crate::audit::Deed;
 use crate::{Answer, Now, Record, Rejection, UnixMillis};
-use protocol::{CommandOutcome, DeviceId, StreamName};
+use protocol::{CommandOutcome, DeviceId, Sample, SampledInput, StreamName, encode_json};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Code, MAX_SAMPLES, MAX_SAMPLES_BYTES, Request, U53};
@@ -19,6 +20,16 @@ const MOST_OPEN: usize = 100;
 const MOST_REASON: usize = 500;
 /// How long a request is open, in milliseconds.
 const OPEN: std::ops::RangeInclusive<UnixMillis> = 60_000..=30 * 24 * 3_600_000;
+/// How often devices are asked that gave nothing so far, and how long after its hello one is asked.
+const AGAIN: UnixMillis = 10 * 60_000;
+/// Requests that are remembered when they are over.
+const REMEMBERED: usize = 200;
+/// How PNG and JPEG files begin, in base64.
+const PICTURES: [&str; 2] = ["iVBORw0KGgo", "/9j/"];
+/// `drawn` has so many characters fewer than `doubtful`.
+const SHORTER: usize = 3;
+/// Characters that turn a line around for whoever reads it.
+const TURNING: [std::ops::RangeInclusive<char>; 2] = ['\u{202a}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
 
 /// A request for inputs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,8 +64,13 @@ pub struct SampleRequest {
 pub enum Asked {
     /// Not asked yet.
     No,
-    /// Asked by this command, and silent so far.
-    By(u64),
+    /// Asked by a command, and silent so far.
+    By {
+        /// Its number.
+        seq: u64,
+        /// Until when it counts.
+        until: UnixMillis,
+    },
     /// It gave so many.
     Gave(u64),
     /// It would not or could not, in its words.
@@ -128,9 +144,11 @@ impl SampleRequest {
     /// How far it is.
     pub fn state(&self, now: UnixMillis) -> SampleState {
         let has_answered = |asked: &Asked| matches!(asked, Asked::Gave(_) | Asked::Refused(_));
-        if self.approved.is_some() && self.devices.values().all(has_answered) {
+        if self.ended.is_some() {
+            SampleState::Over
+        } else if self.approved.is_some() && self.devices.values().all(has_answered) {
             SampleState::Answered
-        } else if self.ended.is_some() || now >= self.until {
+        } else if now >= self.until {
             SampleState::Over
         } else if self.approved.is_some() {
             SampleState::Open
@@ -159,7 +177,7 @@ impl Bridge {
             return invalid("a request is open for a minute to 30 days".into());
         }
         let reason = reason.trim();
-        if reason.is_empty() || reason.chars().count() > MOST_REASON || reason.contains(char::is_control) {
+        if reason.is_empty() || reason.chars().count() > MOST_REASON || !reason.chars().all(is_plain) {
             return invalid(format!("say what for, in one line of at most {MOST_REASON} characters"));
         }
         if let Some(unknown) = devices.iter().find(|id| !self.devices.get(*id).is_some_and(|d| d.is_approved())) {
@@ -170,7 +188,9 @@ impl Bridge {
         if self.sample_requests.values().filter(is_open).count() >= MOST_OPEN {
             return Err(Rejection::Conflict(format!("{MOST_OPEN} requests are open already: end one of them")));
         }
-        let id = self.sample_requests.keys().next_back().map_or(1, |last| last + 1);
+        // Devices may remember numbers that land forgot when it was put back.
+        let last = self.sample_requests.keys().next_back().copied().max(self.put_back).unwrap_or(0);
+        let id = last + 1;
         let request = SampleRequest {
             id,
             stream,
@@ -185,6 +205,14 @@ impl Bridge {
             ended: None,
         };
         self.keep_request(request);
+        let over = |(_, request): &(&u64, &SampleRequest)| {
+            matches!(request.state(now.unix), SampleState::Answered | SampleState::Over)
+        };
+        let over: Vec<u64> = self.sample_requests.iter().filter(over).map(|(id, _)| *id).collect();
+        for id in over.iter().take(over.len().saturating_sub(REMEMBERED)) {
+            self.sample_requests.remove(id);
+            self.records.push(Record::NoSamples { request: *id });
+        }
         Ok(Answer::Wanted { request: id })
     }
 
@@ -216,53 +244,87 @@ impl Bridge {
                 return conflict(format!("request {id} is {state}: it cannot be asked to {turn}"));
             }
         }
-        let devices: Vec<DeviceId> = request.devices.keys().cloned().collect();
         self.keep_request(request);
-        devices.iter().for_each(|device| self.ask_for_samples(now, device));
+        if turn == SampleTurn::Approve {
+            self.ask_for_samples(now, id, 0);
+            self.samples_due = Some(self.samples_due.map_or(now.unix + AGAIN, |due| due.min(now.unix + AGAIN)));
+        }
         Ok(Answer::Done)
     }
 
-    /// A device is there: it is asked for what was approved and it has not answered. A command of an earlier hello counts no
-    /// more.
-    pub(super) fn ask_for_samples(&mut self, now: Now, device: &DeviceId) {
-        let waits = |request: &&SampleRequest| {
-            let asked = request.devices.get(device);
-            request.state(now.unix) == SampleState::Open && matches!(asked, Some(Asked::No | Asked::By(_)))
+    /// Asks again whoever gave nothing so far, and is there long enough.
+    pub(super) fn ask_again(&mut self, now: Now) {
+        if self.samples_due.take_if(|due| *due <= now.unix).is_none() {
+            return;
+        }
+        let is_open = |request: &&SampleRequest| request.state(now.unix) == SampleState::Open;
+        let open: Vec<u64> = self.sample_requests.values().filter(is_open).map(|request| request.id).collect();
+        if !open.is_empty() {
+            self.samples_due = Some(now.unix + AGAIN);
+        }
+        open.into_iter().for_each(|id| self.ask_for_samples(now, id, AGAIN));
+    }
+
+    /// Asks each device of an open request that gave nothing, if it said hello so long ago.
+    fn ask_for_samples(&mut self, now: Now, id: u64, since_hello: UnixMillis) {
+        let Some(mut request) = self.sample_requests.get(&id).cloned() else { return };
+        let left = request.until.saturating_sub(now.unix);
+        let number = |number: u64| U53::try_from(number).ok();
+        let numbers = [request.id, request.count, request.bytes].map(number);
+        let ([Some(number), Some(count), Some(bytes)], 1_000..) = (numbers, left) else { return };
+        let waits = |(device, asked): (&DeviceId, &Asked)| {
+            let is_silent = matches!(asked, Asked::No) || matches!(asked, Asked::By { until, .. } if *until < now.unix);
+            let greeted = self.devices.get(device).and_then(|known| known.greeted.as_ref());
+            let is_there = greeted.is_some_and(|hello| hello.at + since_hello <= now.unix);
+            (is_silent && is_there).then(|| device.clone())
         };
-        let waiting: Vec<SampleRequest> = self.sample_requests.values().filter(waits).cloned().collect();
-        for mut request in waiting {
-            let good_for = request.until.saturating_sub(now.unix).clamp(1_000, super::LONGEST_COMMAND);
-            let number = |number: u64| U53::try_from(number).ok();
-            let [Some(id), Some(count), Some(bytes)] = [request.id, request.count, request.bytes].map(number) else {
-                continue;
-            };
+        let waiting: Vec<DeviceId> = request.devices.iter().filter_map(waits).collect();
+        let good_for = left.min(super::LONGEST_COMMAND).min(AGAIN);
+        let mut asked_some = false;
+        for device in waiting {
             let asked = Request::Samples {
                 stream: request.stream.to_string(),
-                request: id,
+                request: number,
                 count,
                 bytes,
                 by: request.by.clone(),
                 approved: request.approved.clone().unwrap_or_default(),
             };
-            // One that is not there is asked when it comes.
-            let Ok(Answer::Commanded { seq }) = self.command(now, device, asked, good_for) else { continue };
-            request.devices.insert(device.clone(), Asked::By(seq));
+            // One that is not there is asked when it has come.
+            let Ok(Answer::Commanded { seq }) = self.command(now, &device, asked, good_for) else { continue };
+            request.devices.insert(device, Asked::By { seq, until: now.unix + good_for });
+            asked_some = true;
+        }
+        if asked_some {
             self.keep_request(request);
         }
     }
 
+    /// The request that a command asks for and that still counts: only what comes for one is kept.
+    pub fn samples_wanted(&self, now: Now, device: &DeviceId, seq: u64) -> Option<&SampleRequest> {
+        let request = self.asked_by(device, seq)?;
+        (request.state(now.unix) == SampleState::Open).then_some(request)
+    }
+
+    fn asked_by(&self, device: &DeviceId, by: u64) -> Option<&SampleRequest> {
+        let is_it = |asked: &&Asked| matches!(asked, Asked::By { seq, .. } if *seq == by);
+        self.sample_requests.values().find(|request| request.devices.get(device).filter(is_it).is_some())
+    }
+
     /// What a device said of the command by which it was asked.
     pub(super) fn take_samples(&mut self, device: &DeviceId, seq: u64, outcome: CommandOutcome, said: Said) {
-        let by_it = |request: &&SampleRequest| request.devices.get(device) == Some(&Asked::By(seq));
-        let Some(mut request) = self.sample_requests.values().find(by_it).cloned() else { return };
+        let Some(mut request) = self.asked_by(device, seq).cloned() else { return };
         let Said { code, detail, samples } = said;
+        let passing = [Code::Rate, Code::Expired, Code::Replay].map(Code::as_str);
         let asked = match outcome {
+            // It keeps nothing yet.
+            CommandOutcome::Done if samples == 0 => Asked::No,
             CommandOutcome::Done => Asked::Gave(samples),
-            // It takes only so many commands at a time: it is asked again when it says hello.
-            CommandOutcome::Refused if code.as_deref() == Some(Code::Rate.as_str()) => Asked::No,
+            // Not now: it is asked again.
+            CommandOutcome::Refused if code.as_deref().is_some_and(|code| passing.contains(&code)) => Asked::No,
             CommandOutcome::Refused | CommandOutcome::Failed => {
                 let why = [code, detail].into_iter().flatten().collect::<Vec<_>>().join(": ");
-                Asked::Refused(why.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST_REASON).collect())
+                Asked::Refused(why.chars().map(|c| if is_plain(c) { c } else { ' ' }).take(MOST_REASON).collect())
             }
         };
         if let Asked::Gave(samples) = asked {
@@ -288,4 +350,30 @@ pub struct Said {
     pub detail: Option<String>,
     /// How many inputs it gave.
     pub samples: u64,
+}
+
+fn is_plain(c: char) -> bool {
+    !c.is_control() && !TURNING.iter().any(|turning| turning.contains(&c))
+}
+
+/// What of an answer is kept: no more than was asked for, and pictures that are some.
+pub fn fitting(samples: Vec<Sample>, count: u64, bytes: u64) -> Vec<Sample> {
+    let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let fits = |sample: &Sample| {
+        let size = encode_json(sample).len();
+        // The device counts what it picked as drawn, which is a shorter word.
+        let fits = size.saturating_sub(SHORTER) <= left;
+        left = left.saturating_sub(size.saturating_sub(SHORTER));
+        fits
+    };
+    let is_picture = |text: &str| {
+        let of_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
+        PICTURES.iter().any(|start| text.starts_with(start)) && text.len() % 4 == 0 && text.bytes().all(of_base64)
+    };
+    let is_right = |sample: &Sample| match &sample.input {
+        SampledInput::Image(text) => is_picture(text),
+        SampledInput::Fields(_) | SampledInput::Arrays(_) => true,
+    };
+    let most = usize::try_from(count).unwrap_or(usize::MAX);
+    samples.into_iter().take(most).filter(is_right).take_while(fits).collect()
 }

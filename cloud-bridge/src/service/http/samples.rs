@@ -101,7 +101,7 @@ impl SampleRequestView {
         let asked = |(device, asked): (&DeviceId, &AskedDevice)| {
             let (state, samples, why) = match asked {
                 AskedDevice::No => ("waiting", 0, None),
-                AskedDevice::By(_) => ("asked", 0, None),
+                AskedDevice::By { .. } => ("asked", 0, None),
                 AskedDevice::Gave(samples) => ("gave", *samples, None),
                 AskedDevice::Refused(why) => ("refused", 0, Some(why.clone())),
             };
@@ -154,7 +154,8 @@ pub(super) async fn ask(
     let devices: BTreeSet<DeviceId> =
         new.devices.iter().map(|id| id.parse()).collect::<Result<_, _>>().map_err(Problem::invalid)?;
     let names: Vec<&str> = devices.iter().map(DeviceId::as_str).collect();
-    let subject = format!("{stream} of {}: {} in {} bytes, {}", names.join(","), new.count, new.bytes, new.reason);
+    let (count, bytes, reason) = (new.count, new.bytes, &new.reason);
+    let subject = format!("{stream}, {reason}: {count} in {bytes} bytes of {}", names.join(","));
     let wish = SampleWish {
         stream,
         devices,
@@ -205,7 +206,7 @@ pub(super) async fn given(
 ) -> Result<Json<List<GivenView>>, Problem> {
     let stream = known(&doors, id).await?.stream;
     asked.allows(&[Right::Publish, Right::Operate, Right::Approve], &stream)?;
-    doors.witness(&asked, "samples.read", id).await?;
+    doors.witness(&asked, "samples.read", format!("{id} of {stream}")).await?;
     let view = |Given { device, at, samples }: Given| GivenView { device: device.to_string(), at, samples };
     Ok(Json(List::of(doors.store.samples(id).await?.into_iter().map(view).collect())))
 }

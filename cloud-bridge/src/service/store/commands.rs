@@ -5,7 +5,7 @@
 use super::{Store, samples, unix_millis};
 use anyhow::Context;
 use bridge_core::{CommandDraft, UnixMillis};
-use protocol::{CommandResult, DeviceId};
+use protocol::{CommandResult, DeviceId, Sample};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
@@ -48,29 +48,27 @@ pub(super) async fn save(connection: &mut SqliteConnection, draft: &CommandDraft
 
 impl Store {
     /// Keeps what a device says of a command that it was given and had not answered; whether it was that. Inputs that it gives
-    /// are kept apart, no more than it was asked for.
-    pub(crate) async fn keep_result(&self, mut result: CommandResult) -> anyhow::Result<bool> {
-        let samples = result.samples.take();
+    /// for a request are kept apart.
+    pub(crate) async fn keep_result(
+        &self,
+        result: &CommandResult,
+        samples: Option<(u64, Vec<Sample>)>,
+    ) -> anyhow::Result<bool> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let kept = sqlx::query(
             "UPDATE command SET answered = ?, result = ?
              WHERE device = ? AND seq = ? AND result IS NULL AND draft ->> 'nonce' = ?",
         )
         .bind(i64::try_from(unix_millis())?)
-        .bind(serde_json::to_string(&result)?)
+        .bind(serde_json::to_string(result)?)
         .bind(result.device_id.as_str())
         .bind(result.seq.cast_signed())
         .bind(&result.nonce)
         .execute(&mut *transaction)
         .await?;
         let is_answer = kept.rows_affected() == 1;
-        if let Some(samples) = samples.filter(|_| is_answer) {
-            let draft: String = sqlx::query_scalar("SELECT draft FROM command WHERE device = ? AND seq = ?")
-                .bind(result.device_id.as_str())
-                .bind(result.seq.cast_signed())
-                .fetch_one(&mut *transaction)
-                .await?;
-            samples::keep(&mut transaction, &serde_json::from_str(&draft)?, samples).await?;
+        if let Some((request, samples)) = samples.filter(|_| is_answer) {
+            samples::keep(&mut transaction, request, &result.device_id, &samples).await?;
         }
         transaction.commit().await?;
         Ok(is_answer)
@@ -159,7 +157,7 @@ mod tests {
             give(&draft).await;
             assert!(store.command(&edge, seq).await.unwrap().unwrap().answer.is_none());
             let said = result(&draft);
-            let kept = async |result: CommandResult| store.keep_result(result).await.unwrap();
+            let kept = async |result: CommandResult| store.keep_result(&result, None).await.unwrap();
             assert!(!kept(CommandResult { nonce: "another".into(), ..said.clone() }).await);
             assert!(!kept(CommandResult { seq: seq + 1, ..said.clone() }).await);
             assert!(kept(said.clone()).await, "{seq}");

@@ -3,10 +3,9 @@
 //! They go by themselves when telemetry of their age goes.
 
 use super::{Store, unix_millis};
-use bridge_core::{CommandDraft, UnixMillis};
+use bridge_core::UnixMillis;
 use protocol::{DeviceId, Sample};
 use sqlx::{Row, SqliteConnection};
-use trust::Request;
 
 /// What a device gave.
 #[derive(Debug)]
@@ -19,19 +18,18 @@ pub(crate) struct Given {
     pub(crate) samples: Vec<Sample>,
 }
 
-/// Keeps what came of a command, if that asked for it: no more than it asked for, and what came first.
+/// Keeps what a device gave for a request; what came first stays.
 pub(super) async fn keep(
     connection: &mut SqliteConnection,
-    draft: &CommandDraft,
-    mut samples: Vec<Sample>,
+    request: u64,
+    device: &DeviceId,
+    samples: &[Sample],
 ) -> anyhow::Result<()> {
-    let Request::Samples { request, count, .. } = &draft.request else { return Ok(()) };
-    samples.truncate(usize::try_from(count.get())?);
     sqlx::query("INSERT INTO sample (request, device, at, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(i64::try_from(request.get())?)
-        .bind(draft.device.as_str())
+        .bind(i64::try_from(request)?)
+        .bind(device.as_str())
         .bind(i64::try_from(unix_millis())?)
-        .bind(serde_json::to_string(&samples)?)
+        .bind(serde_json::to_string(samples)?)
         .execute(connection)
         .await?;
     Ok(())
