@@ -368,7 +368,9 @@ pub fn fitting(samples: Vec<Sample>, count: u64, bytes: u64) -> Vec<Sample> {
     };
     let is_picture = |text: &str| {
         let of_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');
-        PICTURES.iter().any(|start| text.starts_with(start)) && text.len() % 4 == 0 && text.bytes().all(of_base64)
+        PICTURES.iter().any(|start| text.starts_with(start))
+            && text.len().is_multiple_of(4)
+            && text.bytes().all(of_base64)
     };
     let is_right = |sample: &Sample| match &sample.input {
         SampledInput::Image(text) => is_picture(text),
