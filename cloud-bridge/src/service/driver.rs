@@ -14,6 +14,7 @@ use super::lookout::Lookout;
 use super::mqtt::Inbound;
 use super::pen::Pen;
 use super::speaker::{Job, Speaker};
+use super::store::commands::Heard as Reply;
 use super::store::{Store, unix_millis};
 use super::tally::{Tally, What};
 use crate::broker::Guests;
@@ -389,9 +390,10 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard, bat
             let said = Said { code: result.code.clone(), detail: result.detail.clone(), samples: count };
             let samples = samples.filter(|(_, samples)| !samples.is_empty());
             match hands.store.keep_result(&result, samples).await {
+                Ok(Reply::Unasked) => debug!(%device, command, "an answer to no command that is known here"),
                 // Also what was kept before a crash that forgot what follows from it.
-                Ok(new) => {
-                    info!(%device, command, ?outcome, new, "a command was answered");
+                Ok(reply) => {
+                    info!(%device, command, ?outcome, ?reply, "a command was answered");
                     batch.take(bridge, Event::CommandAnswered { device, seq: command, outcome, said });
                 }
                 // Whoever asked sees that nothing came; the bridge must go on.

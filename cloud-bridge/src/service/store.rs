@@ -11,6 +11,7 @@ mod tokens;
 pub(crate) use tokens::{Kept, NoEntry};
 
 use anyhow::Context;
+use bridge_core::audit::Deed;
 use bridge_core::{CommandDraft, Record, UnixMillis};
 use notices::Wants;
 use protocol::{DeviceId, Telemetry};
@@ -26,6 +27,9 @@ use trust::Digest;
 
 /// How often old telemetry is forgotten.
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
+/// Telemetry that is forgotten at a time, and the pause after it.
+const FEW: u32 = 2_000;
+const BETWEEN: Duration = Duration::from_millis(50);
 /// Rows of one statement.
 const MOST_ROWS: usize = 128;
 
@@ -99,32 +103,13 @@ impl Store {
 
     /// Saves records, in their order, and the telemetry that led to them: all or none.
     pub(crate) async fn save(&self, records: &[Record], telemetry: &[Telemetry]) -> anyhow::Result<()> {
-        let decided = records.iter().filter_map(|record| match record {
-            Record::Deed(deed) => Some(&**deed),
-            Record::Device(_)
-            | Record::NoDevice { .. }
-            | Record::Release(_)
-            | Record::NoRelease { .. }
-            | Record::Rollout(_)
-            | Record::Member(_)
-            | Record::NoMember { .. }
-            | Record::Command(_)
-            | Record::Document(_)
-            | Record::Samples(_)
-            | Record::NoSamples { .. }
-            | Record::Beacons { .. }
-            | Record::Withdrawn(_)
-            | Record::NotWithdrawn { .. }
-            | Record::PutBack { .. } => None,
-        });
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         keep(&mut transaction, telemetry).await?;
-        self.add(&mut transaction, decided).await?;
-        // Of a row that changes several times the last is kept, and many at a time.
-        let mut rows = BTreeMap::new();
+        // Of a row that changes several times the last is kept, and many at a time; so are the lines of the audit log.
+        let (mut rows, mut deeds) = (BTreeMap::new(), Vec::new());
         for record in records {
             match row(record) {
-                Row::None => {}
+                Row::Deed(deed) => deeds.push(deed),
                 Row::Command(draft) => commands::save(&mut transaction, draft).await?,
                 Row::Gone(kind, key) => {
                     let gone = sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(&key);
@@ -133,11 +118,12 @@ impl Store {
                 }
                 Row::Is(kind, key) => {
                     // Against the one before it, also within these records.
-                    self.note(&mut transaction, rows.get(&(kind, key.clone())).copied(), record).await?;
-                    rows.insert((kind, key), record);
+                    let before = rows.insert((kind, key), record);
+                    self.note(&mut transaction, before, record).await?;
                 }
             }
         }
+        self.add(&mut transaction, deeds).await?;
         put(&mut transaction, &rows).await?;
         transaction.commit().await?;
         self.noticed.send_replace(());
@@ -189,20 +175,23 @@ impl Store {
         loop {
             every.tick().await;
             let oldest = unix_millis().saturating_sub(u64::from(days) * 24 * 3_600_000);
-            let oldest = i64::try_from(oldest).unwrap_or(i64::MAX);
-            for old in [
-                "DELETE FROM telemetry WHERE taken < ?",
-                "DELETE FROM command WHERE at < ?",
-                "DELETE FROM sample WHERE at < ?",
-            ] {
-                if let Err(error) = sqlx::query(old).bind(oldest).execute(&self.pool).await {
-                    tracing::warn!(%error, "what is old could not be removed");
-                }
-            }
-            if let Err(error) = self.forget_drift(oldest).await {
-                tracing::warn!(%error, "old windows could not be removed");
+            if let Err(error) = self.forget(i64::try_from(oldest).unwrap_or(i64::MAX)).await {
+                tracing::warn!(error = format!("{error:#}"), "what is old could not be removed");
             }
         }
+    }
+
+    /// A few at a time: whoever saves something waits for these, and no longer.
+    async fn forget(&self, oldest: i64) -> anyhow::Result<()> {
+        let few = "DELETE FROM telemetry WHERE (device, run, seq) IN
+                   (SELECT device, run, seq FROM telemetry WHERE taken < ? LIMIT ?)";
+        while sqlx::query(few).bind(oldest).bind(FEW).execute(&self.pool).await?.rows_affected() > 0 {
+            tokio::time::sleep(BETWEEN).await;
+        }
+        for old in ["DELETE FROM command WHERE at < ?", "DELETE FROM sample WHERE at < ?"] {
+            sqlx::query(old).bind(oldest).execute(&self.pool).await?;
+        }
+        Ok(self.forget_drift(oldest).await?)
     }
 
     /// Writes the first token to `path` when the database knows none.
@@ -288,7 +277,7 @@ async fn put(
 /// Where a record is kept.
 enum Row<'a> {
     /// In the audit log, and nowhere else.
-    None,
+    Deed(&'a Deed),
     /// In a table of its own.
     Command(&'a CommandDraft),
     /// In this row, in place of what was there.
@@ -300,7 +289,7 @@ enum Row<'a> {
 fn row(record: &Record) -> Row<'_> {
     let member = |rollout: u64, device: &DeviceId| format!("{rollout}/{device}");
     match record {
-        Record::Deed(_) => Row::None,
+        Record::Deed(deed) => Row::Deed(deed),
         Record::Command(draft) => Row::Command(draft),
         Record::Device(device) => Row::Is("device", device.id.to_string()),
         Record::NoDevice { id } => Row::Gone("device", id.to_string()),

@@ -23,6 +23,17 @@ pub(crate) struct Given {
     pub(crate) answer: Option<(UnixMillis, CommandResult)>,
 }
 
+/// What an answer to a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// The first one: it is kept.
+    First,
+    /// One that was there: its first word counts.
+    Again,
+    /// To no command that is known here.
+    Unasked,
+}
+
 /// Keeps a command in the transaction that counts it.
 pub(super) async fn save(connection: &mut SqliteConnection, draft: &CommandDraft) -> anyhow::Result<()> {
     let seq = i64::try_from(draft.seq)?;
@@ -47,13 +58,13 @@ pub(super) async fn save(connection: &mut SqliteConnection, draft: &CommandDraft
 }
 
 impl Store {
-    /// Keeps what a device says of a command that it was given and had not answered; whether it was that. Inputs that it gives
-    /// for a request are kept apart.
+    /// Keeps what a device says of a command that it was given, if it had not answered. Inputs that it gives for a request are
+    /// kept apart.
     pub(crate) async fn keep_result(
         &self,
         result: &CommandResult,
         samples: Option<(u64, Vec<Sample>)>,
-    ) -> anyhow::Result<bool> {
+    ) -> anyhow::Result<Heard> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let kept = sqlx::query(
             "UPDATE command SET answered = ?, result = ?
@@ -66,12 +77,20 @@ impl Store {
         .bind(&result.nonce)
         .execute(&mut *transaction)
         .await?;
-        let is_answer = kept.rows_affected() == 1;
-        if let Some((request, samples)) = samples.filter(|_| is_answer) {
+        if kept.rows_affected() == 0 {
+            let again = sqlx::query("SELECT 1 FROM command WHERE device = ? AND seq = ? AND draft ->> 'nonce' = ?")
+                .bind(result.device_id.as_str())
+                .bind(result.seq.cast_signed())
+                .bind(&result.nonce)
+                .fetch_optional(&mut *transaction)
+                .await?;
+            return Ok(if again.is_some() { Heard::Again } else { Heard::Unasked });
+        }
+        if let Some((request, samples)) = samples {
             samples::keep(&mut transaction, request, &result.device_id, &samples).await?;
         }
         transaction.commit().await?;
-        Ok(is_answer)
+        Ok(Heard::First)
     }
 
     /// The latest commands of a device, the oldest first.
@@ -158,11 +177,11 @@ mod tests {
             assert!(store.command(&edge, seq).await.unwrap().unwrap().answer.is_none());
             let said = result(&draft);
             let kept = async |result: CommandResult| store.keep_result(&result, None).await.unwrap();
-            assert!(!kept(CommandResult { nonce: "another".into(), ..said.clone() }).await);
-            assert!(!kept(CommandResult { seq: seq + 1, ..said.clone() }).await);
-            assert!(kept(said.clone()).await, "{seq}");
+            assert_eq!(kept(CommandResult { nonce: "another".into(), ..said.clone() }).await, Heard::Unasked);
+            assert_eq!(kept(CommandResult { seq: seq + 1, ..said.clone() }).await, Heard::Unasked);
+            assert_eq!(kept(said.clone()).await, Heard::First, "{seq}");
             let again = CommandResult { outcome: CommandOutcome::Failed, ..said.clone() };
-            assert!(!kept(again).await, "{seq} once more");
+            assert_eq!(kept(again).await, Heard::Again, "{seq} once more");
             assert_eq!(store.command(&edge, seq).await.unwrap().unwrap().answer.unwrap().1, said);
         }
         let kept = store.commands(&edge, 1_000).await.unwrap();
