@@ -85,6 +85,7 @@ fn what_is_given_as_drawn_is_what_was_in_front_of_the_draw() {
     for (at, lot, confidence, size) in [(0, 5, 0.9, 10), (1, 3, 0.1, 10), (2, 4, 0.5, 40), (3, 9, 0.2, 10)] {
         both.put(both.wants(lot, Some(confidence)), size, at);
     }
+    assert_eq!(both.kept(), (4, 140));
     use Chosen::{Doubtful, Drawn};
     assert_eq!(both.pick(4, 1_000), [(Doubtful, &0), (Drawn, &1), (Drawn, &2), (Doubtful, &3)]);
     assert_eq!(both.pick(9, 1_000), [(Drawn, &0), (Drawn, &1), (Drawn, &2), (Drawn, &3)]);

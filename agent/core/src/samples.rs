@@ -6,8 +6,8 @@
 //! put there and what goes; what an input is, and what of it may be kept, is not known here.
 
 use protocol::Chosen;
-use std::collections::BTreeMap;
 use std::collections::btree_map::Iter;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 
 /// An input larger than this part of a shelf is not kept: it would push out too many others.
@@ -106,9 +106,10 @@ impl<T: Clone> Samples<T> {
         self.drawn.room / LARGEST_PART
     }
 
-    /// How many are kept, and in how many bytes.
+    /// How many inputs are kept, and in how many bytes; one on both shelves takes room on both.
     pub fn kept(&self) -> (usize, usize) {
-        (self.drawn.kept.len() + self.doubtful.kept.len(), self.drawn.used + self.doubtful.used)
+        let numbers = self.drawn.kept.keys().chain(self.doubtful.kept.keys()).map(|(_, number)| number);
+        (numbers.collect::<BTreeSet<_>>().len(), self.drawn.used + self.doubtful.used)
     }
 
     /// At most `count` of them in at most `bytes`, each once, in the order in which they came: half by lot, then the greatest
