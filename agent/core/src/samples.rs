@@ -89,6 +89,14 @@ impl<T: Clone> Samples<T> {
         }
     }
 
+    /// Where it would still be kept, after others were.
+    pub fn still_wants(&self, wanted: Wanted) -> Wanted {
+        Wanted {
+            lot: wanted.lot.filter(|lot| self.drawn.wants(*lot)),
+            doubt: wanted.doubt.filter(|doubt| self.doubtful.wants(*doubt)),
+        }
+    }
+
     /// Keeps an input of so many bytes where it is wanted; what is too large is not kept.
     pub fn put(&mut self, wanted: Wanted, size: usize, item: T) {
         self.seen += 1;

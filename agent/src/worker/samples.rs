@@ -105,8 +105,14 @@ impl Album {
             return;
         }
         let Some(input) = question.input() else { return };
-        let told = Observed::of(answer);
+        let told = told(answer);
         for (row, wanted) in wanted {
+            // The first rows of a large request may have pushed out what its last ones would be kept for.
+            let still =
+                self.inside().pages.get(stream).is_some_and(|page| page.samples.still_wants(wanted).is_wanted());
+            if !still {
+                continue;
+            }
             let own = if by_row { &input.rows(row..row + 1) } else { &input };
             let Some(input) = self.told(own, largest) else { continue };
             let sample = Sample {
@@ -255,14 +261,17 @@ fn array(name: &str, tensor: &Tensor) -> SampledArray {
     SampledArray { name: name.to_owned(), shape, values: tensor.texts() }
 }
 
-/// What was answered in one row, without the word that the watch on drift puts before its names.
-fn cells(told: &Observed, row: usize) -> Vec<Cell> {
-    let cell = |column: &Column| {
-        let name = column.name.strip_prefix("answer.").unwrap_or(&column.name).to_owned();
-        let value = column.cells.texts().into_iter().nth(row)?;
-        Some(Cell { name, value })
-    };
-    told.answers.iter().filter_map(cell).collect()
+/// What was answered, row by row, without the word that the watch on drift puts before its names.
+fn told(answer: &Answer) -> Vec<(String, Vec<String>)> {
+    let column =
+        |column: Column| (column.name.strip_prefix("answer.").unwrap_or(&column.name).to_owned(), column.cells.texts());
+    Observed::of(answer).answers.into_iter().map(column).collect()
+}
+
+fn cells(told: &[(String, Vec<String>)], row: usize) -> Vec<Cell> {
+    let cell =
+        |(name, values): &(String, Vec<String>)| Some(Cell { name: name.clone(), value: values.get(row)?.clone() });
+    told.iter().filter_map(cell).collect()
 }
 
 fn unix_millis() -> u64 {
