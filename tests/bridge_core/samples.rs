@@ -1,9 +1,10 @@
 //! Requests for inputs: who approves them, which device is asked when, and what land makes of the answers.
 
 use super::{Bench, HOUR, device, fleet};
-use bridge_core::{Asked, Effect, Event, Now, Record, Said, SampleState, SampleTurn, SampleWish, fitting, put_back};
-use protocol::{Cell, Chosen, CommandOutcome, Sample, SampledInput, encode_json};
+use bridge_core::{Asked, Effect, Event, Now, Record, Said, SampleState, SampleTurn, SampleWish, put_back};
+use protocol::{Cell, Chosen, CommandOutcome, CommandResult, Sample, SampledInput, encode_json};
 use trust::Request;
+use world::signer::FLEET;
 
 /// How often a device is asked that gave nothing.
 const AGAIN: u64 = 10 * 60_000;
@@ -46,6 +47,23 @@ fn wants(bench: &mut Bench, wish: SampleWish) -> String {
 
 fn turn(bench: &mut Bench, by: &str, since: u64, turn: SampleTurn) -> Vec<String> {
     happens(bench, Event::SamplesTurned { request: 1, by: by.into(), since, turn })
+}
+
+fn sample(input: SampledInput) -> Sample {
+    Sample { at: 1, release: 1, id: None, chosen: Chosen::Drawn, input, answer: Vec::new() }
+}
+
+fn row(value: &str) -> Sample {
+    sample(SampledInput::Fields(vec![Cell { name: "a".into(), value: value.into() }]))
+}
+
+/// What land keeps of these, when a device gives them for a command.
+fn kept(bench: &Bench, id: &str, seq: u64, samples: &[Sample]) -> Option<(u64, Vec<Sample>)> {
+    let done = CommandResult::done(FLEET.parse().unwrap(), device(id), "nonce".into(), seq);
+    let mut result = CommandResult { samples: Some(samples.to_vec()), ..done };
+    let kept = bench.bridge.samples_to_keep(Now { unix: bench.unix }, &mut result);
+    assert_eq!(result.samples, None, "they are kept apart, or not at all");
+    kept
 }
 
 /// What happens when so much time has gone.
@@ -96,7 +114,8 @@ fn somebody_else_approves_and_then_whoever_is_there_is_asked() {
     let other = |turn| Event::SamplesTurned { request: 2, by: "bert".into(), since: 0, turn };
     assert_eq!(happens(&mut bench, other(SampleTurn::End)), ["Done"]);
     let told = Said { samples: 12, ..Said::default() };
-    assert_eq!(bench.bridge.samples_wanted(Now { unix: now }, &device("a"), 1).map(|request| request.id), Some(1));
+    assert_eq!(kept(&bench, "a", 1, &[row("1")]), Some((1, vec![row("1")])));
+    assert_eq!([kept(&bench, "a", 2, &[row("1")]), kept(&bench, "b", 1, &[row("1")])], [None, None], "nobody asked");
     answered(&mut bench, "a", 7, CommandOutcome::Done, told.clone());
     assert_eq!(asked(&bench, "a"), Asked::By { seq: 1, until: now + AGAIN }, "that was another command");
     bench.happen("restart");
@@ -172,24 +191,29 @@ fn what_comes_after_the_end_is_not_wanted() {
     wants(&mut bench, wish(&["a"]));
     turn(&mut bench, "bert", 0, SampleTurn::Approve);
     turn(&mut bench, "anna", 0, SampleTurn::End);
-    let now = Now { unix: bench.unix };
-    assert!(bench.bridge.samples_wanted(now, &device("a"), 1).is_none());
+    assert_eq!(kept(&bench, "a", 1, &[row("1")]), None);
     answered(&mut bench, "a", 1, CommandOutcome::Done, Said { samples: 3, ..Said::default() });
     assert_eq!(state(&bench), SampleState::Over, "an end is an end");
 }
 
 #[test]
 fn of_an_answer_is_kept_what_was_asked_for() {
-    let sample =
-        |input: SampledInput| Sample { at: 1, release: 1, id: None, chosen: Chosen::Drawn, input, answer: Vec::new() };
-    let picture = |text: &str| sample(SampledInput::Image(text.into()));
-    let row = |value: &str| sample(SampledInput::Fields(vec![Cell { name: "a".into(), value: value.into() }]));
+    let count = |count: u64, bytes: u64, samples: &[Sample]| {
+        let mut bench = fleet(&[]);
+        bench.happen("hello a 100 a first");
+        wants(&mut bench, SampleWish { count, bytes, ..wish(&["a"]) });
+        let event = Event::SamplesTurned { request: 1, by: "bert".into(), since: 0, turn: SampleTurn::Approve };
+        bench.step(event).answer.unwrap();
+        kept(&bench, "a", 1, samples).map_or_else(Vec::new, |(_, samples)| samples)
+    };
     let size = encode_json(&row("1")).len() as u64;
-    let kept = |samples: &[Sample], count, bytes| fitting(samples.to_vec(), count, bytes).len();
-    let rows = [row("1"), row("2"), row("3")];
-    assert_eq!([kept(&rows, 3, 9_999), kept(&rows, 2, 9_999), kept(&rows, 3, 2 * size)], [3, 2, 2]);
+    let rows = ["1", "2", "3"].map(row);
+    for (most, bytes, expected) in [(3, 9_999, 3), (2, 9_999, 2), (3, 2 * size, 2), (3, 2 * size - 1, 1), (3, 1, 0)] {
+        assert_eq!(count(most, bytes, &rows), rows[..expected], "{most} in {bytes}");
+    }
+    let picture = |text: &str| sample(SampledInput::Image(text.into()));
     let pictures = ["iVBORw0KGgo=", "/9j/4AAQ", "iVBORw0KGgo", "R0lGODlh", "/9j/<x>="].map(picture);
-    assert_eq!(fitting(pictures.to_vec(), 9, 9_999), pictures[..2], "PNG and JPEG, whole");
+    assert_eq!(count(9, 9_999, &pictures), pictures[..2], "PNG and JPEG, whole");
 }
 
 #[test]

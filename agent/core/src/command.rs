@@ -6,7 +6,7 @@
 use crate::agent::Agent;
 use crate::step::Millis;
 use crate::{Effect, Log};
-use protocol::{CommandOutcome, CommandResult, SPEC, StreamName};
+use protocol::{CommandOutcome, CommandResult, StreamName};
 use std::collections::BTreeMap;
 use trust::{Code, Command, Refusal, Request, U53, Verified};
 
@@ -118,18 +118,7 @@ impl Agent {
 
     /// That it was done.
     fn result(&self, command: &Command) -> CommandResult {
-        CommandResult {
-            spec: SPEC,
-            fleet: self.fleet.clone(),
-            device_id: self.device.clone(),
-            nonce: command.nonce.clone(),
-            seq: command.seq.get(),
-            outcome: CommandOutcome::Done,
-            code: None,
-            detail: None,
-            diagnostics: None,
-            labels: None,
-            samples: None,
-        }
+        let (fleet, device) = (self.fleet.clone(), self.device.clone());
+        CommandResult::done(fleet, device, command.nonce.clone(), command.seq.get())
     }
 }

@@ -83,10 +83,7 @@ impl<T: Clone> Samples<T> {
     pub fn wants(&self, lot: u64, confidence: Option<f32>) -> Wanted {
         // Of a float from 0 to 1 the bits are in the order of the values.
         let doubt = confidence.filter(|c| c.is_finite()).map(|c| u64::from(c.clamp(0.0, 1.0).to_bits()));
-        Wanted {
-            lot: Some(lot).filter(|lot| self.drawn.wants(*lot)),
-            doubt: doubt.filter(|doubt| self.doubtful.wants(*doubt)),
-        }
+        self.still_wants(Wanted { lot: Some(lot), doubt })
     }
 
     /// Where it would still be kept, after others were.

@@ -12,7 +12,7 @@ use protocol::{
     Verdict, encode_json,
 };
 use serde::Serialize;
-use trust::PayloadKind;
+use trust::{PayloadKind, Refusal};
 
 /// How long the broker holds telemetry for a land that is away: as long as land keeps it by default. It may have
 /// waited on the device for weeks, and the device forgets it when the broker has it.
@@ -95,7 +95,12 @@ impl Driver {
                 tracing::info!(%stream, request, by, approved, samples, "land asks for inputs");
                 self.say_result(&match given {
                     Ok(samples) => CommandResult { samples: Some(samples), ..result },
-                    Err(why) => CommandResult { outcome: CommandOutcome::Failed, detail: Some(why), ..result },
+                    Err(Refusal { code, detail }) => CommandResult {
+                        outcome: CommandOutcome::Refused,
+                        code: Some(code.to_string()),
+                        detail: Some(detail),
+                        ..result
+                    },
                 });
             }
             Effect::DeliverResult(result) => self.say_result(&result),

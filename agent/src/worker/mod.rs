@@ -36,7 +36,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 use tokio::sync::Notify;
-use trust::Digest;
+use trust::{Digest, Refusal};
 use watcher::{Ended, Learned, Watcher};
 use wire::Given;
 
@@ -256,14 +256,14 @@ impl Worker {
     /// At most so many of the inputs that are kept of a stream, in so many bytes; for land's request of this number.
     ///
     /// # Errors
-    /// Why none are given, in words.
+    /// Why none are given.
     pub(crate) fn give(
         &self,
         stream: &StreamName,
         request: u64,
         count: usize,
         bytes: usize,
-    ) -> Result<Vec<Sample>, String> {
+    ) -> Result<Vec<Sample>, Refusal> {
         self.album.give(stream, request, count, bytes)
     }
 

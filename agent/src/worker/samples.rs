@@ -2,7 +2,7 @@
 //!
 //! Decides what of an input may leave the device: the configuration names streams, columns that are dropped, and columns that
 //! are hashed, before anything is kept; and how much leaves in a day, whoever asks. Everything is in memory alone, within the
-//! room of its stream, and is forgotten when another release answers. Which inputs are kept is decided by
+//! room of its stream, and is forgotten when another release answers; beside it what the latest requests were given. Which inputs are kept is decided by
 //! `agent_core::Samples`; who is given them, by land and by the signature of what it asks.
 
 use super::process::Question;
@@ -15,6 +15,7 @@ use ring::hmac;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use trust::{Code, Refusal};
 
 /// Rows of one request that are looked at.
 const MOST_ROWS: usize = 4_096;
@@ -105,7 +106,7 @@ impl Album {
             return;
         }
         let Some(input) = question.input() else { return };
-        let told = told(answer);
+        let answers = answers(answer);
         for (row, wanted) in wanted {
             // The first rows of a large request may have pushed out what its last ones would be kept for.
             let still =
@@ -119,9 +120,10 @@ impl Album {
                 at: unix_millis(),
                 release,
                 id: self.id(question.id(), (rows > 1 && by_row).then_some(row)),
-                chosen: Chosen::Drawn,
+                // The longer word: what is given is no larger than what is counted.
+                chosen: Chosen::Doubtful,
                 input,
-                answer: cells(&told, row),
+                answer: cells(&answers, row),
             };
             let written: Written = encode_json(&sample).into();
             let mut inside = self.inside();
@@ -158,18 +160,18 @@ impl Album {
     /// At most so many of what is kept of a stream, in so many bytes; for a request that was answered before, the same.
     ///
     /// # Errors
-    /// Why none are given, in words.
+    /// `E_REQUEST` where nothing is kept of the stream, `E_RATE` where no more leaves today.
     pub(super) fn give(
         &self,
         stream: &StreamName,
         request: u64,
         count: usize,
         bytes: usize,
-    ) -> Result<Vec<Sample>, String> {
+    ) -> Result<Vec<Sample>, Refusal> {
         if !self.keeps(stream) {
-            return Err(format!(
-                "this device keeps no inputs of `{stream}`: `samples` of its configuration says of which"
-            ));
+            let why =
+                format!("this device keeps no inputs of `{stream}`: `samples` of its configuration says of which");
+            return Err(Refusal::new(Code::Request, why));
         }
         let mut inside = self.inside();
         let now = Instant::now();
@@ -188,7 +190,8 @@ impl Album {
         let size: usize = given.iter().map(|(_, written)| written.len()).sum();
         let could_be_more = given.is_empty() && page.is_some_and(|page| page.samples.kept().0 > 0);
         if size > left || (could_be_more && left < bytes) {
-            return Err(format!("no more than {A_DAY} bytes of inputs leave this device in a day"));
+            let why = format!("no more than {A_DAY} bytes of inputs leave this device in a day");
+            return Err(Refusal::new(Code::Rate, why));
         }
         inside.spent = Some((since, spent + size));
         if again.is_none() && !given.is_empty() {
@@ -262,16 +265,16 @@ fn array(name: &str, tensor: &Tensor) -> SampledArray {
 }
 
 /// What was answered, row by row, without the word that the watch on drift puts before its names.
-fn told(answer: &Answer) -> Vec<(String, Vec<String>)> {
+fn answers(answer: &Answer) -> Vec<(String, Vec<String>)> {
     let column =
         |column: Column| (column.name.strip_prefix("answer.").unwrap_or(&column.name).to_owned(), column.cells.texts());
     Observed::of(answer).answers.into_iter().map(column).collect()
 }
 
-fn cells(told: &[(String, Vec<String>)], row: usize) -> Vec<Cell> {
+fn cells(answers: &[(String, Vec<String>)], row: usize) -> Vec<Cell> {
     let cell =
         |(name, values): &(String, Vec<String>)| Some(Cell { name: name.clone(), value: values.get(row)?.clone() });
-    told.iter().filter_map(cell).collect()
+    answers.iter().filter_map(cell).collect()
 }
 
 fn unix_millis() -> u64 {
@@ -419,10 +422,8 @@ mod tests {
         assert_eq!(keeper.give(&stream, 7, 100, 1 << 20).unwrap(), first, "whatever was asked for");
         let more = keeper.give(&stream, 8, 100, 1 << 20).unwrap();
         assert!(more.len() >= 7 && more.len() < 10, "{}", more.len());
-        let why = keeper.give(&stream, 9, 100, 1 << 20).unwrap_err();
-        assert!(why.contains("bytes of inputs leave this device in a day"), "{why}");
-        let why = keeper.give(&"other".parse().unwrap(), 9, 100, 1 << 20).unwrap_err();
-        assert!(why.contains("keeps no inputs of `other`"), "{why}");
+        let codes = [&stream, &"other".parse().unwrap()].map(|of| keeper.give(of, 9, 100, 1 << 20).unwrap_err().code);
+        assert_eq!(codes, [Code::Rate, Code::Request]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub use command::LONGEST_COMMAND;
 pub use repair::{NEED_RATE, Needs};
 pub use returned::put_back;
 pub use rollouts::{Preview, Wish};
-pub use samples::{Asked, MOST_ASKED, Said, SampleRequest, SampleState, SampleTurn, SampleWish, fitting};
+pub use samples::{Asked, MOST_ASKED, Said, SampleRequest, SampleState, SampleTurn, SampleWish};
 pub use stock::Stay;
 
 use crate::documents::{Announcement, Beacons, Documents};
@@ -216,7 +216,7 @@ impl Bridge {
             )),
             Event::CommandRequested { device, request, good_for } => self.command(now, &device, request, good_for),
             Event::CommandAnswered { device, seq, outcome, said } => {
-                self.take_samples(&device, seq, outcome, said);
+                self.take_samples(now, &device, seq, outcome, said);
                 Ok(Answer::Done)
             }
             Event::SamplesWanted(wish) => self.want_samples(now, *wish),

@@ -27,7 +27,7 @@ mod target;
 
 pub use bridge::{
     Asked, Bridge, LONGEST_COMMAND, MOST_ASKED, NEED_RATE, Needs, Preview, Said, SampleRequest, SampleState,
-    SampleTurn, SampleWish, Stay, Wish, fitting, put_back,
+    SampleTurn, SampleWish, Stay, Wish, put_back,
 };
 pub use credential::{Credential, Disbelief, Withdrawn};
 pub use device::{Alarm, Desired, Device, Greeted, Heard, Sealed, Status};

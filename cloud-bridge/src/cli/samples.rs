@@ -206,10 +206,7 @@ fn line(device: &str, sample: &Sample) -> BTreeMap<String, String> {
         ("id", sample.id.clone().unwrap_or_default()),
         ("at", sample.at.to_string()),
         ("release", sample.release.to_string()),
-        (
-            "chosen",
-            serde_json::to_value(sample.chosen).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default(),
-        ),
+        ("chosen", sample.chosen.as_str().to_owned()),
     ];
     let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value));
     let answer = sample.answer.iter().map(|cell| (format!("answer.{}", cell.name), harmless(&cell.value)));

@@ -14,7 +14,7 @@ use super::lookout::Lookout;
 use super::mqtt::Inbound;
 use super::pen::Pen;
 use super::speaker::{Job, Speaker};
-use super::store::commands::Heard as Reply;
+use super::store::commands::Reply;
 use super::store::{Store, unix_millis};
 use super::tally::{Tally, What};
 use crate::broker::Guests;
@@ -22,8 +22,8 @@ use crate::fault::Fault;
 use anyhow::Context;
 use belief::{Believed, Doubt, Heard, code, understand};
 use bridge_core::audit::Deed;
-use bridge_core::{Answer, Bridge, Committed, Effect, Event, Measured, Now, Record, Rejection, Said, Step, fitting};
-use protocol::{BridgeTopic, CommandOutcome, DeviceId, DocumentKind, Telemetry, Topics};
+use bridge_core::{Answer, Bridge, Committed, Effect, Event, Measured, Now, Record, Rejection, Said, Step};
+use protocol::{BridgeTopic, DeviceId, DocumentKind, Telemetry, Topics};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -155,7 +155,7 @@ async fn drive(
         let (mut batch, mut looks) = (Batch::default(), Vec::new());
         tokio::select! {
             () = overdue => batch.take(&mut bridge, Event::DeadlineReached),
-            _ = questions.recv_many(&mut asked, AT_ONCE), if !questions.is_closed() || !questions.is_empty() => {
+            1.. = questions.recv_many(&mut asked, AT_ONCE) => {
                 for question in asked.drain(..) {
                     match question {
                         Question::Look(look) => looks.push(look),
@@ -379,16 +379,9 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard, bat
         Heard::Result(result) => {
             let mut result = *result;
             let (device, command, outcome) = (result.device_id.clone(), result.seq, result.outcome);
-            let now = Now { unix: unix_millis() };
-            // What came too late, or unasked, is not kept.
-            let wanted = bridge.samples_wanted(now, &device, command).filter(|_| outcome == CommandOutcome::Done);
-            let samples = wanted.zip(result.samples.take()).map(|(request, samples)| {
-                let samples = fitting(samples, request.count, request.bytes);
-                (request.id, samples)
-            });
+            let samples = bridge.samples_to_keep(Now { unix: unix_millis() }, &mut result);
             let count = samples.as_ref().map_or(0, |(_, samples)| samples.len() as u64);
             let said = Said { code: result.code.clone(), detail: result.detail.clone(), samples: count };
-            let samples = samples.filter(|(_, samples)| !samples.is_empty());
             match hands.store.keep_result(&result, samples).await {
                 Ok(Reply::Unasked) => debug!(%device, command, "an answer to no command that is known here"),
                 // Also what was kept before a crash that forgot what follows from it.

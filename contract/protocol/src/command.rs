@@ -4,7 +4,7 @@
 //! The command itself is a document of land: an opaque one here.
 
 use crate::report::known_spec;
-use crate::{DeviceId, FleetId, Sample};
+use crate::{DeviceId, FleetId, SPEC, Sample};
 use serde::{Deserialize, Serialize};
 
 /// The most bytes of a result: with its envelope it is one packet.
@@ -91,6 +91,23 @@ pub struct Setting {
 }
 
 impl CommandResult {
+    /// That the command of this number, which names this nonce, was done.
+    pub fn done(fleet: FleetId, device_id: DeviceId, nonce: String, seq: u64) -> Self {
+        Self {
+            spec: SPEC,
+            fleet,
+            device_id,
+            nonce,
+            seq,
+            outcome: CommandOutcome::Done,
+            code: None,
+            detail: None,
+            diagnostics: None,
+            labels: None,
+            samples: None,
+        }
+    }
+
     /// Leaves out the oldest lines of the log until it is no longer than `most` bytes.
     pub fn fit(&mut self, most: usize) {
         let mut bytes = crate::encode_json(self).len();

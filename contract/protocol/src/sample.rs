@@ -44,6 +44,16 @@ pub enum Chosen {
     Doubtful,
 }
 
+impl Chosen {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Chosen::Drawn => "drawn",
+            Chosen::Doubtful => "doubtful",
+        }
+    }
+}
+
 /// What went into a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -13,7 +13,7 @@ use std::process::Command;
 pub(super) const ABOUT: &str = "One bridge and Debian's Mosquitto, set up by `petrel broker config`, with 10,000 devices on the same machine: each an MQTT 5 client with a \
 key of its own, let in by a join token, with a label, its presence, its report and its session; without TLS, for all of them live in one process beside the bridge. They answer as agents do, run no models and fetch no bundles. \
 Commands: the best of five runs of the program. Fan-out: from the moment at which a person asks to the last device that has it; commands are asked for one by one over REST, eight at a time. \
-Ingest: 20 messages of each device, signed beforehand and said as fast as windows of 16 allow, until the bridge's database has all of them; each is compared by device, run and number. \
+Ingest: 20 messages of each device, signed beforehand and said as fast as windows of 16 allow, until the bridge has taken all of them; then its database is compared with what was said, by device, run and number. \
 Kills: `kill -9` at any moment while the bridge takes a message of each device; each says one more while it is away. Full disk: what SQLite writes fails with ENOSPC while devices speak. \
 After both every record and every message in the database is read.";
 

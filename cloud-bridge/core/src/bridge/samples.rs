@@ -7,7 +7,7 @@
 use super::{Bridge, no_device};
 use crate::audit::Deed;
 use crate::{Answer, Now, Record, Rejection, UnixMillis};
-use protocol::{CommandOutcome, DeviceId, Sample, SampledInput, StreamName, encode_json};
+use protocol::{CommandOutcome, CommandResult, DeviceId, Sample, SampledInput, StreamName, encode_json};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use trust::{Code, MAX_SAMPLES, MAX_SAMPLES_BYTES, Request, U53};
@@ -26,8 +26,6 @@ const AGAIN: UnixMillis = 10 * 60_000;
 const REMEMBERED: usize = 200;
 /// How PNG and JPEG files begin, in base64.
 const PICTURES: [&str; 2] = ["iVBORw0KGgo", "/9j/"];
-/// `drawn` has so many characters fewer than `doubtful`.
-const SHORTER: usize = 3;
 /// Characters that turn a line around for whoever reads it.
 const TURNING: [std::ops::RangeInclusive<char>; 2] = ['\u{202a}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
 
@@ -300,10 +298,14 @@ impl Bridge {
         }
     }
 
-    /// The request that a command asks for and that still counts: only what comes for one is kept.
-    pub fn samples_wanted(&self, now: Now, device: &DeviceId, seq: u64) -> Option<&SampleRequest> {
-        let request = self.asked_by(device, seq)?;
-        (request.state(now.unix) == SampleState::Open).then_some(request)
+    /// Takes the inputs out of what a device says of a command, and gives those that are to be kept, with the number of their
+    /// request: what came unasked or after the end is not, nor is more than was asked for.
+    pub fn samples_to_keep(&self, now: Now, result: &mut CommandResult) -> Option<(u64, Vec<Sample>)> {
+        let samples = result.samples.take()?;
+        let request = self.asked_by(&result.device_id, result.seq)?;
+        let counts = result.outcome == CommandOutcome::Done && request.state(now.unix) == SampleState::Open;
+        let samples = counts.then(|| fitting(samples, request.count, request.bytes))?;
+        (!samples.is_empty()).then_some((request.id, samples))
     }
 
     fn asked_by(&self, device: &DeviceId, by: u64) -> Option<&SampleRequest> {
@@ -312,8 +314,11 @@ impl Bridge {
     }
 
     /// What a device said of the command by which it was asked.
-    pub(super) fn take_samples(&mut self, device: &DeviceId, seq: u64, outcome: CommandOutcome, said: Said) {
+    pub(super) fn take_samples(&mut self, now: Now, device: &DeviceId, seq: u64, outcome: CommandOutcome, said: Said) {
         let Some(mut request) = self.asked_by(device, seq).cloned() else { return };
+        if request.state(now.unix) != SampleState::Open {
+            return;
+        }
         let Said { code, detail, samples } = said;
         let passing = [Code::Rate, Code::Expired, Code::Replay].map(Code::as_str);
         let asked = match outcome {
@@ -356,15 +361,13 @@ fn is_plain(c: char) -> bool {
     !c.is_control() && !TURNING.iter().any(|turning| turning.contains(&c))
 }
 
-/// What of an answer is kept: no more than was asked for, and pictures that are some.
-pub fn fitting(samples: Vec<Sample>, count: u64, bytes: u64) -> Vec<Sample> {
+/// No more than was asked for, and pictures that are some.
+fn fitting(samples: Vec<Sample>, count: u64, bytes: u64) -> Vec<Sample> {
     let mut left = usize::try_from(bytes).unwrap_or(usize::MAX);
     let fits = |sample: &Sample| {
-        let size = encode_json(sample).len();
-        // The device counts what it picked as drawn, which is a shorter word.
-        let fits = size.saturating_sub(SHORTER) <= left;
-        left = left.saturating_sub(size.saturating_sub(SHORTER));
-        fits
+        let rest = left.checked_sub(encode_json(sample).len());
+        left = rest.unwrap_or(0);
+        rest.is_some()
     };
     let is_picture = |text: &str| {
         let of_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=');

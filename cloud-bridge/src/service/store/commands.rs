@@ -25,7 +25,7 @@ pub(crate) struct Given {
 
 /// What an answer to a command is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum Reply {
     /// The first one: it is kept.
     First,
     /// One that was there: its first word counts.
@@ -64,7 +64,7 @@ impl Store {
         &self,
         result: &CommandResult,
         samples: Option<(u64, Vec<Sample>)>,
-    ) -> anyhow::Result<Heard> {
+    ) -> anyhow::Result<Reply> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         let kept = sqlx::query(
             "UPDATE command SET answered = ?, result = ?
@@ -84,13 +84,13 @@ impl Store {
                 .bind(&result.nonce)
                 .fetch_optional(&mut *transaction)
                 .await?;
-            return Ok(if again.is_some() { Heard::Again } else { Heard::Unasked });
+            return Ok(if again.is_some() { Reply::Again } else { Reply::Unasked });
         }
         if let Some((request, samples)) = samples {
             samples::keep(&mut transaction, request, &result.device_id, &samples).await?;
         }
         transaction.commit().await?;
-        Ok(Heard::First)
+        Ok(Reply::First)
     }
 
     /// The latest commands of a device, the oldest first.
@@ -130,7 +130,7 @@ fn given(row: &SqliteRow) -> anyhow::Result<Given> {
 mod tests {
     use super::*;
     use bridge_core::{Numbers, Record};
-    use protocol::{CommandOutcome, Diagnostics, SPEC};
+    use protocol::{CommandOutcome, Diagnostics};
     use trust::Request;
 
     fn draft(device: &str, seq: u64) -> CommandDraft {
@@ -147,19 +147,9 @@ mod tests {
     }
 
     fn result(of: &CommandDraft) -> CommandResult {
-        CommandResult {
-            spec: SPEC,
-            fleet: "sea".parse().unwrap(),
-            device_id: of.device.clone(),
-            nonce: of.nonce.clone(),
-            seq: of.seq,
-            outcome: CommandOutcome::Done,
-            code: None,
-            detail: None,
-            diagnostics: Some(Diagnostics { log: vec!["a line".into()], ..Diagnostics::default() }),
-            labels: None,
-            samples: None,
-        }
+        let done = CommandResult::done("sea".parse().unwrap(), of.device.clone(), of.nonce.clone(), of.seq);
+        let diagnostics = Diagnostics { log: vec!["a line".into()], ..Diagnostics::default() };
+        CommandResult { diagnostics: Some(diagnostics), ..done }
     }
 
     #[tokio::test]
@@ -177,11 +167,11 @@ mod tests {
             assert!(store.command(&edge, seq).await.unwrap().unwrap().answer.is_none());
             let said = result(&draft);
             let kept = async |result: CommandResult| store.keep_result(&result, None).await.unwrap();
-            assert_eq!(kept(CommandResult { nonce: "another".into(), ..said.clone() }).await, Heard::Unasked);
-            assert_eq!(kept(CommandResult { seq: seq + 1, ..said.clone() }).await, Heard::Unasked);
-            assert_eq!(kept(said.clone()).await, Heard::First, "{seq}");
+            assert_eq!(kept(CommandResult { nonce: "another".into(), ..said.clone() }).await, Reply::Unasked);
+            assert_eq!(kept(CommandResult { seq: seq + 1, ..said.clone() }).await, Reply::Unasked);
+            assert_eq!(kept(said.clone()).await, Reply::First, "{seq}");
             let again = CommandResult { outcome: CommandOutcome::Failed, ..said.clone() };
-            assert_eq!(kept(again).await, Heard::Again, "{seq} once more");
+            assert_eq!(kept(again).await, Reply::Again, "{seq} once more");
             assert_eq!(store.command(&edge, seq).await.unwrap().unwrap().answer.unwrap().1, said);
         }
         let kept = store.commands(&edge, 1_000).await.unwrap();

@@ -6,9 +6,9 @@
 use super::signer::Signer;
 use anyhow::Context;
 use protocol::{
-    BridgeTopic, ClockState, CommandOutcome, CommandResult, DeviceTopic, DocumentKind, FleetId, Generation, Hello,
-    Kind, LATENCY_BUCKETS, Outcome, Presence, Profile, Report, Running, SPEC, Sandbox, SpoolState, Standing,
-    StreamName, StreamReport, StreamTelemetry, Telemetry, Topics, Verdict, encode_cbor, encode_json,
+    BridgeTopic, ClockState, CommandResult, DeviceTopic, DocumentKind, FleetId, Generation, Hello, Kind,
+    LATENCY_BUCKETS, Outcome, Presence, Profile, Report, Running, SPEC, Sandbox, SpoolState, Standing, StreamName,
+    StreamReport, StreamTelemetry, Telemetry, Topics, Verdict, encode_cbor, encode_json,
 };
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -202,19 +202,8 @@ impl Voice {
     }
 
     fn answer(&self, command: &Command) -> anyhow::Result<Word> {
-        let result = CommandResult {
-            spec: SPEC,
-            fleet: self.fleet.clone(),
-            device_id: self.signer.id.clone(),
-            nonce: command.nonce.clone(),
-            seq: command.seq.get(),
-            outcome: CommandOutcome::Done,
-            code: None,
-            detail: None,
-            diagnostics: None,
-            labels: None,
-            samples: None,
-        };
+        let (fleet, device) = (self.fleet.clone(), self.signer.id.clone());
+        let result = CommandResult::done(fleet, device, command.nonce.clone(), command.seq.get());
         let topic = self.topics.upstream(&BridgeTopic::Result(self.signer.id.clone()));
         Ok(Word { topic, bytes: self.signer.document(PayloadKind::Result, encode_json(&result))?, retain: false })
     }
