@@ -198,7 +198,9 @@ impl Bench {
                 let retains = words.get(2) != Some(&"forgetful");
                 Event::BrokerConnected { remembered: words[1] == "remembered", retains }
             }
-            "gc" => Event::StockCleared,
+            "gc" => Event::StockCleared { before: bridge_core::UnixMillis::MAX },
+            // `age SECONDS`: rollouts that ended longer ago may go.
+            "age" => Event::RolloutsAged { before: self.unix - words[1].parse::<u64>().unwrap() * 1_000 },
             "missed" => {
                 let bundle = self.bundles[words[1].parse::<usize>().unwrap() - 1].digest;
                 Event::BundleMissed { bundle }

@@ -115,6 +115,14 @@ fn a_person_lets_what_land_knows_count_and_that_is_the_way_out() {
     assert_eq!(bench.bridge.devices()[&device("c")].alarm, None);
 }
 
+/// A land that had said no beacon yet is put back after it said some.
+#[test]
+fn numbers_go_on_from_the_time_also_where_the_copy_knows_none() {
+    assert!(put_back([], 1, THEN).contains(&Record::Beacons { reserved: THEN }));
+    let known = put_back([Record::Beacons { reserved: THEN + 7 }], 1, THEN);
+    assert_eq!(known.last_chunk(), Some(&[Record::Beacons { reserved: THEN + 7 }, Record::PutBack { at: THEN }]));
+}
+
 #[test]
 fn numbers_go_on_from_the_time_also_when_a_copy_is_put_back_twice() {
     let bench = copied(&[], |_| false);

@@ -54,3 +54,31 @@ fn a_device_that_left_keeps_nothing() {
     bench.happen("revoke a");
     check(&mut bench, "gc", "remove 1, forgotten 1");
 }
+
+/// The last one stays for its number, and what a device should run from one keeps it.
+#[test]
+fn of_rollouts_only_old_ones_go_that_nobody_needs() {
+    let mut bench = fleet(&[
+        ("start 1 0 600 only", "publish 1, a 2: install 1, started 1"),
+        ("verdict a 1 1 confirmed", "clear 1"),
+        ("start 2 0 600 only", "publish 2, a 3: install 2, started 2"),
+        ("verdict a 2 2 confirmed", "clear 2"),
+    ]);
+    let left = |bench: &Bench| bench.bridge.rollouts().keys().copied().collect::<Vec<_>>();
+    check(&mut bench, "wait 100", "");
+    check(&mut bench, "age 200", "");
+    assert_eq!(left(&bench), [1, 2], "they ended later");
+    check(&mut bench, "age 50", "");
+    assert_eq!(left(&bench), [2], "the device runs what it brought");
+    check(&mut bench, "start 3 0 600 only", "publish 3, a 4: install 3, started 3");
+    check(&mut bench, "age 0", "");
+    assert_eq!(left(&bench), [2, 3], "the device is on its way from the one to the other");
+    check(&mut bench, "verdict a 3 3 confirmed", "clear 3");
+    check(&mut bench, "wait 100", "");
+    bench.happen("age 50");
+    bench.happen("restart");
+    assert_eq!(left(&bench), [3]);
+    bench.happen("retire a");
+    bench.happen("age 50");
+    assert_eq!(left(&bench), [3], "the last");
+}

@@ -51,7 +51,7 @@ impl Fleet {
     }
 
     fn begin(desk: Desk, broker: Option<Process>) -> Self {
-        let bridge = start_bridge(&desk, "127.0.0.1:0", "127.0.0.1:0");
+        let bridge = start_bridge(&desk, "127.0.0.1:0", "127.0.0.1:0", "");
         let addresses: Value = serde_json::from_slice(&desk.read("fleet/data/bridge.json")).unwrap();
         let api = addresses["api"].as_str().unwrap().to_owned();
         desk.json(&format!("petrel login {api} --ca fleet/tls/ca.pem --token-file fleet/data/admin.token"));
@@ -104,9 +104,14 @@ impl Fleet {
 
     /// Starts a bridge that was killed on its old ports, which its `bridge.json` told.
     pub(crate) fn bridge_again(&mut self, addresses: &[u8]) {
+        self.bridge_with(addresses, "");
+    }
+
+    /// The same, told something more.
+    pub(crate) fn bridge_with(&mut self, addresses: &[u8], options: &str) {
         let addresses: Value = serde_json::from_slice(addresses).unwrap();
         let port = |key: &str| addresses[key].as_str().unwrap().rsplit_once('/').unwrap().1.to_owned();
-        self.bridge = start_bridge(&self.desk, &port("api"), &port("broker"));
+        self.bridge = start_bridge(&self.desk, &port("api"), &port("broker"), options);
     }
 
     /// Starts an agent, or starts it again from what it remembers.
@@ -195,6 +200,12 @@ impl Fleet {
         answer(request.send_json(body))
     }
 
+    /// `POST` to the bridge with any headers.
+    pub(crate) fn post_with(&self, headers: &[(&str, String)], path: &str, body: &Value) -> (u16, Value) {
+        let request = self.land.post(format!("{}/api/v1{path}", self.api));
+        answer(headers.iter().fold(request, |request, (name, value)| request.header(*name, value)).send_json(body))
+    }
+
     /// `GET` of the bridge with any headers; the status, the headers and the body as they came.
     pub(crate) fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> (u16, HeaderMap, Vec<u8>) {
         let request = self.land.get(format!("{}{path}", self.api));
@@ -238,10 +249,10 @@ pub(crate) fn mosquitto() -> Option<&'static str> {
 }
 
 /// A bridge that answers, on the given addresses.
-pub(crate) fn start_bridge(desk: &Desk, api: &str, broker: &str) -> Process {
+pub(crate) fn start_bridge(desk: &Desk, api: &str, broker: &str, options: &str) -> Process {
     desk.write("fleet/bridge.toml", bridge_config(desk, api, broker));
     let _ = fs::remove_file(desk.path("fleet/data/bridge.json"));
-    let mut bridge = desk.start("petrel bridge --config fleet/bridge.toml", "bridge.log");
+    let mut bridge = desk.start(&format!("petrel bridge --config fleet/bridge.toml {options}"), "bridge.log");
     wait_for("the start of the bridge", || {
         bridge.runs();
         desk.path("fleet/data/bridge.json").exists().then_some(())

@@ -25,6 +25,8 @@ mod kills;
 mod models;
 mod monitors;
 mod programs;
+mod receiver;
+mod rest;
 mod rollouts;
 mod samples;
 mod service;

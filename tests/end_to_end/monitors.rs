@@ -2,6 +2,7 @@
 
 use crate::fleet::Fleet;
 use crate::programs::wait_for;
+use crate::receiver::Receiver;
 use serde_json::Value;
 use std::collections::BTreeSet;
 
@@ -51,4 +52,25 @@ fn a_bridge_without_its_broker_is_alive_and_not_ready() {
         (&"not_ready".into(), &"there is no connection to the broker".into())
     );
     assert_eq!(fleet.fetch("/healthz", &[]).0, 200);
+}
+
+/// The collector takes what OpenTelemetry sends: protobuf, in which texts stand as they are.
+#[test]
+fn traces_go_to_whoever_collects_them() {
+    let mut fleet = Fleet::start();
+    let collector = Receiver::start(200);
+    let addresses = fleet.desk.read("fleet/data/bridge.json");
+    fleet.bridge.kill();
+    fleet.bridge_with(&addresses, &format!("--traces http://{}/v1/traces", collector.address));
+    assert_eq!(fleet.ask("/status").0, 200);
+    fleet.enrol("edge-1", "");
+    let has = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+    let mut missing = vec!["petrel-bridge", "request", "GET /api/v1/status", "save", "keep"];
+    wait_for("the traces", || {
+        let came = collector.came()?;
+        assert_eq!(came.line, "POST /v1/traces HTTP/1.1");
+        assert_eq!(came.headers["content-type"], "application/x-protobuf");
+        missing.retain(|text| !has(&came.body, text));
+        missing.is_empty().then_some(())
+    });
 }

@@ -2,79 +2,37 @@
 
 use crate::fleet::Fleet;
 use crate::programs::{Desk, wait_for};
+use crate::receiver::Receiver;
 use ring::hmac;
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::atomic::Ordering;
 
 const SECRET: &str = "what both sides know, and nobody else";
 
-/// One event as it came: its type and signature, and the body.
-struct Came {
-    kind: String,
-    signature: String,
-    body: String,
-}
-
 /// A program that takes events, or refuses them with another status.
 struct Pager {
-    address: std::net::SocketAddr,
-    answer: Arc<AtomicU16>,
-    came: Receiver<Came>,
+    door: Receiver,
     /// What nobody has asked for yet.
     heard: Vec<Value>,
 }
 
 impl Pager {
     fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, answer) = (listener.local_addr().unwrap(), Arc::new(AtomicU16::new(204)));
-        let (tell, came) = channel();
-        let status = answer.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let mut reader = BufReader::new(stream.unwrap());
-                let (mut length, mut kind, mut signature) = (0, String::new(), String::new());
-                loop {
-                    let mut line = String::new();
-                    reader.read_line(&mut line).unwrap();
-                    let Some((name, value)) = line.trim().split_once(": ") else {
-                        if line.trim().is_empty() { break } else { continue }
-                    };
-                    match name.to_lowercase().as_str() {
-                        "content-length" => length = value.parse().unwrap(),
-                        "content-type" => kind = value.into(),
-                        "petrel-signature" => signature = value.into(),
-                        _ => {}
-                    }
-                }
-                let mut body = vec![0; length];
-                reader.read_exact(&mut body).unwrap();
-                let status = status.load(Ordering::SeqCst);
-                let answer = format!("HTTP/1.1 {status} so\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-                reader.get_mut().write_all(answer.as_bytes()).unwrap();
-                if tell.send(Came { kind, signature, body: String::from_utf8(body).unwrap() }).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { address, answer, came, heard: Vec::new() }
+        Self { door: Receiver::start(204), heard: Vec::new() }
     }
 
     /// The next event, if its signature is good.
     fn next(&self) -> Value {
-        let came = wait_for("an event", || self.came.try_recv().ok());
-        assert_eq!(came.kind, "application/cloudevents+json");
-        let (seconds, tag) = came.signature.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).unwrap();
+        let came = wait_for("an event", || self.door.came());
+        assert_eq!(came.headers["content-type"], "application/cloudevents+json");
+        let signature = &came.headers["petrel-signature"];
+        let (seconds, tag) = signature.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).unwrap();
         let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
-        let own = hmac::sign(&key, format!("{seconds}.{}", came.body).as_bytes());
+        let own = hmac::sign(&key, &[seconds.as_bytes(), b".", &came.body].concat());
         assert_eq!(own.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>(), tag);
-        let event: Value = serde_json::from_str(&came.body).unwrap();
+        let event: Value = serde_json::from_slice(&came.body).unwrap();
         assert_eq!((&event["specversion"], &event["source"]), (&json!("1.0"), &json!("/petrel/fleets/sea")));
         assert!(event["time"].as_str().unwrap().ends_with('Z'), "{event}");
         event
@@ -110,7 +68,7 @@ fn told(desk: &Desk, more: &str) {
 fn a_receiver_hears_every_stage_of_a_rollout_also_when_it_was_away() {
     let mut pager = Pager::start();
     let mut fleet = Fleet::start();
-    let address = pager.address;
+    let address = pager.door.address;
     fleet.cut_bridge_and(|desk| told(desk, &format!("url = \"http://{address}/in?key=hidden\"\n")));
     fleet.desk.done("petrel webhooks test pager");
     let test = pager.next();
@@ -120,7 +78,7 @@ fn a_receiver_hears_every_stage_of_a_rollout_also_when_it_was_away() {
     fleet.desk.bundle("digits", "1.0.0", "digits-1");
     fleet.desk.json("petrel push digits-1");
     // It refuses; what waits is seen, survives the bridge, and comes once it takes it.
-    pager.answer.store(500, Ordering::SeqCst);
+    pager.door.answer.store(500, Ordering::SeqCst);
     fleet.desk.json("petrel rollout start digits@1.0.0 --trial-window 1");
     let refused = pager.of("petrel.rollout.rolling");
     let seen = wait_for("the bridge to know that it was refused", || {
@@ -132,7 +90,7 @@ fn a_receiver_hears_every_stage_of_a_rollout_also_when_it_was_away() {
     let shown = fleet.desk.json("petrel webhooks show pager");
     assert!(shown.as_array().unwrap().iter().any(|notice| notice["event"] == refused), "{shown}");
     fleet.cut_bridge();
-    pager.answer.store(200, Ordering::SeqCst);
+    pager.door.answer.store(200, Ordering::SeqCst);
     let again = pager.of("petrel.rollout.rolling");
     assert_eq!(again, refused, "the same event, with the same id");
     let done = pager.of("petrel.rollout.completed");

@@ -163,6 +163,9 @@ pub enum Damage {
 }
 
 /// Follows a log from its first line, and says where it was damaged.
+///
+/// Lines that were older than land keeps them may be gone: such a log begins behind a [`Head`], and only a checkpoint vouches
+/// for that one, by being met.
 #[derive(Debug, Clone)]
 pub struct Verifier {
     head: Head,
@@ -178,6 +181,19 @@ impl Verifier {
         let mut checkpoints: Vec<Head> = checkpoints.into_iter().collect();
         checkpoints.sort_by_key(|head| head.seq);
         Self { head: Head::empty(fleet), checkpoints, met: 0 }
+    }
+
+    /// For a log whose lines up to `base` are gone; how many checkpoints are of lines before that one, and say nothing of what
+    /// is left.
+    ///
+    /// # Errors
+    /// When a checkpoint of that very line is another.
+    pub fn behind(mut self, base: Head) -> Result<(Self, usize), Damage> {
+        let older = self.checkpoints.partition_point(|known| known.seq < base.seq);
+        self.checkpoints.drain(..older);
+        (self.head, self.met) = (base, base.seq);
+        self.meet()?;
+        Ok((self, older))
     }
 
     /// Takes the next line.
@@ -363,6 +379,41 @@ mod tests {
         assert_eq!(check(&forged, &[heads[4]]), Ok(head), "this checkpoint is from before");
         assert_eq!(check(&forged, &[heads[7], heads[3]]), Err(Damage::Rewritten { from: 4, known: 7 }));
         assert_eq!(check(&honest, &[heads[7], heads[3]]), Ok(heads[9]));
+    }
+
+    /// What is left of a log whose beginning went says of every damage as much as the whole did.
+    #[test]
+    fn a_log_whose_beginning_is_gone_is_followed_from_there() {
+        let mut rng = fastrand::Rng::with_seed(83);
+        for _ in 0..LOGS {
+            let lines = rng.u64(2..40);
+            let (honest, heads) = log(&mut rng, lines);
+            let gone = rng.usize(1..honest.len());
+            let (base, last) = (heads[gone], heads[honest.len()]);
+            let check = |lines: &[Line], known: &[Head]| {
+                let (mut verifier, older) = Verifier::new(FLEET, known.iter().copied()).behind(base)?;
+                lines.iter().try_for_each(|line| verifier.take(line).map(drop))?;
+                Ok((verifier.end()?, older))
+            };
+            let left = &honest[gone..];
+            assert_eq!(check(left, &heads), Ok((last, gone)));
+            let place = rng.usize(..left.len());
+            let line = (gone + place) as u64 + 1;
+            let mut tampered = left.to_vec();
+            tampered[place] = edited(&mut rng, &left[place]);
+            assert_eq!(check(&tampered, &[]), Err(Damage::Edited { line }));
+            assert_eq!(check(&left[..place], &[last]), Err(Damage::CutOff { line, known: lines }));
+            if gone > 1 {
+                assert_eq!(
+                    check(&honest[gone - 1..], &[]),
+                    Err(Damage::Displaced { line: base.seq + 1, found: base.seq })
+                );
+            }
+            // Whoever says that it begins elsewhere must say how, and a checkpoint knows.
+            let other = Head { sha256: Digest::of(b"another"), ..base };
+            let rewritten = Verifier::new(FLEET, [base]).behind(other).map(|(_, older)| older);
+            assert_eq!(rewritten, Err(Damage::Rewritten { from: base.seq, known: base.seq }));
+        }
     }
 
     #[test]

@@ -110,6 +110,7 @@ impl Bridge {
                 Record::Release(release) => drop(bridge.releases.insert(release.bundle, *release)),
                 Record::NoRelease { bundle } => drop(bridge.releases.remove(&bundle)),
                 Record::Rollout(rollout) => drop(bridge.rollouts.insert(rollout.id, *rollout)),
+                Record::NoRollout { rollout } => drop(bridge.rollouts.remove(&rollout)),
                 Record::Member(m) => drop(members.insert((m.rollout, m.device.clone()), *m)),
                 Record::NoMember { rollout, device } => drop(members.remove(&(rollout, device))),
                 Record::Samples(request) => drop(bridge.sample_requests.insert(request.id, *request)),
@@ -210,7 +211,8 @@ impl Bridge {
                 self.measure(now, measured);
                 Ok(Answer::Done)
             }
-            Event::StockCleared => self.clear_stock(),
+            Event::RolloutsAged { before } => Ok(self.forget_rollouts(before)),
+            Event::StockCleared { before } => self.clear_stock(before),
             Event::CommandRequested { request: Request::Samples { .. }, .. } => Err(Rejection::Invalid(
                 "inputs are given for a request that somebody approved: `petrel samples ask`".into(),
             )),

@@ -135,8 +135,16 @@ pub enum Event {
     },
     /// A bundle was stored whole, and verified.
     ReleasePushed(Release),
+    /// Rollouts are kept for a time after their end.
+    RolloutsAged {
+        /// Those that ended before this time may go.
+        before: UnixMillis,
+    },
     /// A person wants the room of the releases that nothing needs.
-    StockCleared,
+    StockCleared {
+        /// That came before this time.
+        before: UnixMillis,
+    },
     /// A person wants a release on devices.
     RolloutRequested(Box<RolloutRequest>),
     /// A person wants something of a rollout.

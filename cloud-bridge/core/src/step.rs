@@ -39,6 +39,11 @@ pub enum Record {
     },
     /// A rollout, without its members.
     Rollout(Box<Rollout>),
+    /// A rollout that ended long ago: its row goes.
+    NoRollout {
+        /// Its number.
+        rollout: u64,
+    },
     /// A device of a rollout.
     Member(Box<Member>),
     /// A device that is none of it any more: its row goes.

@@ -160,6 +160,10 @@ fn verify(client: &Client, out: &Out, files: &[PathBuf], root: Option<&Path>) ->
     let mut view = page(0)?;
     let fleet = checkpoints.first().map_or_else(|| view.fleet.clone(), |known| known.fleet.clone());
     let mut verifier = Verifier::new(&fleet, heads);
+    let mut older = 0;
+    if let Some(base) = view.base {
+        (verifier, older) = verifier.behind(Head { seq: base.seq, sha256: base.sha256 }).map_err(damaged)?;
+    }
     let (mut first, mut last) = (None, None);
     while !view.items.is_empty() {
         for line in &view.items {
@@ -170,18 +174,30 @@ fn verify(client: &Client, out: &Out, files: &[PathBuf], root: Option<&Path>) ->
         view = page(last.as_ref().map_or(0, |entry| entry.seq))?;
     }
     let head = verifier.end().map_err(damaged)?;
-    let known: Vec<u64> = checkpoints.iter().map(|known| known.seq.get()).collect();
+    let mut known: Vec<u64> = checkpoints.iter().map(|known| known.seq.get()).collect();
+    known.sort_unstable();
+    known.drain(..older);
+    let gone = view.base.map_or(0, |base| base.seq);
     let span = last.map_or(String::new(), |last| format!(", from {} to {}", first.unwrap_or_default(), at(&last)));
     let people = match known.iter().max() {
         Some(line) => {
-            format!("{} lines{span}: each is what was written; the checkpoint of line {line} is met", head.seq)
+            format!("{} lines{span}: each is what was written; the checkpoint of line {line} is met", head.seq - gone)
         }
-        None => format!("{} lines{span}: each holds the one before it", head.seq),
+        None => format!("{} lines{span}: each holds the one before it", head.seq - gone),
     };
+    if gone > 0 {
+        out.note(format!("the log begins behind line {gone}: lines before it were older than land keeps them"))?;
+    }
+    if older > 0 {
+        out.note(format!("{older} of the checkpoints are of lines that are gone, and say nothing of the others"))?;
+    }
     if known.is_empty() {
         out.note("without --checkpoint nobody sees that the end was cut off, or that all of it was written anew")?;
     }
-    out.result(&json!({ "lines": head.seq, "sha256": head.sha256, "fleet": fleet, "checkpoints": known }), people)
+    out.result(
+        &json!({ "lines": head.seq - gone, "gone": gone, "sha256": head.sha256, "fleet": fleet, "checkpoints": known }),
+        people,
+    )
 }
 
 fn damaged(damage: bridge_core::audit::Damage) -> anyhow::Error {

@@ -1,7 +1,9 @@
 //! `petrel status`: the fleet in a few numbers.
 
-use super::Out;
 use super::client::Client;
+use super::table::ago;
+use super::{Out, bytes};
+use crate::service::unix_millis;
 use crate::service::view::StatusView;
 
 /// How the fleet is doing
@@ -14,8 +16,19 @@ impl Args {
     pub(crate) fn run(self, out: &Out) -> anyhow::Result<()> {
         let status: StatusView = Client::from_context()?.get("/status")?;
         let mut people = format!(
-            "devices   {} ({} online, {} pending)\nreleases  {}\nrolling   {}\nbridge    {}",
-            status.devices, status.online, status.pending, status.releases, status.rolling, status.version
+            "devices   {} ({} online, {} pending)\nreleases  {} ({})\nrolling   {}\nbridge    {}\ndatabase  {}, {} lines of the audit log; {} free on its disk\ntelemetry {}\nlag       {}",
+            status.devices,
+            status.online,
+            status.pending,
+            status.releases,
+            bytes(status.bundles_bytes),
+            status.rolling,
+            status.version,
+            bytes(status.database_bytes),
+            status.audit_lines,
+            bytes(status.disk_free_bytes),
+            since(&status),
+            lag(&status)
         );
         if status.forgotten > 0 {
             people += &format!(
@@ -38,4 +51,21 @@ impl Args {
         }
         out.result(&status, people)
     }
+}
+
+/// How far back telemetry goes.
+fn since(status: &StatusView) -> String {
+    let now = unix_millis();
+    match (status.telemetry_since, status.hours_since) {
+        (None, None) => "none yet".into(),
+        (Some(each), None) => format!("from {} on", ago(each, now)),
+        (None, Some(hours)) => format!("by the hour from {} on", ago(hours, now)),
+        (Some(each), Some(hours)) => format!("from {} on; by the hour from {} on", ago(each, now), ago(hours, now)),
+    }
+}
+
+/// How far what devices say is behind.
+fn lag(status: &StatusView) -> String {
+    let waiting = if status.waiting > 0 { format!("; {} more wait", status.waiting) } else { String::new() };
+    format!("{} ms from a message's arrival to the disk{waiting}", status.lag_ms)
 }

@@ -4,7 +4,7 @@
 //! are kept where keys are. What land does with what it has forgotten is decided by `bridge_core`.
 
 use super::config::BridgeConfig;
-use super::store::{Store, unix_millis};
+use super::store::{Store, Words, unix_millis};
 use crate::fault::Fault;
 use anyhow::Context;
 use bridge_core::audit::Deed;
@@ -181,7 +181,7 @@ pub(crate) async fn put(config: &BridgeConfig, from: &Path) -> anyhow::Result<In
     let deed = Deed::new("bridge", "backup.restore", &format!("made at {}", index.made), "done");
     let records = put_back(store.records().await?, index.made, now).into_iter();
     let records: Vec<Record> = std::iter::once(Record::Deed(Box::new(deed))).chain(records).collect();
-    store.save(&records, &[]).await?;
+    store.save(&records, &Words::default()).await?;
     store.close().await;
     std::fs::set_permissions(&inside, std::fs::Permissions::from_mode(0o700)).with_context(unwritable)?;
     // In place of nothing, or of an empty folder.

@@ -1,11 +1,12 @@
 //! What the bridge is told: a file as it was said, checked into what is meant.
 
+use super::caretaker::Retention;
 use crate::authority;
 use crate::fault::Fault;
 use crate::keyfile;
 use bridge_core::NEED_RATE;
 use protocol::{BRIDGE_NAME, FleetId, StreamName};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU64;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 use trust::{Root, Verified};
 
 /// The configuration as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Said {
     fleet: FleetId,
@@ -42,6 +43,17 @@ struct Said {
     broker_listen: SocketAddr,
     #[serde(default = "default_telemetry_days")]
     telemetry_days: u32,
+    #[serde(default = "default_months")]
+    hourly_days: u32,
+    #[serde(default = "default_months")]
+    drift_days: u32,
+    #[serde(default = "default_answer_days")]
+    answer_days: u32,
+    audit_days: Option<u32>,
+    #[serde(default = "default_year")]
+    bundle_days: u32,
+    #[serde(default = "default_year")]
+    rollout_days: u32,
     #[serde(default = "default_need_rate")]
     need_rate: NonZeroU64,
     publish_rate: Option<NonZeroU64>,
@@ -50,7 +62,7 @@ struct Said {
 }
 
 /// A webhook as it is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct SaidWebhook {
     name: StreamName,
@@ -91,7 +103,19 @@ fn default_need_rate() -> NonZeroU64 {
 }
 
 fn default_telemetry_days() -> u32 {
+    7
+}
+
+fn default_months() -> u32 {
+    90
+}
+
+fn default_answer_days() -> u32 {
     30
+}
+
+fn default_year() -> u32 {
+    365
 }
 
 /// What the bridge runs with; every path is absolute or relative to the working directory.
@@ -136,14 +160,25 @@ pub(crate) struct BridgeConfig {
     pub(crate) listen: SocketAddr,
     /// The broker.
     pub(crate) broker: BrokerChoice,
-    /// Days that telemetry is kept.
-    pub(crate) telemetry_days: u32,
+    /// How long things are kept.
+    pub(crate) retention: Retention,
     /// Bytes a second that devices together are given again of what they ask for.
     pub(crate) need_rate: NonZeroU64,
     /// Bytes a second of bundles that are published at most; as many as go without it.
     pub(crate) publish_rate: Option<NonZeroU64>,
     /// Who is told of events.
     pub(crate) webhooks: Vec<Webhook>,
+}
+
+/// A key of the configuration, what it is, and who says so.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Explained {
+    /// As it stands in the file.
+    pub(crate) key: String,
+    /// JSON; null when nothing is said and nothing is done without it.
+    pub(crate) value: serde_json::Value,
+    /// `file`, `flag` or `default`.
+    pub(crate) from: &'static str,
 }
 
 /// Which broker carries the messages.
@@ -208,20 +243,33 @@ impl BridgeConfig {
     /// # Errors
     /// When the file cannot be read, or says something that is not known.
     pub(crate) fn read(path: &Path, broker: Option<String>) -> anyhow::Result<Self> {
-        let unreadable = |e| {
-            Fault::new(format!("cannot read the configuration {}", path.display()))
-                .because(e)
-                .remedy("`petrel root init` writes one: give its path with --config")
+        Self::parse(path, &read(path)?, broker)
+    }
+
+    /// Every key that there is, in their order.
+    ///
+    /// # Errors
+    /// As [`BridgeConfig::read`].
+    pub(crate) fn explain(path: &Path, broker: Option<String>) -> anyhow::Result<Vec<Explained>> {
+        let text = read(path)?;
+        Self::parse(path, &text, broker.clone())?;
+        let (mut said, written): (Said, toml::Table) = (understand(path, &text)?, understand(path, &text)?);
+        let flag = broker.is_some();
+        said.broker = broker.or(said.broker);
+        let serde_json::Value::Object(keys) = serde_json::to_value(said)? else { return Ok(vec![]) };
+        let explained = |(key, value): (String, serde_json::Value)| {
+            let from = match key.as_str() {
+                "broker" if flag => "flag",
+                key if written.contains_key(key) => "file",
+                _ => "default",
+            };
+            Explained { key, value, from }
         };
-        Self::parse(path, &std::fs::read_to_string(path).map_err(unreadable)?, broker)
+        Ok(keys.into_iter().map(explained).collect())
     }
 
     fn parse(path: &Path, text: &str, broker: Option<String>) -> anyhow::Result<Self> {
-        let said: Said = toml::from_str(text).map_err(|e| {
-            Fault::new(format!("the configuration {} is not understood", path.display()))
-                .because(e.to_string())
-                .remedy("see docs/operations.md for the keys that it may have")
-        })?;
+        let said: Said = understand(path, text)?;
         let base = path.parent().unwrap_or(Path::new(""));
         let broker = match broker.or(said.broker) {
             Some(url) => BrokerChoice::Elsewhere(url),
@@ -261,7 +309,15 @@ impl BridgeConfig {
             data,
             listen: said.listen,
             broker,
-            telemetry_days: said.telemetry_days,
+            retention: Retention {
+                telemetry: said.telemetry_days,
+                hours: said.hourly_days,
+                drift: said.drift_days,
+                answers: said.answer_days,
+                audit: said.audit_days,
+                bundles: said.bundle_days,
+                rollouts: said.rollout_days,
+            },
             need_rate: said.need_rate,
             publish_rate: said.publish_rate,
             webhooks,
@@ -288,9 +344,47 @@ impl BridgeConfig {
     }
 }
 
+fn read(path: &Path) -> anyhow::Result<String> {
+    let unreadable = |e| {
+        Fault::new(format!("cannot read the configuration {}", path.display()))
+            .because(e)
+            .remedy("`petrel root init` writes one: give its path with --config")
+    };
+    Ok(std::fs::read_to_string(path).map_err(unreadable)?)
+}
+
+fn understand<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> anyhow::Result<T> {
+    let fault = |e: toml::de::Error| {
+        Fault::new(format!("the configuration {} is not understood", path.display()))
+            .because(e.to_string())
+            .remedy("see docs/operations.md for the keys that it may have")
+    };
+    Ok(toml::from_str(text).map_err(fault)?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_key_is_explained_with_who_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bridge.toml");
+        let text = starter(&"plant-3".parse().unwrap(), "data", &Doorsteps::of(None));
+        std::fs::write(&path, text + "drift_days = 7\n").unwrap();
+        let explained = BridgeConfig::explain(&path, Some("mqtts://sea:8883".into())).unwrap();
+        let of = |key: &str| {
+            let found = explained.iter().find(|of| of.key == key).unwrap_or_else(|| panic!("{key}"));
+            (found.value.to_string(), found.from)
+        };
+        assert_eq!(of("fleet"), ("\"plant-3\"".into(), "file"));
+        assert_eq!(of("broker"), ("\"mqtts://sea:8883\"".into(), "flag"));
+        assert_eq!(of("drift_days"), ("7".into(), "file"));
+        assert_eq!(of("hourly_days"), ("90".into(), "default"));
+        assert_eq!(of("audit_days"), ("null".into(), "default"));
+        let of_flag = BridgeConfig::explain(&path, None).unwrap();
+        assert!(of_flag.iter().any(|of| of.key == "broker" && of.from == "default"));
+    }
 
     #[test]
     fn no_text_breaks_the_configuration() {

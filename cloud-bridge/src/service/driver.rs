@@ -14,8 +14,10 @@ use super::lookout::Lookout;
 use super::mqtt::Inbound;
 use super::pen::Pen;
 use super::speaker::{Job, Speaker};
-use super::store::commands::Reply;
-use super::store::{Store, unix_millis};
+use super::store::commands::{Answered, Reply};
+use super::store::drift::Room;
+use super::store::once::Once;
+use super::store::{Store, Words, unix_millis};
 use super::tally::{Tally, What};
 use crate::broker::Guests;
 use crate::fault::Fault;
@@ -23,7 +25,7 @@ use anyhow::Context;
 use belief::{Believed, Doubt, Heard, code, understand};
 use bridge_core::audit::Deed;
 use bridge_core::{Answer, Bridge, Committed, Effect, Event, Measured, Now, Record, Rejection, Said, Step};
-use protocol::{BridgeTopic, DeviceId, DocumentKind, Telemetry, Topics};
+use protocol::{BridgeTopic, CommandResult, DeviceId, DocumentKind, Drift, Telemetry, Topics};
 use rumqttc::v5::mqttbytes::v5::Publish;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -68,8 +70,15 @@ type Look = Box<dyn FnOnce(&Bridge) + Send>;
 /// Where somebody waits for an answer.
 type Tell = oneshot::Sender<Result<Answer, Rejection>>;
 
+/// What somebody asks of the core, and what the audit log will say of it.
+struct Asked {
+    event: Event,
+    deed: Deed,
+    once: Option<Once>,
+}
+
 enum Question {
-    Event(Box<(Event, Deed)>, Tell),
+    Event(Box<Asked>, Tell),
     Look(Look),
 }
 
@@ -85,8 +94,19 @@ impl Driver {
     /// Requests something of the core; the answer comes after it was saved, in one with what the audit
     /// log says of it: `deed`, with the outcome that the core decides.
     pub(crate) async fn request(&self, event: Event, deed: Deed) -> anyhow::Result<Result<Answer, Rejection>> {
+        self.request_once(event, deed, None).await
+    }
+
+    /// The same; what counts once and was done before is not done again, and its answer is told.
+    pub(crate) async fn request_once(
+        &self,
+        event: Event,
+        deed: Deed,
+        once: Option<Once>,
+    ) -> anyhow::Result<Result<Answer, Rejection>> {
         let (tell, answer) = oneshot::channel();
-        self.ask.send(Question::Event(Box::new((event, deed)), tell)).await.ok().context("the bridge is stopping")?;
+        let asked = Box::new(Asked { event, deed, once });
+        self.ask.send(Question::Event(asked, tell)).await.ok().context("the bridge is stopping")?;
         answer.await.context("the bridge is stopping")
     }
 
@@ -121,7 +141,7 @@ pub(crate) async fn start(
     bridge.limit_needs(config.need_rate);
     let named = Event::DocumentPushed { kind: DocumentKind::Root, bytes: root };
     let step = bridge.step(Now { unix: unix_millis() }, named);
-    let committed = commit(&hands, vec![step], &[])?.pop().context("a step has an outcome")?;
+    let committed = commit(&hands, vec![step], &Words::default())?.pop().context("a step has an outcome")?;
     committed.answer.map_err(|rejection| {
         Fault::new("the root that the configuration names is not one of this fleet's chain")
             .because(rejection)
@@ -159,7 +179,13 @@ async fn drive(
                 for question in asked.drain(..) {
                     match question {
                         Question::Look(look) => looks.push(look),
-                        Question::Event(asked, tell) => batch.ask(&mut bridge, *asked, tell),
+                        Question::Event(asked, tell) => {
+                            // What came of the one before it is on the disk then.
+                            if batch.knows(asked.once.as_ref()) {
+                                std::mem::take(&mut batch).keep(&mut bridge, &hands).await?;
+                            }
+                            batch.ask(&mut bridge, &hands, *asked, tell).await?;
+                        }
                     }
                 }
             }
@@ -172,12 +198,19 @@ async fn drive(
                             batch.take(&mut bridge, Event::BrokerConnected { remembered, retains });
                         }
                         Inbound::Missed { bundle } => batch.take(&mut bridge, Event::BundleMissed { bundle }),
-                        Inbound::Said(publish) => hear(&mut bridge, &hands, *publish, &mut batch).await?,
+                        Inbound::Said(publish, came) => {
+                            batch.since.get_or_insert(came);
+                            hear(&mut bridge, &hands, *publish, &mut batch).await?;
+                        }
                     }
                 }
             }
         }
+        let since = batch.since;
         batch.keep(&mut bridge, &hands).await?;
+        if let Some(since) = since {
+            hands.tally.caught_up(since.elapsed(), inbound.len());
+        }
         // Nobody sees what is not saved.
         looks.into_iter().for_each(|look| look(&bridge));
     }
@@ -190,8 +223,10 @@ struct Batch {
     steps: Vec<(Step, Option<Tell>)>,
     /// Telemetry that came one after the other, and is not in a step yet.
     telemetry: Vec<Telemetry>,
-    /// What of it was new, to be kept with the steps.
-    new: Vec<Telemetry>,
+    /// What was new, to be kept with the steps.
+    words: Words,
+    /// When the first message came.
+    since: Option<Instant>,
     /// To be acknowledged when all of it is on the disk.
     publishes: Vec<Publish>,
 }
@@ -203,10 +238,31 @@ impl Batch {
     }
 
     /// What somebody asks, and waits for.
-    fn ask(&mut self, bridge: &mut Bridge, (event, deed): (Event, Deed), tell: Tell) {
+    async fn ask(&mut self, bridge: &mut Bridge, hands: &Hands, asked: Asked, tell: Tell) -> anyhow::Result<()> {
+        let Asked { event, deed, once } = asked;
+        if let Some(once) = &once
+            && let Some((asked, number)) = hands.store.once(&once.who, &once.key).await?
+        {
+            let other = || Rejection::Invalid(format!("the key `{}` was used for another request", once.key));
+            let again = repeated(&event, number).filter(|_| asked == once.asked).ok_or_else(other);
+            // Whoever asked may have gone away.
+            let _ = tell.send(again);
+            return Ok(());
+        }
         let step = bridge.step(Now { unix: unix_millis() }, event);
-        let step = step.asked_by(|answer| Deed { outcome: outcome(answer).into(), ..deed });
+        let step = step.asked_by(|answer| {
+            if let (Some(once), Some(number)) = (once, number(answer)) {
+                self.words.once.push((once, number));
+            }
+            Deed { outcome: outcome(answer).into(), ..deed }
+        });
         self.steps.push((step, Some(tell)));
+        Ok(())
+    }
+
+    /// Whether a request of this key is in the batch.
+    fn knows(&self, once: Option<&Once>) -> bool {
+        once.is_some_and(|once| self.words.once.iter().any(|(one, _)| (&one.who, &one.key) == (&once.who, &once.key)))
     }
 
     /// Lets the telemetry that waits count, before something else does: nothing overtakes it.
@@ -217,8 +273,8 @@ impl Batch {
         // What is said again is no new evidence; what is new counts in one with being kept.
         let mut new = hands.store.are_new(&self.telemetry).await?.into_iter();
         self.telemetry.retain(|said| {
-            let again =
-                self.new.iter().any(|one| (&one.device, one.run, one.seq) == (&said.device, said.run, said.seq));
+            let same = |one: &Telemetry| (&one.device, one.run, one.seq) == (&said.device, said.run, said.seq);
+            let again = self.words.telemetry.iter().any(same);
             new.next().unwrap_or(false) && !again
         });
         let rows: Vec<_> = self.telemetry.iter().flat_map(measured::by_telemetry).collect();
@@ -229,16 +285,31 @@ impl Batch {
             hands.tally.worked(rows.iter().filter(known));
         }
         self.take(bridge, Event::Measured(rows));
-        self.new.append(&mut self.telemetry);
+        self.words.telemetry.append(&mut self.telemetry);
         Ok(())
+    }
+
+    /// What a window would be here, after those of this batch.
+    async fn room_for(&self, hands: &Hands, drift: &Drift) -> anyhow::Result<Room> {
+        let same = |one: &Drift| (&one.device, one.run, one.seq) == (&drift.device, drift.run, drift.seq);
+        if self.words.windows.iter().any(same) { Ok(Room::Known) } else { hands.store.room_for(drift).await }
+    }
+
+    /// What an answer to a command would be here, after those of this batch.
+    async fn reply(&self, hands: &Hands, result: &CommandResult) -> anyhow::Result<Reply> {
+        let same = |Answered { result: one, .. }: &Answered| {
+            (&one.device_id, one.seq, &one.nonce) == (&result.device_id, result.seq, &result.nonce)
+        };
+        if self.words.answers.iter().any(same) { Ok(Reply::Again) } else { hands.store.reply(result).await }
     }
 
     /// Saves all of it, and then does what follows. Only what is on the disk is answered and acknowledged. An error is the
     /// store's: the bridge ends and starts anew, and the broker says to it what was not acknowledged.
+    #[tracing::instrument(level = "debug", skip_all, fields(messages = self.publishes.len(), steps = self.steps.len()))]
     async fn keep(mut self, bridge: &mut Bridge, hands: &Hands) -> anyhow::Result<()> {
         self.measure(bridge, hands).await?;
         let (steps, tells): (Vec<Step>, Vec<Option<Tell>>) = self.steps.into_iter().unzip();
-        for (committed, tell) in commit(hands, steps, &self.new)?.into_iter().zip(tells) {
+        for (committed, tell) in commit(hands, steps, &self.words)?.into_iter().zip(tells) {
             committed.effects.into_iter().for_each(|effect| hands.carry_out(effect));
             match (tell, committed.answer) {
                 // Whoever asked may have gone away; what was decided stays decided.
@@ -252,14 +323,14 @@ impl Batch {
     }
 }
 
-/// Saves what the steps decided, with the telemetry that led to it.
-fn commit(hands: &Hands, steps: Vec<Step>, telemetry: &[Telemetry]) -> anyhow::Result<Vec<Committed>> {
+/// Saves what the steps decided, with the words that led to it.
+fn commit(hands: &Hands, steps: Vec<Step>, words: &Words) -> anyhow::Result<Vec<Committed>> {
     Step::commit_all(steps, |records| {
-        if records.is_empty() && telemetry.is_empty() {
+        if records.is_empty() && words.is_empty() {
             return Ok(());
         }
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records, telemetry)))?;
+        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records, words)))?;
         tell(hands, records);
         Ok(())
     })
@@ -281,6 +352,28 @@ fn outcome(answer: &Result<Answer, Rejection>) -> &'static str {
     }
 }
 
+/// The number of what a request began.
+fn number(answer: &Result<Answer, Rejection>) -> Option<u64> {
+    match answer {
+        Ok(
+            Answer::Started { rollout: number }
+            | Answer::Commanded { seq: number }
+            | Answer::Wanted { request: number },
+        ) => Some(*number),
+        Ok(Answer::Done | Answer::Taken { .. } | Answer::Known { .. } | Answer::Forgotten { .. }) | Err(_) => None,
+    }
+}
+
+/// The answer to a request that began what has this number.
+fn repeated(event: &Event, number: u64) -> Option<Answer> {
+    match event {
+        Event::RolloutRequested(_) => Some(Answer::Started { rollout: number }),
+        Event::CommandRequested { .. } => Some(Answer::Commanded { seq: number }),
+        Event::SamplesWanted(_) => Some(Answer::Wanted { request: number }),
+        _ => None,
+    }
+}
+
 /// What changed: the broker inside hears of certificates, and whoever reads the log of everything.
 fn tell(hands: &Hands, records: &[Record]) {
     for record in records {
@@ -292,6 +385,7 @@ fn tell(hands: &Hands, records: &[Record]) {
                 let verdict = r.judgement.as_ref().map(|judgement| judgement.verdict.to_string());
                 info!(rollout = r.id, stream = %r.stream, release = r.release, phase = ?r.phase, verdict, "rollout");
             }
+            Record::NoRollout { rollout } => info!(rollout, "rollout forgotten"),
             Record::Member(m) => debug!(rollout = m.rollout, device = %m.device, place = ?m.place, "rollout's device"),
             Record::NoMember { rollout, device } => debug!(rollout, %device, "a device left its rollout"),
             Record::Release(r) => {
@@ -369,11 +463,22 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard, bat
                 debug!(%topic, stream = %drift.stream, release = drift.release, "a window of a release that is not here");
                 return Ok(());
             }
-            // Windows may be lost; the bridge must not be.
-            match measured::keep_window(hands, &drift).await {
-                Ok(Some(answers)) => batch.take(bridge, Event::Measured(vec![answers])),
-                Ok(None) => {}
-                Err(error) => warn!(%topic, error = format!("{error:#}"), "a window of drift was not kept"),
+            let answers = match measured::by_window(hands, &drift) {
+                Ok(Some(answers)) => answers,
+                Ok(None) => return Ok(()),
+                // A window that is none may be lost; the bridge must not be.
+                Err(error) => {
+                    warn!(%topic, error = format!("{error:#}"), "a window of drift was not kept");
+                    return Ok(());
+                }
+            };
+            match batch.room_for(hands, &drift).await? {
+                Room::Known => {}
+                Room::Full => warn!(%topic, "a device has sent more windows than are kept of one"),
+                Room::New => {
+                    batch.take(bridge, Event::Measured(vec![answers]));
+                    batch.words.windows.push(*drift);
+                }
             }
         }
         Heard::Result(result) => {
@@ -382,15 +487,14 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard, bat
             let samples = bridge.samples_to_keep(Now { unix: unix_millis() }, &mut result);
             let count = samples.as_ref().map_or(0, |(_, samples)| samples.len() as u64);
             let said = Said { code: result.code.clone(), detail: result.detail.clone(), samples: count };
-            match hands.store.keep_result(&result, samples).await {
-                Ok(Reply::Unasked) => debug!(%device, command, "an answer to no command that is known here"),
-                // Also what was kept before a crash that forgot what follows from it.
-                Ok(reply) => {
+            match batch.reply(hands, &result).await? {
+                Reply::Unasked => debug!(%device, command, "an answer to no command that is known here"),
+                // Also what was kept by an earlier version before a crash that forgot what follows from it.
+                reply => {
                     info!(%device, command, ?outcome, ?reply, "a command was answered");
                     batch.take(bridge, Event::CommandAnswered { device, seq: command, outcome, said });
+                    batch.words.answers.push(Answered { result, samples });
                 }
-                // Whoever asked sees that nothing came; the bridge must go on.
-                Err(error) => warn!(%topic, error = format!("{error:#}"), "an answer was not kept"),
             }
         }
         // It waits for more of it.

@@ -40,7 +40,7 @@ impl Tap {
         let told = heard.clone();
         tokio::spawn(async move {
             while let Some(word) = inbound.recv().await {
-                let Inbound::Said(publish) = word else { continue };
+                let Inbound::Said(publish, _) = word else { continue };
                 let topic = String::from_utf8_lossy(&publish.topic).into_owned();
                 told.lock().unwrap_or_else(PoisonError::into_inner).push((topic, publish.payload.to_vec()));
                 // The connection may be gone; what was heard stays.

@@ -138,6 +138,13 @@ impl Library {
         Ok((manifest, statement.total_size()))
     }
 
+    /// Bytes that are free where bundles are kept.
+    pub(crate) fn disk_free(&self) -> anyhow::Result<u64> {
+        let room =
+            rustix::fs::statvfs(&self.folder).with_context(|| format!("cannot ask {}", self.folder.display()))?;
+        Ok(room.f_bavail.saturating_mul(room.f_frsize))
+    }
+
     /// Whether a bundle is there.
     pub(crate) fn holds(&self, bundle: Digest) -> bool {
         self.place(bundle).exists()

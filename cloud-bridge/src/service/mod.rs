@@ -5,6 +5,7 @@
 
 mod arrivals;
 pub(crate) mod backup;
+mod caretaker;
 mod config;
 mod driver;
 mod expulsion;
@@ -20,11 +21,13 @@ mod speaker;
 mod store;
 mod tally;
 mod tls;
+mod traces;
 
 pub(crate) use config::{BridgeConfig, Doorsteps, starter};
 pub(crate) use hijack::{Hijacked, Tap};
 pub(crate) use http::{commands, people, rollouts, samples, tokens, view, webhooks};
 pub(crate) use store::unix_millis;
+pub(crate) use traces::Traces;
 
 use crate::broker::{Broker, BrokerConfig, Guests};
 use crate::certificates::Issuer;
@@ -117,13 +120,14 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
         arrivals: Arc::default(),
     };
     let (driver, driving) = driver::start(&config, root_bytes, hands, inbound).await?;
+    let caring = driver.clone();
     let listener = http::listen(config.listen)?;
     let invitation = invitation(&config, listener.local_addr()?, &address);
     let doors = http::Doors::new(driver, library, store.clone(), pen, issuer, invitation, (tally, connection))
         .telling(&config.webhooks);
     let (api, serving) = http::start(&config, listener, doors).await?;
     let telling = tokio::spawn(herald.run(store.clone()));
-    let retention = tokio::spawn(store.clone().forget_regularly(config.telemetry_days));
+    let care = tokio::spawn(caretaker::keep(config.retention, store.clone(), caring));
 
     // Another broker may be away for long; the one inside answers at once, and then no hello is lost.
     let _ = tokio::time::timeout(LISTEN_PATIENCE, listens.wait_for(|listens| *listens)).await;
@@ -139,7 +143,7 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     };
     info!("the bridge stops");
     serving.stop().await;
-    retention.abort();
+    care.abort();
     telling.abort();
     // The broker keeps our session whether or not it hears the goodbye.
     let _ = client.try_disconnect();

@@ -12,7 +12,7 @@ use rumqttc::v5::mqttbytes::v5::{Packet, Publish};
 use rumqttc::v5::{AsyncClient, Event, EventLoop, MqttOptions, Request};
 use rumqttc::{NetworkOptions, Outgoing, TlsConfiguration, Transport};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 use trust::Digest;
@@ -33,8 +33,8 @@ pub(crate) enum Inbound {
     Connected { remembered: bool, retains: bool },
     /// The broker does not hold a bundle that it should retain.
     Missed { bundle: Digest },
-    /// A device said something; to be acknowledged once it is saved.
-    Said(Box<Publish>),
+    /// A device said something, which came now; to be acknowledged once it is saved.
+    Said(Box<Publish>, Instant),
 }
 
 /// An open session.
@@ -149,7 +149,7 @@ impl Line {
                 }
                 Ok(Event::Outgoing(Outgoing::Disconnect)) => return,
                 Ok(Event::Incoming(Packet::Publish(publish))) if publish.qos == QoS::AtMostOnce => continue,
-                Ok(Event::Incoming(Packet::Publish(publish))) => Inbound::Said(Box::new(publish)),
+                Ok(Event::Incoming(Packet::Publish(publish))) => Inbound::Said(Box::new(publish), Instant::now()),
                 Ok(_) => continue,
                 Err(error) => {
                     if up != Some(false) {

@@ -4,7 +4,9 @@ pub(crate) mod audit;
 pub(crate) mod commands;
 pub(crate) mod drift;
 pub(crate) mod notices;
+pub(crate) mod once;
 pub(crate) mod people;
+pub(crate) mod retention;
 pub(crate) mod samples;
 mod tokens;
 
@@ -13,8 +15,10 @@ pub(crate) use tokens::{Kept, NoEntry};
 use anyhow::Context;
 use bridge_core::audit::Deed;
 use bridge_core::{CommandDraft, Record, UnixMillis};
+use commands::Answered;
 use notices::Wants;
-use protocol::{DeviceId, Telemetry};
+use once::Once;
+use protocol::{DeviceId, Drift, Telemetry};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,11 +29,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use trust::Digest;
 
-/// How often old telemetry is forgotten.
-const FORGET_EVERY: Duration = Duration::from_secs(3_600);
-/// Telemetry that is forgotten at a time, and the pause after it.
-const FEW: u32 = 2_000;
-const BETWEEN: Duration = Duration::from_millis(50);
 /// Rows of one statement.
 const MOST_ROWS: usize = 128;
 
@@ -43,6 +42,26 @@ pub(crate) struct Store {
     wants: Arc<[Wants]>,
     /// Somebody is to be told.
     pub(crate) noticed: watch::Sender<()>,
+}
+
+/// What was said that is kept in one with the records that it led to.
+#[derive(Debug, Default)]
+pub(crate) struct Words {
+    /// What devices measured.
+    pub(crate) telemetry: Vec<Telemetry>,
+    /// Windows of drift.
+    pub(crate) windows: Vec<Drift>,
+    /// What came of commands.
+    pub(crate) answers: Vec<Answered>,
+    /// Requests of people that count once, and the number of what came of each.
+    pub(crate) once: Vec<(Once, u64)>,
+}
+
+impl Words {
+    /// Whether nothing was said.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.telemetry.is_empty() && self.windows.is_empty() && self.answers.is_empty() && self.once.is_empty()
+    }
 }
 
 /// One telemetry message and when it came.
@@ -101,10 +120,20 @@ impl Store {
         rows.iter().map(parse).collect()
     }
 
-    /// Saves records, in their order, and the telemetry that led to them: all or none.
-    pub(crate) async fn save(&self, records: &[Record], telemetry: &[Telemetry]) -> anyhow::Result<()> {
+    /// Saves records, in their order, and the words that led to them: all or none.
+    #[tracing::instrument(level = "debug", skip_all, fields(records = records.len(), telemetry = words.telemetry.len()))]
+    pub(crate) async fn save(&self, records: &[Record], words: &Words) -> anyhow::Result<()> {
         let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        keep(&mut transaction, telemetry).await?;
+        keep(&mut transaction, &words.telemetry).await?;
+        for window in &words.windows {
+            self.keep_window(&mut transaction, window).await?;
+        }
+        for answered in &words.answers {
+            commands::answer(&mut transaction, answered).await?;
+        }
+        for (once, number) in &words.once {
+            once::keep(&mut transaction, once, *number).await?;
+        }
         // Of a row that changes several times the last is kept, and many at a time; so are the lines of the audit log.
         let (mut rows, mut deeds) = (BTreeMap::new(), Vec::new());
         for record in records {
@@ -154,7 +183,7 @@ impl Store {
         Ok(all.iter().map(is_new).collect())
     }
 
-    /// The latest `limit` telemetry messages of a device, the oldest first.
+    /// The latest `limit` telemetry messages of a device, the oldest first: each by itself, and before these by the hour.
     pub(crate) async fn telemetry(&self, device: &DeviceId, limit: u32) -> anyhow::Result<Vec<Taken>> {
         let rows =
             sqlx::query("SELECT taken, body FROM telemetry WHERE device = ? ORDER BY taken DESC, seq DESC LIMIT ?")
@@ -162,36 +191,11 @@ impl Store {
                 .bind(limit)
                 .fetch_all(&self.pool)
                 .await?;
-        let parse = |row: &sqlx::sqlite::SqliteRow| -> anyhow::Result<Taken> {
-            let telemetry = protocol::decode_cbor(row.try_get::<&[u8], _>("body")?)?;
-            Ok(Taken { at: u64::try_from(row.try_get::<i64, _>("taken")?)?, telemetry })
-        };
-        rows.iter().rev().map(parse).collect()
-    }
-
-    /// Removes telemetry, commands, inputs and windows older than `days`, now and every hour.
-    pub(crate) async fn forget_regularly(self, days: u32) {
-        let mut every = tokio::time::interval(FORGET_EVERY);
-        loop {
-            every.tick().await;
-            let oldest = unix_millis().saturating_sub(u64::from(days) * 24 * 3_600_000);
-            if let Err(error) = self.forget(i64::try_from(oldest).unwrap_or(i64::MAX)).await {
-                tracing::warn!(error = format!("{error:#}"), "what is old could not be removed");
-            }
-        }
-    }
-
-    /// A few at a time: whoever saves something waits for these, and no longer.
-    async fn forget(&self, oldest: i64) -> anyhow::Result<()> {
-        let few = "DELETE FROM telemetry WHERE (device, run, seq) IN
-                   (SELECT device, run, seq FROM telemetry WHERE taken < ? LIMIT ?)";
-        while sqlx::query(few).bind(oldest).bind(FEW).execute(&self.pool).await?.rows_affected() > 0 {
-            tokio::time::sleep(BETWEEN).await;
-        }
-        for old in ["DELETE FROM command WHERE at < ?", "DELETE FROM sample WHERE at < ?"] {
-            sqlx::query(old).bind(oldest).execute(&self.pool).await?;
-        }
-        Ok(self.forget_drift(oldest).await?)
+        let latest: Vec<Taken> = rows.iter().rev().map(taken).collect::<Result<_, _>>()?;
+        let before = latest.first().map_or(unix_millis(), |oldest| oldest.at);
+        let mut all = self.hours(device, before, limit - u32::try_from(latest.len())?).await?;
+        all.extend(latest);
+        Ok(all)
     }
 
     /// Writes the first token to `path` when the database knows none.
@@ -229,6 +233,11 @@ impl Store {
     pub(crate) async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+fn taken(row: &sqlx::sqlite::SqliteRow) -> anyhow::Result<Taken> {
+    let telemetry = protocol::decode_cbor(row.try_get::<&[u8], _>("body")?)?;
+    Ok(Taken { at: u64::try_from(row.try_get::<i64, _>("taken")?)?, telemetry })
 }
 
 /// A statement is prepared for each length: so rows go in portions of 128, 64, … and 1.
@@ -296,6 +305,7 @@ fn row(record: &Record) -> Row<'_> {
         Record::Release(release) => Row::Is("release", release.bundle.to_string()),
         Record::NoRelease { bundle } => Row::Gone("release", bundle.to_string()),
         Record::Rollout(rollout) => Row::Is("rollout", rollout.id.to_string()),
+        Record::NoRollout { rollout } => Row::Gone("rollout", rollout.to_string()),
         Record::Member(row) => Row::Is("member", member(row.rollout, &row.device)),
         Record::NoMember { rollout, device } => Row::Gone("member", member(*rollout, device)),
         Record::Document(document) => {

@@ -5,6 +5,7 @@ use protocol::StreamName;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// What is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,8 @@ pub(crate) struct Work {
 pub(crate) struct Tally {
     said: [Sum; What::ALL.len()],
     taken: AtomicU64,
+    lag_ms: AtomicU64,
+    waiting: AtomicU64,
     work: Mutex<BTreeMap<(StreamName, u64), Work>>,
 }
 
@@ -78,6 +81,17 @@ impl Tally {
     /// A message of a device was believed.
     pub(crate) fn took(&self) {
         self.taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Messages were taken of which the first waited for so long; so many more wait.
+    pub(crate) fn caught_up(&self, waited: Duration, waiting: usize) {
+        self.lag_ms.store(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.waiting.store(waiting as u64, Ordering::Relaxed);
+    }
+
+    /// Milliseconds that the latest message waited until it was on the disk, and how many wait.
+    pub(crate) fn lag(&self) -> (u64, u64) {
+        (self.lag_ms.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed))
     }
 
     /// Devices told what they did with releases that land knows: nobody can fill this with others.

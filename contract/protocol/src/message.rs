@@ -141,6 +141,40 @@ pub struct Telemetry {
     pub spool: SpoolState,
 }
 
+impl Telemetry {
+    /// Whether an older one can be a part of this: there is a limit to the rows of a message.
+    pub fn has_room_for(&self, older: &Self) -> bool {
+        let is_new = |row: &&StreamTelemetry| !self.streams.iter().any(|other| row.is_of(other));
+        self.streams.len() + older.streams.iter().filter(is_new).count() <= crate::MAX_STREAM_ROWS
+    }
+
+    /// Adds an older one of the same device: counts add up, of each measure the worst is kept, and what was on its way then is
+    /// of no use now.
+    pub fn absorb(&mut self, older: &Self) {
+        self.span_s = self.span_s.saturating_add(older.span_s);
+        self.measured = self.measured.saturating_add(older.measured);
+        self.cpu_percent = self.cpu_percent.max(older.cpu_percent);
+        self.memory_used_mb = self.memory_used_mb.max(older.memory_used_mb);
+        self.agent_memory_mb = self.agent_memory_mb.max(older.agent_memory_mb);
+        self.disk_free_mb = self.disk_free_mb.min(older.disk_free_mb);
+        self.temperature_c = self.temperature_c.into_iter().chain(older.temperature_c).reduce(f32::max);
+        self.arriving.clear();
+        for row in &older.streams {
+            match self.streams.iter_mut().find(|other| row.is_of(other)) {
+                Some(sum) => {
+                    sum.answers = sum.answers.saturating_add(row.answers);
+                    sum.errors = sum.errors.saturating_add(row.errors);
+                    sum.took_us = sum.took_us.saturating_add(row.took_us);
+                    sum.memory_kb = sum.memory_kb.max(row.memory_kb);
+                    sum.latency.iter_mut().zip(row.latency).for_each(|(sum, n)| *sum = sum.saturating_add(n));
+                }
+                None => self.streams.push(row.clone()),
+            }
+        }
+        self.streams.shrink_to_fit();
+    }
+}
+
 /// How far a bundle has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -192,6 +226,12 @@ pub struct StreamTelemetry {
     /// The most memory that the model's process held, in KiB; 0 where nobody knows.
     #[serde(default)]
     pub memory_kb: u64,
+}
+
+impl StreamTelemetry {
+    fn is_of(&self, other: &Self) -> bool {
+        self.stream == other.stream && self.release == other.release
+    }
 }
 
 /// What a device's model saw in one window, or in several that waited and were merged: counts against the bundle's training

@@ -261,6 +261,7 @@ impl Checks {
                 | Record::Command(_)
                 | Record::Samples(_)
                 | Record::NoSamples { .. }
+                | Record::NoRollout { .. }
                 | Record::PutBack { .. }
                 | Record::Withdrawn(_)
                 | Record::NotWithdrawn { .. } => {}
@@ -281,6 +282,7 @@ impl Checks {
                 Record::NoMember { rollout, device } => {
                     self.rollouts.get_mut(rollout).map(|r| r.members.remove(device));
                 }
+                Record::NoRollout { rollout } => drop(self.rollouts.remove(rollout)),
                 _ => {}
             }
         }

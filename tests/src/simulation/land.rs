@@ -186,6 +186,7 @@ impl World {
             Record::NoMember { rollout, device } => {
                 return drop(self.land.rows.remove(&Row::Member(*rollout, device.clone())));
             }
+            Record::NoRollout { rollout } => return drop(self.land.rows.remove(&Row::Rollout(*rollout))),
             Record::Document(document) => Row::Document(document.document, document.slot()),
             Record::Beacons { .. } => Row::Beacons,
             Record::Withdrawn(withdrawn) => Row::Withdrawn(withdrawn.serial.clone()),

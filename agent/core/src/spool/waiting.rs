@@ -4,9 +4,7 @@
 //! measure stays; summaries of windows add up exactly, and of their alarms the loudest stay.
 
 use drift::Summary;
-use protocol::{
-    Drift, DriftAlarm, MAX_DRIFT_ALARMS, MAX_STREAM_ROWS, MAX_SUMMARY_BYTES, StreamTelemetry, Telemetry, encode_cbor,
-};
+use protocol::{Drift, DriftAlarm, MAX_DRIFT_ALARMS, MAX_SUMMARY_BYTES, StreamTelemetry, Telemetry, encode_cbor};
 use serde::{Deserialize, Serialize};
 
 /// The longest name of a stream.
@@ -94,8 +92,7 @@ impl Waiting {
     pub(super) fn together(&self, newer: &Self) -> Option<u64> {
         match (self, newer) {
             (Waiting::Telemetry(a), Waiting::Telemetry(b)) => {
-                let new = a.streams.iter().filter(|row| !b.streams.iter().any(|other| same(row, other))).count();
-                (b.streams.len() + new <= MAX_STREAM_ROWS).then(|| a.span_s.saturating_add(b.span_s))
+                b.has_room_for(a).then(|| a.span_s.saturating_add(b.span_s))
             }
             (Waiting::Drift(a), Waiting::Drift(b)) => Some(a.span_s.saturating_add(b.span_s)),
             (Waiting::Telemetry(_), Waiting::Drift(_)) | (Waiting::Drift(_), Waiting::Telemetry(_)) => None,
@@ -106,42 +103,13 @@ impl Waiting {
     pub(super) fn absorb(&mut self, older: &Self) -> bool {
         match (older, self) {
             (Waiting::Telemetry(older), Waiting::Telemetry(newer)) => {
-                add_telemetry(older, newer);
+                newer.absorb(older);
                 true
             }
             (Waiting::Drift(older), Waiting::Drift(newer)) => add_drift(older, newer).is_some(),
             (Waiting::Telemetry(_), Waiting::Drift(_)) | (Waiting::Drift(_), Waiting::Telemetry(_)) => false,
         }
     }
-}
-
-fn same(a: &StreamTelemetry, b: &StreamTelemetry) -> bool {
-    a.stream == b.stream && a.release == b.release
-}
-
-/// Counts add up; of each measure the worst is kept; what was on its way then is of no use now.
-fn add_telemetry(older: &Telemetry, newer: &mut Telemetry) {
-    newer.span_s = newer.span_s.saturating_add(older.span_s);
-    newer.measured = newer.measured.saturating_add(older.measured);
-    newer.cpu_percent = newer.cpu_percent.max(older.cpu_percent);
-    newer.memory_used_mb = newer.memory_used_mb.max(older.memory_used_mb);
-    newer.agent_memory_mb = newer.agent_memory_mb.max(older.agent_memory_mb);
-    newer.disk_free_mb = newer.disk_free_mb.min(older.disk_free_mb);
-    newer.temperature_c = newer.temperature_c.into_iter().chain(older.temperature_c).reduce(f32::max);
-    newer.arriving.clear();
-    for row in &older.streams {
-        match newer.streams.iter_mut().find(|other| same(row, other)) {
-            Some(sum) => {
-                sum.answers = sum.answers.saturating_add(row.answers);
-                sum.errors = sum.errors.saturating_add(row.errors);
-                sum.took_us = sum.took_us.saturating_add(row.took_us);
-                sum.memory_kb = sum.memory_kb.max(row.memory_kb);
-                sum.latency.iter_mut().zip(row.latency).for_each(|(sum, n)| *sum = sum.saturating_add(n));
-            }
-            None => newer.streams.push(row.clone()),
-        }
-    }
-    newer.streams.shrink_to_fit();
 }
 
 /// Nothing is changed where the summaries do not fit each other, or the sum would be too long.

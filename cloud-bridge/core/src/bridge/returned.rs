@@ -19,7 +19,8 @@ const FORGOTTEN: &str = "it has what land has forgotten, ";
 /// The records of a copy that was made at `made`, as land begins with them again at `now`. Numbers go on from `now`, in
 /// milliseconds: no land counts as fast as that, so whatever was signed before, also after another copy was put back, is older.
 pub fn put_back(records: impl IntoIterator<Item = Record>, made: UnixMillis, now: UnixMillis) -> Vec<Record> {
-    let begin = |record| match record {
+    let mut reserved = now;
+    let mut begin = |record| match record {
         Record::Device(mut device) => {
             forget(&mut device, now);
             Record::Device(device)
@@ -42,12 +43,16 @@ pub fn put_back(records: impl IntoIterator<Item = Record>, made: UnixMillis, now
             let ended = request.ended.clone().or_else(|| Some("bridge".into()));
             Record::Samples(Box::new(SampleRequest { ended, ..*request }))
         }
-        Record::Beacons { reserved } => Record::Beacons { reserved: reserved.max(now) },
-        Record::PutBack { .. } => Record::PutBack { at: now },
+        Record::Beacons { reserved: before } => {
+            reserved = reserved.max(before);
+            Record::Beacons { reserved }
+        }
         other => other,
     };
-    let records: Vec<Record> = records.into_iter().map(begin).collect();
-    records.into_iter().chain([Record::PutBack { at: now }]).collect()
+    let mut records: Vec<Record> = records.into_iter().map(&mut begin).collect();
+    // Also where the copy is from before the first beacon.
+    records.extend([Record::Beacons { reserved }, Record::PutBack { at: now }]);
+    records
 }
 
 /// What it runs and knows, nobody knows any more.

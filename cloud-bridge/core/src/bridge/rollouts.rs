@@ -3,12 +3,13 @@
 //! Decides which wishes can be granted. How a rollout goes on by itself is decided next door, in `progress`.
 
 use super::Bridge;
+use crate::audit::Deed;
 use crate::rollout::{Member, Place, entry_order};
 use crate::{
-    Answer, Device, Now, Phase, Policy, Rejection, Release, Rollout, RolloutRequest, Targets, Turn, UnixMillis,
+    Answer, Device, Now, Phase, Policy, Record, Rejection, Release, Rollout, RolloutRequest, Targets, Turn, UnixMillis,
 };
 use protocol::{DeviceId, MAX_STREAMS, StreamName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a person wants of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +105,32 @@ impl Bridge {
         self.changed_members.extend(rollout.members.keys().map(|device| (id, device.clone())));
         self.turn(now, id, Turn::Begun { approval });
         self.look(now, id);
+    }
+
+    /// Rollouts that ended before this time, and are nobody's any more: no device has what it should run from one.
+    pub fn old_rollouts(&self, before: UnixMillis) -> Vec<u64> {
+        let of = self.devices.values().flat_map(|device| device.desired.values()).map(|desired| desired.rollout);
+        let in_use: BTreeSet<u64> = of.collect();
+        // The next one's number follows the last.
+        let last = self.rollouts.keys().next_back();
+        let old = |rollout: &&Rollout| {
+            let over = matches!(rollout.phase, Phase::Stopped { .. } | Phase::Completed);
+            let is_old = over && rollout.ended.is_some_and(|ended| ended < before);
+            is_old && Some(&rollout.id) != last && !in_use.contains(&rollout.id)
+        };
+        self.rollouts.values().filter(old).map(|rollout| rollout.id).collect()
+    }
+
+    pub(super) fn forget_rollouts(&mut self, before: UnixMillis) -> Answer {
+        for id in self.old_rollouts(before) {
+            let Some(rollout) = self.rollouts.remove(&id) else { continue };
+            let subject = format!("{id} {}@{}", rollout.stream, rollout.version);
+            self.records.push(Record::Deed(Box::new(Deed::new("bridge", "rollout.forget", &subject, "done"))));
+            self.records.push(Record::NoRollout { rollout: id });
+            // Their rows go, since there is no such rollout.
+            self.changed_members.extend(rollout.members.into_keys().map(|device| (id, device)));
+        }
+        Answer::Done
     }
 
     /// The devices that the request means and that lack the release; and those that are meant and left out.

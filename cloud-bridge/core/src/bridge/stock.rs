@@ -5,7 +5,7 @@
 
 use super::Bridge;
 use crate::audit::Deed;
-use crate::{Answer, Effect, Record, Rejection, Release};
+use crate::{Answer, Effect, Record, Rejection, Release, UnixMillis};
 use std::collections::BTreeMap;
 use std::fmt;
 use trust::Digest;
@@ -87,9 +87,9 @@ impl Bridge {
         uses
     }
 
-    /// A person wants the room of what may go.
-    pub(super) fn clear_stock(&mut self) -> Result<Answer, Rejection> {
-        let spare = self.stock().into_iter().filter(|(_, stay)| stay.is_none());
+    /// Somebody wants the room of what may go, and came before this time.
+    pub(super) fn clear_stock(&mut self, before: UnixMillis) -> Result<Answer, Rejection> {
+        let spare = self.stock().into_iter().filter(|(release, stay)| stay.is_none() && release.pushed < before);
         let spare: Vec<Release> = spare.map(|(release, _)| release.clone()).collect();
         for release in &spare {
             self.releases.remove(&release.bundle);

@@ -22,9 +22,9 @@ pub(super) fn by_telemetry(telemetry: &Telemetry) -> Vec<Measured> {
     telemetry.streams.iter().map(|row| Measured::row(&telemetry.device, row)).collect()
 }
 
-/// Keeps a window that was counted against the baseline of the bundle that it names; what it says of the answers, when it
-/// is new.
-pub(super) async fn keep_window(hands: &Hands, drift: &Drift) -> anyhow::Result<Option<Measured>> {
+/// What a window says of the answers, if it was counted against the baseline of the bundle that it names; nothing of a bundle
+/// that is not here any more.
+pub(super) fn by_window(hands: &Hands, drift: &Drift) -> anyhow::Result<Option<Measured>> {
     let bundle = Digest(drift.statement);
     let baseline = tokio::task::block_in_place(|| hands.library.baseline(bundle));
     let Some(baseline) = baseline else {
@@ -38,8 +38,7 @@ pub(super) async fn keep_window(hands: &Hands, drift: &Drift) -> anyhow::Result<
         anyhow::ensure!(known, "an alarm names a feature that the baseline does not have");
         info!(device = %drift.device, stream = %drift.stream, release = drift.release, feature = alarm.feature, level = ?alarm.level, "drift: {}", alarm.detail);
     }
-    let new = hands.store.keep_window(drift).await?;
-    Ok(new.then(|| answers(drift, &baseline, &summary)))
+    Ok(Some(answers(drift, &baseline, &summary)))
 }
 
 /// How often each class was answered.

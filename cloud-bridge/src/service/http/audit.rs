@@ -6,19 +6,21 @@
 use super::Doors;
 use super::access::needs;
 use super::problem::{Problem, Refused, in_words};
-use super::view::{AuditView, LineView};
+use super::view::{AuditView, BaseView, LineView};
+use super::{etag, once};
 use crate::service::driver::DONE;
 use crate::service::store::audit::Which;
+use crate::service::store::once::Once;
 use crate::service::store::people::Person;
 use crate::service::store::unix_millis;
 use axum::Json;
 use axum::extract::{MatchedPath, Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, IF_NONE_MATCH};
 use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bridge_core::access::{Access, Right};
-use bridge_core::audit::{Deed, Quota};
+use bridge_core::audit::{Deed, Head, Quota};
 use bridge_core::{Answer, Event, UnixMillis};
 use protocol::StreamName;
 use serde::Deserialize;
@@ -26,6 +28,7 @@ use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+use tracing::Instrument;
 use trust::Role;
 use utoipa::IntoParams;
 
@@ -41,6 +44,7 @@ pub(crate) struct Asked {
     access: Option<Arc<Access>>,
     request: Arc<str>,
     told: Arc<AtomicBool>,
+    once: Option<Arc<Once>>,
 }
 
 impl Asked {
@@ -49,7 +53,7 @@ impl Asked {
         getrandom::fill(&mut name).map_err(|e| anyhow::anyhow!("the system gives no randomness: {e}"))?;
         let who = holder.map_or(NOBODY, |person| &person.name).into();
         let access = holder.map(|person| Arc::new(person.access.clone()));
-        Ok(Self { who, access, request: hex::encode(name).into(), told: Arc::default() })
+        Ok(Self { who, access, request: hex::encode(name).into(), told: Arc::default(), once: None })
     }
 
     /// The name of who asks.
@@ -90,7 +94,8 @@ impl Doors {
         subject: impl Display,
         event: Event,
     ) -> Result<Answer, Problem> {
-        let answer = self.driver.request(event, asked.deed(action, subject, DONE)).await?;
+        let once = asked.once.as_deref().cloned();
+        let answer = self.driver.request_once(event, asked.deed(action, subject, DONE), once).await?;
         asked.was_told();
         Ok(answer?)
     }
@@ -120,9 +125,10 @@ impl Doors {
 pub(crate) type Strangers = Arc<Mutex<Quota>>;
 
 /// Lets in whoever holds a token that is good for the route, and writes down what no handler has written.
-pub(super) async fn guard(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
+pub(super) async fn guard(State(doors): State<Doors>, request: Request, next: Next) -> Response {
     let changes = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    let route = request.extensions().get::<MatchedPath>().map_or("unknown", MatchedPath::as_str);
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or("unknown", MatchedPath::as_str);
     let action = format!("{} {route}", request.method());
     let subject = request.uri().path().to_owned();
     let needs = needs(request.method(), route);
@@ -130,7 +136,7 @@ pub(super) async fn guard(State(doors): State<Doors>, mut request: Request, next
         None => Ok(None),
         Some(token) => doors.store.holder(token).await,
     };
-    let asked = match Asked::new(holder.as_ref().ok().and_then(Option::as_ref)) {
+    let mut asked = match Asked::new(holder.as_ref().ok().and_then(Option::as_ref)) {
         Ok(asked) => asked,
         Err(error) => return Problem::from(error).into_response(),
     };
@@ -151,10 +157,19 @@ pub(super) async fn guard(State(doors): State<Doors>, mut request: Request, next
         }
         needs.ok_or_else(|| Problem::forbidden("forbidden", "nobody may do this"))?.check(&person.access)
     });
+    let known = request.headers().get(IF_NONE_MATCH).cloned();
+    let admitted = match admitted {
+        Ok(()) => once::read(request, route, &asked.who).await,
+        Err(problem) => Err(problem),
+    };
     let mut response = match admitted {
-        Ok(()) => {
+        Ok((mut request, once)) => {
+            asked.once = once.map(Arc::new);
             request.extensions_mut().insert(asked.clone());
-            in_words(next.run(request).await).await
+            // Whatever is logged on the way says of which request.
+            let span = tracing::info_span!("request", id = %asked.request, who = %asked.who, action);
+            let response = in_words(next.run(request).instrument(span).await).await;
+            if changes { response } else { etag::tagged(response, known.as_ref()).await }
         }
         Err(problem) => problem.into_response(),
     };
@@ -209,9 +224,20 @@ fn hundred() -> u32 {
     responses((status = 200, body = AuditView)))]
 pub(super) async fn list(State(doors): State<Doors>, Query(asks): Query<Asks>) -> Result<Json<AuditView>, Problem> {
     let Asks { after, limit, since, who, action } = asks;
-    let lines = doors.store.audit(&Which { after, limit, since, who, action }).await?;
+    let which = Which { after, limit, since, who, action };
+    let mut base = doors.store.audit_base().await?;
+    let lines = loop {
+        let lines = doors.store.audit(&which).await?;
+        // Old lines may go meanwhile: what is told belongs together.
+        let now = doors.store.audit_base().await?;
+        if now == base {
+            break lines;
+        }
+        base = now;
+    };
     let fleet = doors.store.fleet().to_owned();
-    Ok(Json(AuditView { fleet, items: lines.into_iter().map(LineView::from).collect() }))
+    let base = base.map(|Head { seq, sha256 }| BaseView { seq, sha256 });
+    Ok(Json(AuditView { fleet, base, items: lines.into_iter().map(LineView::from).collect() }))
 }
 
 /// Sign how far the audit log has come, to be kept elsewhere

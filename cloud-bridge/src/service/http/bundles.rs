@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use bridge_core::access::Right;
-use bridge_core::{Answer, Bridge, Event, Rejection, Release};
+use bridge_core::{Answer, Bridge, Event, Rejection, Release, UnixMillis};
 use http_body_util::BodyExt;
 use protocol::StreamName;
 use std::io::{Seek, Write};
@@ -40,7 +40,7 @@ pub(super) async fn clear_stock(
     State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
 ) -> Result<Json<List<StockView>>, Problem> {
-    let answer = doors.request(&asked, "release.gc", "", Event::StockCleared).await?;
+    let answer = doors.request(&asked, "release.gc", "", Event::StockCleared { before: UnixMillis::MAX }).await?;
     let Answer::Forgotten { releases } = answer else {
         return Err(anyhow::anyhow!("releases were to be removed, and the core answers {answer:?}").into());
     };

@@ -1,10 +1,12 @@
 //! The OpenAPI document: what each route says of itself, and what every route has in common.
 
+use super::once::{IDEMPOTENCY_KEY, ROUTES};
 use super::problem::{PROBLEM_JSON, Problem};
 use utoipa::OpenApi;
-use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn, PathItem};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{Components, Content, Ref, RefOr, Response};
+use utoipa::openapi::{Components, Content, Ref, RefOr, Required, Response};
 
 /// How people are known.
 const TOKEN: &str = "token";
@@ -37,6 +39,15 @@ pub(super) fn describe(
     let mut document = people;
     let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     document.components.get_or_insert_with(Components::new).add_security_scheme(TOKEN, scheme);
+    for (route, path) in &mut document.paths.paths {
+        if let Some(get) = &mut path.get {
+            let same = Response::new("what `If-None-Match` names is what there is: the tag is in `ETag`");
+            get.responses.responses.insert("304".into(), RefOr::T(same));
+        }
+        if let Some(post) = path.post.as_mut().filter(|_| ROUTES.contains(&route.as_str())) {
+            post.parameters.get_or_insert_default().push(key().into());
+        }
+    }
     for operation in document.paths.paths.values_mut().flat_map(operations) {
         operation.security = Some(vec![SecurityRequirement::new(TOKEN, [""; 0])]);
         for (status, what) in REFUSALS {
@@ -58,6 +69,14 @@ pub(super) fn describe(
         }
     }
     document
+}
+
+/// The header of a request that counts once.
+fn key() -> Parameter {
+    let key = Parameter::builder().name(IDEMPOTENCY_KEY).parameter_in(ParameterIn::Header).required(Required::False);
+    let what = "1 to 128 letters, digits and signs: within a day, the same request with the same key begins nothing more, and is answered as it was";
+    let schema = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(128));
+    key.description(Some(what)).schema(Some(schema.pattern(Some("^[!-~]+$")))).build()
 }
 
 fn operations(path: &mut PathItem) -> impl Iterator<Item = &mut Operation> {

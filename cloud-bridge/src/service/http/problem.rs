@@ -100,6 +100,11 @@ impl Problem {
         Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "range", detail)
     }
 
+    /// The body is too long.
+    pub(crate) fn too_large() -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is too long".into())
+    }
+
     /// The request makes no sense.
     pub(crate) fn invalid(detail: impl ToString) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", detail.to_string())

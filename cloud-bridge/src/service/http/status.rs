@@ -12,6 +12,8 @@ use tokio::sync::Mutex;
 
 /// How long the core may take to say that it is there.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Bytes that must be free where the data is: a bridge that cannot save ends.
+const LEAST_FREE: u64 = 16 << 20;
 /// How long what was seen of it is told.
 const ONE_LOOK: Duration = Duration::from_secs(1);
 
@@ -21,7 +23,10 @@ pub(super) type Readiness = Arc<Mutex<Option<(Instant, Option<&'static str>)>>>;
 /// How the fleet is doing
 #[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = StatusView)))]
 pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView>, Problem> {
-    let count = |bridge: &Bridge| {
+    let size = doors.store.size().await?;
+    let (lag_ms, waiting) = doors.tally.lag();
+    let disk_free_bytes = doors.library.disk_free()?;
+    let count = move |bridge: &Bridge| {
         let of = |status| bridge.devices().values().filter(move |d| d.status == status);
         StatusView {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -33,6 +38,14 @@ pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView
             rolling: bridge.rollouts().values().filter(|r| r.wave().is_some()).count() as u64,
             disbelieved: bridge.disbelieved().iter().map(|(why, count)| (word(*why).into(), *count)).collect(),
             needed: needed(bridge.needs()).map(|(what, count)| (what.into(), count)).into(),
+            waiting,
+            lag_ms,
+            database_bytes: size.database,
+            bundles_bytes: bridge.releases().values().map(|release| release.total_size).sum(),
+            disk_free_bytes,
+            telemetry_since: size.telemetry_since,
+            hours_since: size.hours_since,
+            audit_lines: size.audit_lines,
         }
     };
     Ok(Json(doors.driver.look(count).await?))
@@ -56,6 +69,7 @@ pub(super) async fn ready(State(doors): State<Doors>) -> Result<&'static str, Pr
             tracing::warn!(error = format!("{error:#}"), "not ready");
             Some("the database cannot be written")
         }
+        Ok(Ok(())) if doors.library.disk_free().is_ok_and(|free| free < LEAST_FREE) => Some("the disk is full"),
         Ok(Ok(())) if doors.connection.borrow().is_none() => Some("there is no connection to the broker"),
         Ok(Ok(())) => None,
     };

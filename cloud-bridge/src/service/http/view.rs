@@ -38,8 +38,21 @@ impl<T: ToSchema> List<T> {
 pub(crate) struct AuditView {
     /// Whose log it is: the first line holds this name.
     pub(crate) fleet: String,
+    /// The last of the lines that are gone, where land keeps them for a time only: the first one that is left holds it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) base: Option<BaseView>,
     /// Lines, the oldest first.
     pub(crate) items: Vec<LineView>,
+}
+
+/// A line of the audit log that is gone.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, ToSchema)]
+pub(crate) struct BaseView {
+    /// Its number.
+    pub(crate) seq: u64,
+    /// Its digest, in hex.
+    #[schema(value_type = String)]
+    pub(crate) sha256: trust::Digest,
 }
 
 /// A line of the audit log.
@@ -493,4 +506,28 @@ pub(crate) struct StatusView {
     /// Parts of bundles since the start of the bridge that devices asked for again, by what became of them.
     #[serde(default)]
     pub(crate) needed: BTreeMap<String, u64>,
+    /// Messages of devices that wait to be taken.
+    #[serde(default)]
+    pub(crate) waiting: u64,
+    /// How long the latest message waited until it was on the disk, in milliseconds.
+    #[serde(default)]
+    pub(crate) lag_ms: u64,
+    /// Bytes of the database.
+    #[serde(default)]
+    pub(crate) database_bytes: u64,
+    /// Bytes of the bundles.
+    #[serde(default)]
+    pub(crate) bundles_bytes: u64,
+    /// Bytes that are free where the data is.
+    #[serde(default)]
+    pub(crate) disk_free_bytes: u64,
+    /// Since when each message of telemetry is there, in milliseconds since 1970.
+    #[serde(default)]
+    pub(crate) telemetry_since: Option<u64>,
+    /// Since when telemetry is there by the hour.
+    #[serde(default)]
+    pub(crate) hours_since: Option<u64>,
+    /// Lines of the audit log.
+    #[serde(default)]
+    pub(crate) audit_lines: u64,
 }

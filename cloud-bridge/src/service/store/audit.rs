@@ -80,6 +80,13 @@ impl Store {
         self.head_within(&mut *self.pool.acquire().await?).await
     }
 
+    /// The last of the lines that are gone, where some are.
+    pub(crate) async fn audit_base(&self) -> anyhow::Result<Option<Head>> {
+        let base = sqlx::query("SELECT seq, sha256 FROM audit_base").fetch_optional(&self.pool).await?;
+        base.map(|row| Ok(Head { seq: u64::try_from(row.try_get::<i64, _>("seq")?)?, sha256: digest(&row) }))
+            .transpose()
+    }
+
     async fn head_within(&self, connection: &mut SqliteConnection) -> anyhow::Result<Head> {
         let last = sqlx::query("SELECT seq, sha256 FROM audit ORDER BY seq DESC LIMIT 1");
         match last.fetch_optional(connection).await? {

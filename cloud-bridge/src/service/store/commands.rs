@@ -23,6 +23,13 @@ pub(crate) struct Given {
     pub(crate) answer: Option<(UnixMillis, CommandResult)>,
 }
 
+/// A device's answer to a command, and the inputs that it gives for a request of this number.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) result: CommandResult,
+    pub(crate) samples: Option<(u64, Vec<Sample>)>,
+}
+
 /// What an answer to a command is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
@@ -57,40 +64,37 @@ pub(super) async fn save(connection: &mut SqliteConnection, draft: &CommandDraft
     Ok(())
 }
 
+/// Keeps what a device says of a command that it was given, if it had not answered. Inputs that it gives for a request are kept
+/// apart.
+pub(super) async fn answer(
+    connection: &mut SqliteConnection,
+    Answered { result, samples }: &Answered,
+) -> anyhow::Result<()> {
+    let kept =
+        sqlx::query("UPDATE command SET answered = ?, result = ? WHERE device = ? AND seq = ? AND result IS NULL")
+            .bind(i64::try_from(unix_millis())?)
+            .bind(serde_json::to_string(result)?)
+            .bind(result.device_id.as_str())
+            .bind(result.seq.cast_signed())
+            .execute(&mut *connection)
+            .await?;
+    match samples {
+        Some((request, samples)) if kept.rows_affected() > 0 => {
+            samples::keep(connection, *request, &result.device_id, samples).await
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 impl Store {
-    /// Keeps what a device says of a command that it was given, if it had not answered. Inputs that it gives for a request are
-    /// kept apart.
-    pub(crate) async fn keep_result(
-        &self,
-        result: &CommandResult,
-        samples: Option<(u64, Vec<Sample>)>,
-    ) -> anyhow::Result<Reply> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let kept = sqlx::query(
-            "UPDATE command SET answered = ?, result = ?
-             WHERE device = ? AND seq = ? AND result IS NULL AND draft ->> 'nonce' = ?",
-        )
-        .bind(i64::try_from(unix_millis())?)
-        .bind(serde_json::to_string(result)?)
-        .bind(result.device_id.as_str())
-        .bind(result.seq.cast_signed())
-        .bind(&result.nonce)
-        .execute(&mut *transaction)
-        .await?;
-        if kept.rows_affected() == 0 {
-            let again = sqlx::query("SELECT 1 FROM command WHERE device = ? AND seq = ? AND draft ->> 'nonce' = ?")
-                .bind(result.device_id.as_str())
-                .bind(result.seq.cast_signed())
-                .bind(&result.nonce)
-                .fetch_optional(&mut *transaction)
-                .await?;
-            return Ok(if again.is_some() { Reply::Again } else { Reply::Unasked });
-        }
-        if let Some((request, samples)) = samples {
-            samples::keep(&mut transaction, request, &result.device_id, &samples).await?;
-        }
-        transaction.commit().await?;
-        Ok(Reply::First)
+    /// What this answer to a command would be here.
+    pub(crate) async fn reply(&self, result: &CommandResult) -> anyhow::Result<Reply> {
+        let given = self.command(&result.device_id, result.seq).await?;
+        Ok(match given.filter(|given| given.draft.nonce == result.nonce) {
+            None => Reply::Unasked,
+            Some(Given { answer: None, .. }) => Reply::First,
+            Some(Given { answer: Some(_), .. }) => Reply::Again,
+        })
     }
 
     /// The latest commands of a device, the oldest first.
@@ -128,6 +132,7 @@ fn given(row: &SqliteRow) -> anyhow::Result<Given> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Words;
     use super::*;
     use bridge_core::{Numbers, Record};
     use protocol::{CommandOutcome, Diagnostics};
@@ -158,7 +163,7 @@ mod tests {
         let store = Store::open(dir.path(), "sea").await.unwrap();
         let (edge, other) = ("edge-1".parse().unwrap(), "edge-2".parse().unwrap());
         let give = async |draft: &CommandDraft| {
-            store.save(&[Record::Command(Box::new(draft.clone()))], &[]).await.unwrap();
+            store.save(&[Record::Command(Box::new(draft.clone()))], &Words::default()).await.unwrap();
         };
         give(&draft("edge-2", 1)).await;
         for seq in 1..=60 {
@@ -166,7 +171,14 @@ mod tests {
             give(&draft).await;
             assert!(store.command(&edge, seq).await.unwrap().unwrap().answer.is_none());
             let said = result(&draft);
-            let kept = async |result: CommandResult| store.keep_result(&result, None).await.unwrap();
+            let kept = async |result: CommandResult| {
+                let reply = store.reply(&result).await.unwrap();
+                if reply != Reply::Unasked {
+                    let answers = vec![Answered { result, samples: None }];
+                    store.save(&[], &Words { answers, ..Words::default() }).await.unwrap();
+                }
+                reply
+            };
             assert_eq!(kept(CommandResult { nonce: "another".into(), ..said.clone() }).await, Reply::Unasked);
             assert_eq!(kept(CommandResult { seq: seq + 1, ..said.clone() }).await, Reply::Unasked);
             assert_eq!(kept(said.clone()).await, Reply::First, "{seq}");

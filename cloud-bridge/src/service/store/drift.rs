@@ -17,6 +17,17 @@ const MAX_DEVICE_BYTES: f64 = 64.0 * 1024.0 * 1024.0;
 /// A device's clock that is ahead by more is wrong.
 const AHEAD: UnixMillis = 5 * 60_000;
 
+/// What a window would be among those that are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// One that is not there yet.
+    New,
+    /// One that is there.
+    Known,
+    /// One too many: its device has sent more than is kept of one.
+    Full,
+}
+
 /// Which windows.
 #[derive(Debug, Clone)]
 pub(crate) struct WhichWindows {
@@ -31,14 +42,23 @@ pub(crate) struct WhichWindows {
 }
 
 impl Store {
+    /// What a window would be here.
+    pub(crate) async fn room_for(&self, drift: &Drift) -> anyhow::Result<Room> {
+        let mut connection = self.pool.acquire().await?;
+        let known = sqlx::query("SELECT 1 FROM drift_window WHERE device = ? AND run = ? AND seq = ?");
+        let known = known.bind(drift.device.as_str()).bind(drift.run.cast_signed()).bind(drift.seq.cast_signed());
+        if known.fetch_optional(&mut *connection).await?.is_some() {
+            return Ok(Room::Known);
+        }
+        let sum = sqlx::query_scalar::<_, f64>("SELECT total(length(body)) FROM drift_window WHERE device = ?");
+        let sum = sum.bind(drift.device.as_str()).fetch_one(&mut *connection).await?;
+        Ok(if sum < MAX_DEVICE_BYTES { Room::New } else { Room::Full })
+    }
+
     /// Keeps a window, once, and what its alarms change. What the device's clock says is taken where it is plausible.
-    pub(crate) async fn keep_window(&self, drift: &Drift) -> anyhow::Result<bool> {
+    pub(super) async fn keep_window(&self, connection: &mut SqliteConnection, drift: &Drift) -> anyhow::Result<()> {
         let now = unix_millis();
         let ended = drift.at.filter(|at| *at <= now + AHEAD).unwrap_or(now);
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let sum = sqlx::query_scalar::<_, f64>("SELECT total(length(body)) FROM drift_window WHERE device = ?");
-        let sum = sum.bind(drift.device.as_str()).fetch_one(&mut *transaction).await?;
-        anyhow::ensure!(sum < MAX_DEVICE_BYTES, "it has sent more windows than are kept of one device");
         let kept = sqlx::query("INSERT INTO drift_window VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
             .bind(drift.device.as_str())
             .bind(drift.run.cast_signed())
@@ -46,31 +66,29 @@ impl Store {
             .bind(drift.stream.as_str())
             .bind(i64::try_from(ended)?)
             .bind(protocol::encode_cbor(drift))
-            .execute(&mut *transaction)
+            .execute(&mut *connection)
             .await?;
-        let new = kept.rows_affected() > 0;
-        if new {
-            for alarm in &drift.alarms {
-                let known = newest(&mut transaction, &drift.stream, Some(&drift.device), &alarm.feature).await?;
-                match known.filter(|(_, concern)| concern.is_open(ended)) {
-                    Some((id, mut concern)) => {
-                        let before = concern.clone();
-                        concern.again(drift, alarm, ended);
-                        self.announce(&mut transaction, Notice::of_concern(Some(&before), &concern)).await?;
-                        put(&mut transaction, Some(id), &concern).await?;
-                    }
-                    None => {
-                        let concern = Concern::raised(drift, alarm, ended);
-                        if raise(&mut transaction, &concern).await? {
-                            self.announce(&mut transaction, Notice::of_concern(None, &concern)).await?;
-                        }
+        if kept.rows_affected() == 0 {
+            return Ok(());
+        }
+        for alarm in &drift.alarms {
+            let known = newest(connection, &drift.stream, Some(&drift.device), &alarm.feature).await?;
+            match known.filter(|(_, concern)| concern.is_open(ended)) {
+                Some((id, mut concern)) => {
+                    let before = concern.clone();
+                    concern.again(drift, alarm, ended);
+                    self.announce(connection, Notice::of_concern(Some(&before), &concern)).await?;
+                    put(connection, Some(id), &concern).await?;
+                }
+                None => {
+                    let concern = Concern::raised(drift, alarm, ended);
+                    if raise(connection, &concern).await? {
+                        self.announce(connection, Notice::of_concern(None, &concern)).await?;
                     }
                 }
             }
         }
-        transaction.commit().await?;
-        self.noticed.send_replace(());
-        Ok(new)
+        Ok(())
     }
 
     /// Windows, the oldest first; of very many the newest.
@@ -118,13 +136,6 @@ impl Store {
         put(&mut transaction, Some(id), &concern).await?;
         transaction.commit().await?;
         Ok(Some(concern))
-    }
-
-    /// Removes windows that ended, and alarms that were last heard of, before `oldest`.
-    pub(super) async fn forget_drift(&self, oldest: i64) -> sqlx::Result<()> {
-        sqlx::query("DELETE FROM drift_window WHERE ended < ?").bind(oldest).execute(&self.pool).await?;
-        sqlx::query("DELETE FROM drift_alarm WHERE last < ?").bind(oldest).execute(&self.pool).await?;
-        Ok(())
     }
 }
 
