@@ -3,6 +3,7 @@
 use crate::audit::Deed;
 use crate::evidence::{Figures, Lately};
 use crate::{AssignmentDraft, Credential, Now, Numbers, Release, UnixMillis};
+use litemap::LiteMap;
 use protocol::{DeviceId, Profile, Report, StreamName, StreamReport};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -53,12 +54,12 @@ pub struct Device {
     /// What is wrong with it, the latest.
     pub alarm: Option<Alarm>,
     /// What it should run.
-    pub desired: BTreeMap<StreamName, Desired>,
+    pub desired: LiteMap<StreamName, Desired>,
     /// What it says it runs.
     pub report: Option<Report>,
     /// What the releases that it runs did lately, by stream.
     #[serde(default)]
-    pub lately: BTreeMap<StreamName, Lately>,
+    pub lately: LiteMap<StreamName, Lately>,
 }
 
 /// Whether a device belongs to the fleet.
@@ -178,9 +179,9 @@ impl Device {
             forgotten: None,
             sealed: Sealed::default(),
             alarm: None,
-            desired: BTreeMap::new(),
+            desired: LiteMap::new(),
             report: None,
-            lately: BTreeMap::new(),
+            lately: LiteMap::new(),
         }
     }
 
@@ -249,7 +250,9 @@ impl Device {
     }
 
     /// Takes what it says of itself, and what it says less than before.
-    pub(crate) fn take_report(&mut self, now: Now, report: Report) {
+    pub(crate) fn take_report(&mut self, now: Now, mut report: Report) {
+        // It is held for long, and of most devices has one row.
+        report.streams.shrink_to_fit();
         if self.forgot(&report) {
             let last = self.report.as_ref();
             let what = format!(
@@ -262,7 +265,7 @@ impl Device {
             self.alarm = Some(Alarm { at: now.unix, what });
             self.heard.hello = self.heard.hello.min((report.boot, report.seq));
             // Its verdicts are counted anew.
-            self.desired.values_mut().for_each(|desired| desired.verdict = 0);
+            self.desired.iter_mut().for_each(|(_, desired)| desired.verdict = 0);
         }
         self.heard.report = (report.boot, report.seq);
         self.last_seen = now.unix;
