@@ -138,13 +138,13 @@ fn some<T>(dice: &mut Rng, most: usize, mut one: impl FnMut(&mut Rng) -> T) -> V
 }
 
 fn deed(dice: &mut Rng) -> Deed {
-    let action = *dice.choice(["device.approve", "rollout.start", "rollout.stop", "rollouts", "webhook.test"]).unwrap();
+    let action = dice.choice(["device.approve", "rollout.start", "rollout.stop", "rollouts", "webhook.test"]).unwrap();
     Deed::new(&word(dice), action, &word(dice), "done")
 }
 
 fn said(dice: &mut Rng) -> Telemetry {
     // Of few numbers, so that many are said again, and of some that are too large for those with a sign.
-    let run = *dice.choice([1, 7, u64::MAX]).unwrap();
+    let run = dice.choice([1, 7, u64::MAX]).unwrap();
     Telemetry { device: name(dice), ..telemetry(run, dice.u64(..400), 60) }
 }
 
@@ -207,7 +207,7 @@ fn record(dice: &mut Rng) -> Record {
                 id: name(dice),
                 credential,
                 next: None,
-                status: *dice.choice([Status::Pending, Status::Approved, Status::Revoked]).unwrap(),
+                status: dice.choice([Status::Pending, Status::Approved, Status::Revoked]).unwrap(),
                 profile,
                 labels: some(dice, 3, |dice| (word(dice), word(dice))).into_iter().collect(),
                 online: dice.bool(),
@@ -297,7 +297,7 @@ fn record(dice: &mut Rng) -> Record {
             }))
         }
         11 => {
-            let document = *dice.choice([DocumentKind::Root, DocumentKind::Revocation, DocumentKind::Breakglass]).unwrap();
+            let document = dice.choice([DocumentKind::Root, DocumentKind::Revocation, DocumentKind::Breakglass]).unwrap();
             let (number, text) = (dice.u64(1..12), word(dice));
             Record::Document(Box::new(StoredDocument { document, number, sha256: bundle, text }))
         }
@@ -316,7 +316,7 @@ impl Hand {
     async fn act(&mut self, dice: &mut Rng) -> String {
         let store = &self.store;
         let limit = dice.u32(1..40);
-        let hook = *dice.choice(["all", "some", "gone"]).unwrap();
+        let hook = dice.choice(["all", "some", "gone"]).unwrap();
         // A save is the most usual thing.
         match dice.u8(..KINDS + 8).saturating_sub(8) {
             0 => {
@@ -357,7 +357,7 @@ impl Hand {
                 let after = dice.bool().then(|| dice.u64(..2_000));
                 let since = dice.bool().then(|| NOW.get() - dice.u64(..30 * DAY));
                 let who = dice.bool().then(|| word(dice));
-                let action = dice.bool().then(|| (*dice.choice(["rollout", "device.approve", "none"]).unwrap()).into());
+                let action = dice.bool().then(|| (dice.choice(["rollout", "device.approve", "none"]).unwrap()).into());
                 format!("audit {:?}", store.audit(&audit::Which { after, limit, since, who, action }).await)
             }
             15 => {
@@ -388,7 +388,7 @@ impl Hand {
                 format!("revoke_join_token {:?}", store.revoke_join_token(&id).await)
             }
             21 => {
-                let role = *dice.choice([Role::Admin, Role::Viewer, Role::Operator]).unwrap();
+                let role = dice.choice([Role::Admin, Role::Viewer, Role::Operator]).unwrap();
                 let until = dice.bool().then(|| NOW.get() + DAY);
                 let access = Access { role, streams: some(dice, 2, stream).into_iter().collect(), since: NOW.get(), until };
                 let made = store.let_in(&word(dice), &access, &deed(dice)).await.unwrap();
