@@ -51,7 +51,8 @@ impl Server {
             fs::copy(authority.join("tls").join(from), server.data().join(to))?;
             server.hand_over(&server.data().join(to), 0o600)?;
         }
-        let settings = format!("\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nssl = on\n");
+        let settings =
+            format!("\nlisten_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = ''\nssl = on\n");
         let file = server.data().join("postgresql.conf");
         fs::write(&file, fs::read_to_string(&file)? + &settings)?;
         build::run(Command::new("sh").args(["-c", &format!("{} start", server.control())]).stdout(Stdio::null()))?;

@@ -133,7 +133,8 @@ fn what_a_bridge_keeps_in_postgres_is_there_whatever_ends() {
                 desk.refused(&restore, &["holds something already"], "nothing is written over it");
             }
             fs::rename(desk.path("fleet/new"), desk.path("fleet/data")).unwrap();
-            fs::copy(desk.path(&format!("fleet/lost-{step}/admin.token")), desk.path("fleet/data/admin.token")).unwrap();
+            fs::copy(desk.path(&format!("fleet/lost-{step}/admin.token")), desk.path("fleet/data/admin.token"))
+                .unwrap();
         });
         let after = known(&fleet);
         for what in ["key", "rollouts", "releases"] {

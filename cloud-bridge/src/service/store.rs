@@ -281,11 +281,17 @@ impl Store {
         turn.begin_with(self.dialect.begin()).await
     }
 
-    async fn keep(&self, connection: &mut AnyConnection, telemetry: &[Telemetry], now: UnixMillis) -> anyhow::Result<()> {
+    async fn keep(
+        &self,
+        connection: &mut AnyConnection,
+        telemetry: &[Telemetry],
+        now: UnixMillis,
+    ) -> anyhow::Result<()> {
         let now = i64::try_from(now)?;
         for some in portions(telemetry) {
             let rows = self.dialect.rows(some.len(), 5);
-            let kept = format!("INSERT INTO telemetry (device, run, seq, taken, body) VALUES {rows} ON CONFLICT DO NOTHING");
+            let kept =
+                format!("INSERT INTO telemetry (device, run, seq, taken, body) VALUES {rows} ON CONFLICT DO NOTHING");
             let mut kept = sqlx::query(AssertSqlSafe(kept));
             for said in some {
                 kept = kept.bind(said.device.as_str()).bind(said.run.cast_signed()).bind(said.seq.cast_signed());

@@ -102,7 +102,9 @@ impl Store {
         // Forwards from a line, or backwards from the end, and no further than is needed.
         let (some, at) = match which.after {
             Some(after) => ("SELECT seq, text, sha256 FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2", after),
-            None => ("SELECT seq, text, sha256 FROM audit WHERE seq > 0 AND seq < $1 ORDER BY seq DESC LIMIT $2", u64::MAX),
+            None => {
+                ("SELECT seq, text, sha256 FROM audit WHERE seq > 0 AND seq < $1 ORDER BY seq DESC LIMIT $2", u64::MAX)
+            }
         };
         let mut at = i64::try_from(at).unwrap_or(i64::MAX);
         let limit = which.limit.clamp(1, MAX_LINES);
@@ -112,7 +114,9 @@ impl Store {
             let rows = sqlx::query(some).bind(at).bind(i64::from(portion)).fetch_all(&self.readers).await?;
             for row in &rows {
                 at = row.try_get("seq")?;
-                lines.extend(Some(Line { text: row.try_get("text")?, sha256: digest(row) }).filter(|line| which.means(line)));
+                lines.extend(
+                    Some(Line { text: row.try_get("text")?, sha256: digest(row) }).filter(|line| which.means(line)),
+                );
             }
             if rows.len() < portion as usize {
                 break;
@@ -189,7 +193,10 @@ mod tests {
     async fn whoever_edits_the_database_is_found() {
         for (sql, found) in [
             ("UPDATE audit SET text = replace(text, 'edge-4', 'edge-5') WHERE seq = 5", Damage::Edited { line: 5 }),
-            ("UPDATE audit SET sha256 = (SELECT sha256 FROM audit WHERE seq = 4) WHERE seq = 5", Damage::Edited { line: 5 }),
+            (
+                "UPDATE audit SET sha256 = (SELECT sha256 FROM audit WHERE seq = 4) WHERE seq = 5",
+                Damage::Edited { line: 5 },
+            ),
             ("UPDATE audit SET text = 'nothing' WHERE seq = 5", Damage::Edited { line: 5 }),
             ("DELETE FROM audit WHERE seq = 5", Damage::Displaced { line: 5, found: 6 }),
             (

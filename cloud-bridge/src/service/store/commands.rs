@@ -60,7 +60,9 @@ pub(super) async fn save(connection: &mut AnyConnection, draft: &CommandDraft) -
         .execute(&mut *connection)
         .await?;
     // In a JSON text these letters stand nowhere but where the member begins.
-    let large = sqlx::query("SELECT seq, result FROM command WHERE device = $1 AND seq <= $2 AND result LIKE '%\"diagnostics\":{%'");
+    let large = sqlx::query(
+        "SELECT seq, result FROM command WHERE device = $1 AND seq <= $2 AND result LIKE '%\"diagnostics\":{%'",
+    );
     let large = large.bind(draft.device.as_str()).bind(seq - i64::from(KEPT_WHOLE)).fetch_all(&mut *connection).await?;
     for row in large {
         let mut result: CommandResult = serde_json::from_str(row.try_get("result")?)?;

@@ -75,12 +75,17 @@ async fn is_of_this_version(pool: &AnyPool, database: &Database) -> anyhow::Resu
     let fault = |what: &str| Fault::new(format!("the database {} {what}", database.name()));
     let known = "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = '_sqlx_migrations'";
     if sqlx::query_scalar::<_, i64>(known).fetch_one(pool).await? == 0 {
-        return Err(fault("holds nothing").remedy("has this bridge run before? Give its configuration with --config").into());
+        return Err(fault("holds nothing")
+            .remedy("has this bridge run before? Give its configuration with --config")
+            .into());
     }
-    let there: Vec<i64> =
-        sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version").fetch_all(pool).await?;
+    let there: Vec<i64> = sqlx::query_scalar("SELECT version FROM _sqlx_migrations WHERE success ORDER BY version")
+        .fetch_all(pool)
+        .await?;
     if !database.dialect().migrator().iter().map(|migration| migration.version).eq(there) {
-        return Err(fault("is of another version of petrel").remedy("take the petrel that the bridge runs with").into());
+        return Err(fault("is of another version of petrel")
+            .remedy("take the petrel that the bridge runs with")
+            .into());
     }
     Ok(())
 }

@@ -45,7 +45,8 @@ static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 const SQLITE_MANNERS: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL";
 /// Of the one that writes to PostgreSQL: what is committed is on its disk, whatever the server was set to, and a bridge whose machine
 /// is gone keeps nobody out for longer than two minutes.
-const POSTGRES_MANNERS: &str = "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
+const POSTGRES_MANNERS: &str =
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
     SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6";
 /// One bridge for each schema: "petr", and the schema's number.
 const LOCK: &str =
@@ -89,7 +90,13 @@ impl Dialect {
     pub(super) fn rows(self, rows: usize, columns: usize) -> String {
         let mut said = String::with_capacity(rows * columns * 6);
         for n in 0..rows * columns {
-            said.push_str(if n == 0 { "(" } else if n % columns == 0 { "), (" } else { ", " });
+            said.push_str(if n == 0 {
+                "("
+            } else if n % columns == 0 {
+                "), ("
+            } else {
+                ", "
+            });
             match self {
                 Self::Sqlite => said.push('?'),
                 Self::Postgres => write!(said, "${}", n + 1).unwrap_or_default(),
@@ -251,7 +258,9 @@ impl Server {
         if at.database_url.password().is_some() || says(&["password"]) {
             return Err(Fault::new("`database` holds a password")
                 .because("configurations are copied and shown, and secrets lie in files of their own")
-                .remedy("write it into a file with mode 0600 and name that: database_password = \"keys/db.password\""));
+                .remedy(
+                    "write it into a file with mode 0600 and name that: database_password = \"keys/db.password\"",
+                ));
         }
         if !["postgres", "postgresql"].contains(&at.database_url.scheme()) {
             return Err(wrong(format!("it begins with `{}:`", at.database_url.scheme())));
@@ -332,7 +341,9 @@ impl Server {
         let encoding: String = sqlx::query_scalar(encoding).fetch_one(&mut *writer).await?;
         if encoding != "UTF8" {
             let wrong = unusable().because(format!("it holds its texts as {encoding}"));
-            return Err(wrong.remedy("make one that can hold every text: createdb --template=template0 --encoding=UTF8").into());
+            return Err(wrong
+                .remedy("make one that can hold every text: createdb --template=template0 --encoding=UTF8")
+                .into());
         }
         sqlx::raw_sql(POSTGRES_MANNERS).execute(&mut *writer).await.map_err(|e| unusable().because(e))?;
         let since = Instant::now();
@@ -369,7 +380,9 @@ impl Server {
                 "a server elsewhere must prove who it is: name the authority behind its certificate in the URL, \
                  ?sslrootcert=/etc/petrel-bridge/db-ca.pem (or trust whatever is between with sslmode=disable)"
             }
-            (_, Some("28P01" | "28000")) => "look at the user in `database`, at `database_password`, and at the server's pg_hba.conf",
+            (_, Some("28P01" | "28000")) => {
+                "look at the user in `database`, at `database_password`, and at the server's pg_hba.conf"
+            }
             (_, Some("3D000")) => "make it: createdb --owner=USER DATABASE",
             _ => "look at the server's log",
         };
@@ -382,7 +395,9 @@ fn is_away(error: &sqlx::Error) -> bool {
     match error {
         // What TLS does not believe comes as data that is not valid.
         sqlx::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
-        sqlx::Error::Database(error) => error.is_transient_in_connect_phase() || error.code().is_some_and(|code| code.starts_with("57P")),
+        sqlx::Error::Database(error) => {
+            error.is_transient_in_connect_phase() || error.code().is_some_and(|code| code.starts_with("57P"))
+        }
         _ => false,
     }
 }

@@ -190,7 +190,9 @@ async fn raise(connection: &mut AnyConnection, new: &Concern) -> anyhow::Result<
 async fn put(connection: &mut AnyConnection, id: Option<i64>, concern: &Concern) -> anyhow::Result<()> {
     let (last, body) = (i64::try_from(concern.last)?, serde_json::to_string(concern)?);
     let put = match id {
-        Some(id) => sqlx::query("UPDATE drift_alarm SET last = $1, body = $2 WHERE id = $3").bind(last).bind(body).bind(id),
+        Some(id) => {
+            sqlx::query("UPDATE drift_alarm SET last = $1, body = $2 WHERE id = $3").bind(last).bind(body).bind(id)
+        }
         None => sqlx::query(
             "INSERT INTO drift_alarm (last, body, stream, device, feature, first) VALUES ($1, $2, $3, $4, $5, $6)",
         )

@@ -126,7 +126,8 @@ impl Store {
     /// What is due for one, the oldest first.
     pub(crate) async fn notices_due(&self, hook: &str, limit: u32) -> anyhow::Result<Vec<Waiting>> {
         let rows = sqlx::query("SELECT * FROM notice WHERE hook = $1 AND due <= $2 ORDER BY due, id LIMIT $3");
-        let rows = rows.bind(hook).bind(i64::try_from(self.now())?).bind(i64::from(limit)).fetch_all(&self.readers).await?;
+        let rows =
+            rows.bind(hook).bind(i64::try_from(self.now())?).bind(i64::from(limit)).fetch_all(&self.readers).await?;
         rows.iter().map(waiting).collect()
     }
 
@@ -152,7 +153,8 @@ impl Store {
     /// What waits for others than these goes: they stand in the configuration no more.
     pub(crate) async fn keep_boxes<'a>(&self, hooks: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
         let known: BTreeSet<&str> = hooks.collect();
-        let boxes = sqlx::query_scalar::<_, String>("SELECT DISTINCT hook FROM notice").fetch_all(&self.readers).await?;
+        let boxes =
+            sqlx::query_scalar::<_, String>("SELECT DISTINCT hook FROM notice").fetch_all(&self.readers).await?;
         for gone in boxes.iter().filter(|hook| !known.contains(hook.as_str())) {
             let gone = sqlx::query("DELETE FROM notice WHERE hook = $1").bind(gone);
             gone.execute(&mut *self.turn().await?).await?;

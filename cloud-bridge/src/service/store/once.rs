@@ -39,7 +39,8 @@ pub(super) async fn keep(
 impl Store {
     /// What was asked with this key, and the number of what came of it.
     pub(crate) async fn once(&self, who: &str, key: &str) -> anyhow::Result<Option<(Digest, u64)>> {
-        let row = sqlx::query("SELECT asked, number FROM once WHERE who = $1 AND key = $2").bind(plain(who)).bind(plain(key));
+        let row =
+            sqlx::query("SELECT asked, number FROM once WHERE who = $1 AND key = $2").bind(plain(who)).bind(plain(key));
         let Some(row) = row.fetch_optional(&self.readers).await? else { return Ok(None) };
         let asked: [u8; 32] = row.try_get::<Vec<u8>, _>("asked")?.try_into().unwrap_or_default();
         Ok(Some((Digest(asked), u64::try_from(row.try_get::<i64, _>("number")?)?)))

@@ -80,7 +80,8 @@ impl Store {
     pub(crate) async fn shut_out(&self, name: &str, asked: &Deed) -> anyhow::Result<Result<(), NoChange>> {
         let mut writer = self.turn().await?;
         let mut transaction = self.begin(&mut writer).await?;
-        let gone = sqlx::query("DELETE FROM token WHERE name = $1").bind(plain(name)).execute(&mut *transaction).await?;
+        let gone =
+            sqlx::query("DELETE FROM token WHERE name = $1").bind(plain(name)).execute(&mut *transaction).await?;
         if gone.rows_affected() == 0 {
             return Ok(Err(NoChange::Unknown));
         }

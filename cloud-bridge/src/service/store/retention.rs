@@ -25,7 +25,8 @@ impl Store {
     pub(crate) async fn roll_up(&self, oldest: UnixMillis) -> anyhow::Result<()> {
         // Whole hours: what is merged is not seen in part.
         let oldest = i64::try_from(oldest - oldest % HOUR)?;
-        let devices = sqlx::query_scalar("SELECT DISTINCT device FROM telemetry WHERE taken < $1 ORDER BY device").bind(oldest);
+        let devices =
+            sqlx::query_scalar("SELECT DISTINCT device FROM telemetry WHERE taken < $1 ORDER BY device").bind(oldest);
         let devices: Vec<String> = devices.fetch_all(&self.readers).await?;
         for some in devices.chunks(DEVICES) {
             let mut more = true;
@@ -133,7 +134,12 @@ impl Store {
         let rows = sqlx::query(
             "SELECT taken, body FROM telemetry_hour WHERE device = $1 AND hour < $2 ORDER BY hour DESC LIMIT $3",
         );
-        let rows = rows.bind(device.as_str()).bind(i64::try_from(before)?).bind(i64::from(limit)).fetch_all(&self.readers).await?;
+        let rows = rows
+            .bind(device.as_str())
+            .bind(i64::try_from(before)?)
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await?;
         rows.iter().rev().map(super::taken).collect()
     }
 }
@@ -180,11 +186,7 @@ async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64) -> a
     Ok(i64::try_from(rows.len())? == FEW)
 }
 
-async fn hour_of(
-    connection: &mut AnyConnection,
-    device: &str,
-    hour: u64,
-) -> anyhow::Result<Option<(i64, Telemetry)>> {
+async fn hour_of(connection: &mut AnyConnection, device: &str, hour: u64) -> anyhow::Result<Option<(i64, Telemetry)>> {
     let row = sqlx::query("SELECT taken, body FROM telemetry_hour WHERE device = $1 AND hour = $2");
     let row = row.bind(device).bind(i64::try_from(hour)?).fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(None) };
@@ -349,7 +351,8 @@ mod tests {
             let (base, end) = (store.audit_base().await.unwrap().unwrap(), verified(&store).await);
             assert_eq!((base.seq, end.seq), (2_099, 2_101));
             let last = store.audit(&Which { limit: 9, ..Which::default() }).await.unwrap();
-            let said = last.iter().map(|line| line.entry().unwrap()).map(|entry| (entry.seq, entry.action, entry.subject));
+            let said =
+                last.iter().map(|line| line.entry().unwrap()).map(|entry| (entry.seq, entry.action, entry.subject));
             let trimmed = (2_101, "audit.trim".to_owned(), format!("lines up to 2099 {}", base.sha256));
             assert_eq!(said.collect::<Vec<_>>(), [(2_100, "device.approve".into(), "edge-2099".into()), trimmed]);
             assert_eq!(store.size().await.unwrap().audit_lines, 2);

@@ -109,7 +109,8 @@ async fn telemetry_is_taken_once_also_after_a_restart_and_from_a_device_that_for
             assert_eq!(store.are_new(&said).await.unwrap(), new);
             store.save(&[], &measured(said.to_vec())).await.unwrap();
             let taken = store.telemetry(&device("a"), 10).await.unwrap();
-            let mut taken: Vec<_> = taken.iter().map(|t| (t.telemetry.run, t.telemetry.seq, t.telemetry.span_s)).collect();
+            let mut taken: Vec<_> =
+                taken.iter().map(|t| (t.telemetry.run, t.telemetry.seq, t.telemetry.span_s)).collect();
             taken.sort_unstable();
             assert_eq!(taken, [(7, 60, 60), (u64::MAX, 60, 3_600), (u64::MAX, 61, 60)]);
             store.close().await;
@@ -267,7 +268,10 @@ async fn a_rollout_of_an_earlier_version_has_members_and_a_policy() {
     let place = Place::sqlite();
     let store = place.open().await;
     // As if the last migration had not been yet.
-    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 42").execute(&mut *store.turn().await.unwrap()).await.unwrap();
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 42")
+        .execute(&mut *store.turn().await.unwrap())
+        .await
+        .unwrap();
     let old = sqlx::query("INSERT INTO record VALUES ('rollout', '3', ?)").bind(OLD_ROLLOUT);
     old.execute(&mut *store.turn().await.unwrap()).await.unwrap();
     store.close().await;

@@ -107,7 +107,10 @@ impl Store {
         } else if key.is_some_and(|key| used.is_some_and(|by| by != key.0)) {
             Err(NoEntry::Used)
         } else {
-            Ok(Invitation { made: u64::try_from(row.try_get::<i64, _>("made")?)?, pending: row.try_get::<i64, _>("pending")? != 0 })
+            Ok(Invitation {
+                made: u64::try_from(row.try_get::<i64, _>("made")?)?,
+                pending: row.try_get::<i64, _>("pending")? != 0,
+            })
         };
         Ok(entry)
     }

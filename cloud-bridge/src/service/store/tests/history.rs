@@ -8,7 +8,8 @@ use super::super::notices::Wants;
 use super::super::{Outside, audit, copy};
 use super::place::Place;
 use super::{device, telemetry, window};
-use crate::service::store::{FEW, Store, Words};
+use crate::service::store::once::Once;
+use crate::service::store::{Store, Words};
 use bridge_core::access::{Access, Role};
 use bridge_core::audit::Deed;
 use bridge_core::notice::Notice;
@@ -79,7 +80,7 @@ async fn both_databases_give_the_same_answers_on_the_same_history() {
         assert_eq!(answers[0], answers[1], "operation {n} with PETREL_SEED={seed}");
         *asked.entry(answers[0].split(' ').next().unwrap().to_owned()).or_default() += 1;
     }
-    assert!(asked.len() == KINDS as usize && asked.values().all(|times| *times > 20), "{asked:?}");
+    assert!(asked.len() == usize::from(KINDS) + 1 && asked.values().all(|times| *times > 20), "{asked:?}");
     for hand in &hands {
         hand.store.close().await;
     }
@@ -191,7 +192,7 @@ fn phase(dice: &mut Rng) -> Phase {
 fn record(dice: &mut Rng) -> Record {
     let (now, serial) = (NOW.get(), format!("{:02x}", dice.u8(..40)));
     let bundle = Digest::of(&[dice.u8(..30)]);
-    match dice.u8(..16) {
+    match dice.u8(..17) {
         0 => {
             let credential = Credential { key: vec![1, 2], serial, certificate: bundle, until: now };
             let profile = Profile {
@@ -297,19 +298,21 @@ fn record(dice: &mut Rng) -> Record {
             }))
         }
         11 => {
-            let document = dice.choice([DocumentKind::Root, DocumentKind::Revocation, DocumentKind::Breakglass]).unwrap();
+            let document =
+                dice.choice([DocumentKind::Root, DocumentKind::Revocation, DocumentKind::Breakglass]).unwrap();
             let (number, text) = (dice.u64(1..12), word(dice));
             Record::Document(Box::new(StoredDocument { document, number, sha256: bundle, text }))
         }
         12 => Record::Beacons { reserved: dice.u64(..) },
         13 => Record::PutBack { at: now },
-        14 => Record::Withdrawn(Withdrawn { device: name(dice), serial, until: now, since: 1 }),
+        14 => Record::NoRollout { rollout: dice.u64(..20) },
+        15 => Record::Withdrawn(Withdrawn { device: name(dice), serial, until: now, since: 1 }),
         _ => Record::NotWithdrawn { serial },
     }
 }
 
 /// Kinds of operations.
-const KINDS: u8 = 32;
+const KINDS: u8 = 33;
 
 impl Hand {
     /// Does one thing, which dice choose; its name and what came of it.
@@ -321,7 +324,10 @@ impl Hand {
         match dice.u8(..KINDS + 8).saturating_sub(8) {
             0 => {
                 let telemetry = if dice.u8(..9) == 0 { some(dice, 300, said) } else { some(dice, 9, said) };
-                let words = Words { telemetry, windows: some(dice, 3, ended), answers: some(dice, 3, answered) };
+                let key = Once { who: word(dice), key: format!("{}", dice.u16(..)), asked: Digest::of(b"asked") };
+                let new = store.once(&key.who, &key.key).await.unwrap().is_none();
+                let once = some(dice, 1, |dice| (key.clone(), dice.u64(..99))).into_iter().filter(|_| new).collect();
+                let words = Words { telemetry, windows: some(dice, 3, ended), answers: some(dice, 3, answered), once };
                 let records = if dice.u8(..9) == 0 { some(dice, 200, record) } else { some(dice, 9, record) };
                 format!("save {:?}", store.save(&records, &words).await)
             }
@@ -390,7 +396,8 @@ impl Hand {
             21 => {
                 let role = dice.choice([Role::Admin, Role::Viewer, Role::Operator]).unwrap();
                 let until = dice.bool().then(|| NOW.get() + DAY);
-                let access = Access { role, streams: some(dice, 2, stream).into_iter().collect(), since: NOW.get(), until };
+                let access =
+                    Access { role, streams: some(dice, 2, stream).into_iter().collect(), since: NOW.get(), until };
                 let made = store.let_in(&word(dice), &access, &deed(dice)).await.unwrap();
                 let told = format!("let_in {made:?}");
                 self.tokens.extend(made);
@@ -419,10 +426,25 @@ impl Hand {
             }
             29 => format!("tell_again {:?}", store.tell_again(hook).await),
             30 => format!("keep_boxes {:?}", store.keep_boxes(["all", "some"].into_iter()).await),
+            31 => {
+                let known = format!("{}", dice.u16(..));
+                format!("once {:?} {:?}", store.once(&word(dice), &known).await, store.audit_base().await)
+            }
+            // It takes a rest when something went, so it is rare; but by then much is old.
+            _ if dice.u8(..3) > 0 => format!("is_writable {:?}", store.is_writable().await),
             _ => {
-                let oldest = i64::try_from(NOW.get() - dice.u64(DAY..60 * DAY)).unwrap();
-                assert!(FEW > 1);
-                format!("forget {:?} {:?}", store.forget(oldest).await, store.is_writable().await)
+                let oldest = NOW.get() - dice.u64(DAY..20 * DAY);
+                let gone = match dice.u8(..6) {
+                    0 => store.roll_up(oldest).await,
+                    1 => store.forget_hours(oldest).await,
+                    2 => store.forget_drift(oldest).await,
+                    3 => store.forget_answers(oldest).await,
+                    4 => store.forget_keys(oldest).await,
+                    _ => store.trim_audit(oldest).await,
+                };
+                // The bytes of one are not those of the other.
+                let size = store.size().await.map(|size| (size.telemetry_since, size.hours_since, size.audit_lines));
+                format!("forget {gone:?} {size:?}")
             }
         }
     }

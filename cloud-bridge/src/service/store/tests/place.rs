@@ -4,12 +4,11 @@
 use super::super::Store;
 use super::super::database::{Database, Server};
 use sqlx::{AnyConnection, AssertSqlSafe, Connection};
-use std::path::Path;
 
 /// A place for one database.
 pub(in crate::service::store) struct Place {
     pub(in crate::service::store) database: Database,
-    folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 /// Runs a test in every kind of place.
@@ -23,7 +22,7 @@ pub(in crate::service::store) async fn everywhere(test: impl AsyncFn(&Place)) {
 impl Place {
     pub(in crate::service::store) fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { database: Database::File(folder.path().to_owned()), folder }
+        Self { database: Database::File(folder.path().to_owned()), _folder: folder }
     }
 
     /// Nothing where there is no server. What is made there stays: servers of tests are thrown away.
@@ -40,11 +39,7 @@ impl Place {
         let url = format!("{url}{and}options[search_path]={schema}");
         let folder = tempfile::tempdir().unwrap();
         let server = Server::said(&url, folder.path(), None).unwrap();
-        Some(Self { database: Database::Server(server), folder })
-    }
-
-    pub(in crate::service::store) fn folder(&self) -> &Path {
-        self.folder.path()
+        Some(Self { database: Database::Server(server), _folder: folder })
     }
 
     pub(in crate::service::store) async fn open(&self) -> Store {
