@@ -11,6 +11,7 @@ mod debian;
 mod fuzz;
 mod oracles;
 mod package;
+mod postgres;
 mod qemu;
 mod size;
 
@@ -20,7 +21,7 @@ const HELP: &str = "\
 cargo xtask demo [-- ARGS]               build both binaries and run `petrel demo ARGS`
 cargo xtask bench NAME [--json]          measure, and print a table; NAME: loop, engine, trust, delivery, device, drift, rollout, arm, crash; --no-build takes the binaries that are there
 cargo xtask bench NAME|--all --write     one or every bench, and its section of docs/benchmarks.md made anew
-cargo xtask oracles [NAME]               checks against other people's programs; NAME: reference, onnx, sklearn, drift, tuf, oms, mosquitto, triton, rest
+cargo xtask oracles [NAME]               checks against other people's programs; NAME: reference, onnx, sklearn, drift, tuf, oms, mosquitto, postgres, triton, rest
 cargo xtask coverage [--json]            which lines of contract/trust its tests run
 cargo xtask fuzz [--seconds N] [TARGET]  every fuzz target, or those named, for N seconds each (60)
 cargo xtask cross --target T [--profile BOARD] [--quick] [--twice]  the agent for another machine; BOARD is one of firmware-profiles/; --twice: built in two folders, and compared

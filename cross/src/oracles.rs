@@ -2,13 +2,14 @@
 //! and starts and ends its own servers.
 
 use crate::build::{self, Profile, binaries, cargo, python, workspace};
+use crate::postgres::Server;
 use anyhow::{Context, bail};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 type Oracle = fn() -> anyhow::Result<()>;
 
-const ORACLES: [(&str, Oracle); 9] = [
+const ORACLES: [(&str, Oracle); 10] = [
     ("reference", reference),
     ("onnx", onnx),
     ("sklearn", sklearn),
@@ -16,6 +17,7 @@ const ORACLES: [(&str, Oracle); 9] = [
     ("tuf", tuf),
     ("oms", oms),
     ("mosquitto", mosquitto),
+    ("postgres", postgres),
     ("triton", triton),
     ("rest", rest),
 ];
@@ -133,4 +135,17 @@ fn mosquitto() -> anyhow::Result<()> {
     program.context("Mosquitto is not installed: apt-get install mosquitto")?;
     let mut test = cargo();
     build::run(test.args(["test", "--workspace", "--test", "end_to_end", "mosquitto"]))
+}
+
+/// What the bridge keeps, on a real PostgreSQL: the tests of the store, a random history that must be the same as in SQLite, and
+/// a bridge whose server goes and comes.
+fn postgres() -> anyhow::Result<()> {
+    let server = Server::start()?;
+    for which in [["--bin", "petrel", "store::"], ["--test", "end_to_end", "postgres"]] {
+        let mut test = cargo();
+        test.args(["test", "--workspace"]).args(which);
+        server.introduce(&mut test);
+        build::run(&mut test)?;
+    }
+    Ok(())
 }

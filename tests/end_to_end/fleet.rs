@@ -29,6 +29,11 @@ impl Fleet {
         Self::begin(Desk::with_fleet(), None)
     }
 
+    /// With what stands in the configuration on a desk.
+    pub(crate) fn on(desk: Desk) -> Self {
+        Self::begin(desk, None)
+    }
+
     /// With Mosquitto as the broker, configured by `petrel broker config`; where it is not installed, with the one inside.
     pub(crate) fn on_mosquitto() -> Self {
         let desk = Desk::with_fleet();

@@ -24,6 +24,7 @@ mod impostors;
 mod kills;
 mod models;
 mod monitors;
+mod postgres;
 mod programs;
 mod receiver;
 mod rest;

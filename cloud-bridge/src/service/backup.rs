@@ -4,6 +4,8 @@
 //! are kept where keys are. What land does with what it has forgotten is decided by `bridge_core`.
 
 use super::config::BridgeConfig;
+use super::store::copy::{self, Vacant};
+use super::store::database::{Database, FILE as DATABASE};
 use super::store::{Store, Words, unix_millis};
 use crate::fault::Fault;
 use anyhow::Context;
@@ -18,8 +20,6 @@ use std::path::{Component, Path, PathBuf};
 
 /// The first entry of the file: what follows.
 const INDEX: &str = "backup.json";
-/// The database within it, and within a data folder.
-const DATABASE: &str = "bridge.db";
 /// The bundles.
 const BUNDLES: &str = "bundles";
 /// The version of the form.
@@ -70,7 +70,7 @@ pub(crate) async fn make(config: &BridgeConfig, out: &Path) -> anyhow::Result<In
     if out.symlink_metadata().is_ok() {
         return Err(Fault::new(format!("{} is there already", out.display())).remedy("name another file").into());
     }
-    if !config.data.join(DATABASE).exists() {
+    if matches!(config.database, Database::File(_)) && !config.data.join(DATABASE).exists() {
         let none = Fault::new(format!("there is no {DATABASE} in {}", config.data.display()));
         return Err(none.remedy("has this bridge run before? Give its configuration with --config").into());
     }
@@ -78,13 +78,9 @@ pub(crate) async fn make(config: &BridgeConfig, out: &Path) -> anyhow::Result<In
     let beside = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let room = tempfile::tempdir_in(beside).with_context(unwritable)?;
     let copy = room.path().join(DATABASE);
-    // Whoever runs beside this may be of another version: its database stays as it is.
-    let store = Store::beside(&config.data, config.fleet.as_str(), false).await?;
     // One moment of the database; bundles that it names do not change, and those that came since do no harm.
     let made = unix_millis();
-    store.copy_to(&copy).await?;
-    let audit = store.audit_head().await?.seq;
-    store.close().await;
+    let audit = copy::take(&config.database, room.path()).await?;
     let files = tokio::task::block_in_place(|| hold(&config.data, &copy))?;
     let (files, sources): (Vec<Held>, Vec<PathBuf>) = files.into_iter().unzip();
     let fleet = config.fleet.to_string();
@@ -156,7 +152,7 @@ fn write(index: &Index, sources: &[PathBuf], part: &Path, out: &Path) -> anyhow:
     Ok(())
 }
 
-/// Makes the data folder of the configuration from a backup.
+/// Makes the data folder of the configuration from a backup, and fills its database.
 ///
 /// # Errors
 /// When there is something already, or the file is not a whole backup of this fleet.
@@ -166,13 +162,17 @@ pub(crate) async fn put(config: &BridgeConfig, from: &Path) -> anyhow::Result<In
         let there = Fault::new(format!("{} holds something already", data.display()));
         return Err(there.remedy("stop the bridge and move that folder away: nothing is written over it").into());
     }
+    let server = match &config.database {
+        Database::File(_) => None,
+        server @ Database::Server(_) => Some(Vacant::find(server).await?),
+    };
     let unwritable = || format!("cannot write beside {}", data.display());
     let beside = data.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(beside).with_context(unwritable)?;
     let room = tempfile::tempdir_in(beside).with_context(unwritable)?;
     let (inside, fleet) = (room.path().join("data"), config.fleet.as_str());
     let index = tokio::task::block_in_place(|| read(from, fleet, &inside))?;
-    let store = Store::open(&inside, fleet).await?;
+    let store = Store::open(&Database::File(inside.clone()), fleet).await?;
     let now = unix_millis();
     if now <= index.made {
         let clock = Fault::new("the clock of this machine is before the time of the backup");
@@ -183,6 +183,10 @@ pub(crate) async fn put(config: &BridgeConfig, from: &Path) -> anyhow::Result<In
     let records: Vec<Record> = std::iter::once(Record::Deed(Box::new(deed))).chain(records).collect();
     store.save(&records, &Words::default()).await?;
     store.close().await;
+    if let Some(server) = server {
+        server.fill(&inside).await?;
+        std::fs::remove_file(inside.join(DATABASE)).with_context(unwritable)?;
+    }
     std::fs::set_permissions(&inside, std::fs::Permissions::from_mode(0o700)).with_context(unwritable)?;
     // In place of nothing, or of an empty folder.
     std::fs::rename(&inside, data).with_context(unwritable)?;

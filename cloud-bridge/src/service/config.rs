@@ -1,6 +1,7 @@
 //! What the bridge is told: a file as it was said, checked into what is meant.
 
 use super::caretaker::Retention;
+use super::store::database::{Database, Server};
 use crate::authority;
 use crate::fault::Fault;
 use crate::keyfile;
@@ -36,6 +37,8 @@ struct Said {
     #[serde(default)]
     broker_reload: Vec<String>,
     data: PathBuf,
+    database: Option<String>,
+    database_password: Option<String>,
     #[serde(default = "default_listen")]
     listen: SocketAddr,
     broker: Option<String>,
@@ -154,8 +157,10 @@ pub(crate) struct BridgeConfig {
     pub(crate) crl: PathBuf,
     /// The command that lets another broker read that list anew; nothing by default.
     pub(crate) broker_reload: Vec<String>,
-    /// Where everything is kept.
+    /// Where everything is kept, or all but the state.
     pub(crate) data: PathBuf,
+    /// Where the state is kept.
+    pub(crate) database: Database,
     /// Where the REST API listens.
     pub(crate) listen: SocketAddr,
     /// The broker.
@@ -277,6 +282,14 @@ impl BridgeConfig {
         };
         let secret = |said: &str| keyfile::secret_path(base, said);
         let data = base.join(said.data);
+        let database = match (said.database, said.database_password.as_deref().map(secret).transpose()?) {
+            (Some(url), password) => Database::Server(Server::said(&url, base, password)?),
+            (None, None) => Database::File(data.clone()),
+            (None, Some(_)) => {
+                let what = Fault::new("`database_password` is the password of no server");
+                return Err(what.remedy("name the server: database = \"postgres://USER@HOST:5432/DATABASE\"").into());
+            }
+        };
         let webhook = |w: SaidWebhook| -> anyhow::Result<Webhook> {
             let ca = w.ca.map(|path| base.join(path));
             Ok(Webhook { name: w.name.to_string(), url: w.url, secret: secret(&w.secret)?, events: w.events, ca })
@@ -307,6 +320,7 @@ impl BridgeConfig {
             crl: said.crl.map_or_else(|| data.join("devices.crl"), |path| base.join(path)),
             broker_reload: said.broker_reload,
             data,
+            database,
             listen: said.listen,
             broker,
             retention: Retention {

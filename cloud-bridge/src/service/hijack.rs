@@ -75,7 +75,7 @@ impl Hijacked {
     /// What keeps a bridge from starting.
     pub(crate) async fn start(config: &BridgeConfig) -> anyhow::Result<Self> {
         let pen = Pen::open(config)?;
-        let store = Store::open(&config.data, config.fleet.as_str()).await?;
+        let store = Store::open(&config.database, config.fleet.as_str()).await?;
         let guests = guests(&store).await?;
         store.close().await;
         let library = Arc::new(Library::open(&config.data, config.root()?.0)?);

@@ -78,9 +78,9 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
         .map_err(|e| unwritable().because(e).remedy("give a folder that this user may write"))?;
     let (root, root_bytes) = config.root()?;
     let pen = Arc::new(Pen::open(&config)?);
-    let store = Store::open(&config.data, config.fleet.as_str()).await?.telling(wants(&config.webhooks));
+    let store = Store::open(&config.database, config.fleet.as_str()).await?.telling(wants(&config.webhooks));
     let herald = Herald::open(&config.webhooks)?;
-    store.admit(&config.data.join(ADMIN_TOKEN)).await?;
+    store.admit(&config.data).await?;
     let library = Arc::new(Library::open(&config.data, root)?);
     let issuer = Arc::new(Issuer::open(&config.fleet, &config.devices_cert, &config.devices_key)?);
     // Before anybody can knock: a device that is refused once stays away for a minute.
@@ -140,6 +140,10 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
         _ = stop.recv() => Ok(()),
         _ = tokio::signal::ctrl_c() => Ok(()),
         ended = driving => ended.context("the driver ended")?,
+        why = store.lost() => Err(Fault::new(format!("the database {} is lost", config.database.name()))
+            .because(why)
+            .remedy("the bridge ends, and waits for it when it is started again: what it has acknowledged is there")
+            .into()),
     };
     info!("the bridge stops");
     serving.stop().await;

@@ -1,7 +1,9 @@
-//! What land keeps: one SQLite file in WAL mode, synced before anything is acknowledged.
+//! What land keeps, in SQLite or PostgreSQL: on the disk before anything is acknowledged.
 
 pub(crate) mod audit;
 pub(crate) mod commands;
+pub(crate) mod copy;
+pub(crate) mod database;
 pub(crate) mod drift;
 pub(crate) mod notices;
 pub(crate) mod once;
@@ -12,15 +14,18 @@ mod tokens;
 
 pub(crate) use tokens::{Kept, NoEntry};
 
+use super::ADMIN_TOKEN;
+use crate::fault::Fault;
 use anyhow::Context;
 use bridge_core::audit::Deed;
 use bridge_core::{CommandDraft, Record, UnixMillis};
 use commands::Answered;
+use database::{Database, Dialect, Opened, Turn, Writer};
 use notices::Wants;
 use once::Once;
 use protocol::{DeviceId, Drift, Telemetry};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::any::AnyRow;
+use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Row as _, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -29,19 +34,35 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use trust::Digest;
 
+/// How often a server is asked whether it is there, and how long it may take to say so.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const LOOK_PATIENCE: Duration = Duration::from_secs(60);
+/// How a bridge changes its database.
+const MOVE: &str = "to move it: `petrel backup` with the old configuration, stop the bridge, move the data folder away, and `petrel restore` \
+                    with the new one";
 /// Rows of one statement.
 const MOST_ROWS: usize = 128;
 
 /// The database.
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
-    pool: SqlitePool,
+    readers: AnyPool,
+    writer: Writer,
+    dialect: Dialect,
+    outside: Outside,
     /// Whose audit log it holds.
     fleet: Arc<str>,
     /// What webhooks are told.
     wants: Arc<[Wants]>,
     /// Somebody is to be told.
     pub(crate) noticed: watch::Sender<()>,
+}
+
+/// What a store takes from outside: the time, and chance. Tests give it both.
+#[derive(Debug, Clone, Copy)]
+struct Outside {
+    now: fn() -> UnixMillis,
+    chance: fn(&mut [u8]) -> Result<(), getrandom::Error>,
 }
 
 /// What was said that is kept in one with the records that it led to.
@@ -79,26 +100,12 @@ pub(crate) fn unix_millis() -> UnixMillis {
 }
 
 impl Store {
-    /// Opens or makes `bridge.db` in `data`, and brings it to this version's form.
-    pub(crate) async fn open(data: &Path, fleet: &str) -> anyhow::Result<Self> {
-        let store = Self::beside(data, fleet, true).await?;
-        let unusable = || format!("cannot use the database in {}", data.display());
-        sqlx::migrate!("./migrations").run(&store.pool).await.with_context(unusable)?;
-        Ok(store)
-    }
-
-    /// The same database as it is, beside whoever uses it; made where it is not there, if `new`.
-    pub(crate) async fn beside(data: &Path, fleet: &str, new: bool) -> anyhow::Result<Self> {
-        let path = data.join("bridge.db");
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(new)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(10));
-        let unusable = || format!("cannot use the database {}", path.display());
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options).await.with_context(unusable)?;
-        Ok(Self { pool, fleet: fleet.into(), wants: Arc::default(), noticed: watch::channel(()).0 })
+    /// Opens or makes the database, and brings it to this version's form.
+    pub(crate) async fn open(database: &Database, fleet: &str) -> anyhow::Result<Self> {
+        let Opened { dialect, writer, readers } = database.open().await?;
+        let outside = Outside { now: unix_millis, chance: getrandom::fill };
+        let (fleet, noticed) = (fleet.into(), watch::channel(()).0);
+        Ok(Self { readers, writer, dialect, outside, fleet, wants: Arc::default(), noticed })
     }
 
     /// With webhooks that are told.
@@ -113,8 +120,8 @@ impl Store {
 
     /// Every record.
     pub(crate) async fn records(&self) -> anyhow::Result<Vec<Record>> {
-        let rows = sqlx::query("SELECT body FROM record").fetch_all(&self.pool).await?;
-        let parse = |row: &sqlx::sqlite::SqliteRow| -> anyhow::Result<Record> {
+        let rows = sqlx::query("SELECT body FROM record ORDER BY kind, key").fetch_all(&self.readers).await?;
+        let parse = |row: &AnyRow| -> anyhow::Result<Record> {
             serde_json::from_str(row.try_get("body")?).context("a record of the database is not understood")
         };
         rows.iter().map(parse).collect()
@@ -123,16 +130,18 @@ impl Store {
     /// Saves records, in their order, and the words that led to them: all or none.
     #[tracing::instrument(level = "debug", skip_all, fields(records = records.len(), telemetry = words.telemetry.len()))]
     pub(crate) async fn save(&self, records: &[Record], words: &Words) -> anyhow::Result<()> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        keep(&mut transaction, &words.telemetry).await?;
+        let mut writer = self.turn().await?;
+        let mut transaction = self.begin(&mut writer).await?;
+        let now = self.now();
+        self.keep(&mut transaction, &words.telemetry, now).await?;
         for window in &words.windows {
-            self.keep_window(&mut transaction, window).await?;
+            self.keep_window(&mut transaction, window, now).await?;
         }
         for answered in &words.answers {
-            commands::answer(&mut transaction, answered).await?;
+            commands::answer(&mut transaction, answered, now).await?;
         }
         for (once, number) in &words.once {
-            once::keep(&mut transaction, once, *number).await?;
+            once::keep(&mut transaction, once, *number, now).await?;
         }
         // Of a row that changes several times the last is kept, and many at a time; so are the lines of the audit log.
         let (mut rows, mut deeds) = (BTreeMap::new(), Vec::new());
@@ -141,7 +150,7 @@ impl Store {
                 Row::Deed(deed) => deeds.push(deed),
                 Row::Command(draft) => commands::save(&mut transaction, draft).await?,
                 Row::Gone(kind, key) => {
-                    let gone = sqlx::query("DELETE FROM record WHERE kind = ? AND key = ?").bind(kind).bind(&key);
+                    let gone = sqlx::query("DELETE FROM record WHERE kind = $1 AND key = $2").bind(kind).bind(&key);
                     gone.execute(&mut *transaction).await?;
                     rows.remove(&(kind, key));
                 }
@@ -153,7 +162,7 @@ impl Store {
             }
         }
         self.add(&mut transaction, deeds).await?;
-        put(&mut transaction, &rows).await?;
+        self.put(&mut transaction, &rows).await?;
         transaction.commit().await?;
         self.noticed.send_replace(());
         Ok(())
@@ -161,18 +170,20 @@ impl Store {
 
     /// Which of these messages are new, each once: whatever is said again, before or after a crash of either side.
     pub(crate) async fn are_new(&self, all: &[Telemetry]) -> anyhow::Result<Vec<bool>> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.readers.acquire().await?;
         let mut seen = BTreeSet::new();
         for some in portions(all) {
-            // The join looks up each; `IN` would go through the whole table.
-            let mut known = QueryBuilder::<Sqlite>::new("WITH asked(device, run, seq) AS (");
-            known.push_values(some, |mut row, Telemetry { device, run, seq, .. }| {
-                row.push_bind(device.as_str()).push_bind(run.cast_signed()).push_bind(seq.cast_signed());
-            });
-            known.push(
-                ") SELECT telemetry.device, telemetry.run, telemetry.seq FROM asked CROSS JOIN telemetry USING (device, run, seq)",
+            // SQLite keeps the order of a cross join, and so looks up each; with `IN` it would go through the whole table.
+            let known = format!(
+                "WITH asked(device, run, seq) AS (VALUES {}) SELECT t.device, t.run, t.seq FROM asked CROSS JOIN telemetry AS t
+                 WHERE t.device = asked.device AND t.run = asked.run AND t.seq = asked.seq",
+                self.dialect.rows(some.len(), 3)
             );
-            for row in known.build().fetch_all(&mut *connection).await? {
+            let mut known = sqlx::query(AssertSqlSafe(known));
+            for Telemetry { device, run, seq, .. } in some {
+                known = known.bind(device.as_str()).bind(run.cast_signed()).bind(seq.cast_signed());
+            }
+            for row in known.fetch_all(&mut *connection).await? {
                 let numbers = (row.try_get::<i64, _>("run")?, row.try_get::<i64, _>("seq")?);
                 seen.insert((row.try_get::<&str, _>("device")?.to_owned(), numbers));
             }
@@ -185,57 +196,138 @@ impl Store {
 
     /// The latest `limit` telemetry messages of a device, the oldest first: each by itself, and before these by the hour.
     pub(crate) async fn telemetry(&self, device: &DeviceId, limit: u32) -> anyhow::Result<Vec<Taken>> {
-        let rows =
-            sqlx::query("SELECT taken, body FROM telemetry WHERE device = ? ORDER BY taken DESC, seq DESC LIMIT ?")
-                .bind(device.as_str())
-                .bind(limit)
-                .fetch_all(&self.pool)
-                .await?;
+        let rows = sqlx::query(
+            "SELECT taken, body FROM telemetry WHERE device = $1 ORDER BY taken DESC, seq DESC, run DESC LIMIT $2",
+        );
+        let rows = rows.bind(device.as_str()).bind(i64::from(limit)).fetch_all(&self.readers).await?;
         let latest: Vec<Taken> = rows.iter().rev().map(taken).collect::<Result<_, _>>()?;
-        let before = latest.first().map_or(unix_millis(), |oldest| oldest.at);
+        let before = latest.first().map_or(self.now(), |oldest| oldest.at);
         let mut all = self.hours(device, before, limit - u32::try_from(latest.len())?).await?;
         all.extend(latest);
         Ok(all)
     }
 
-    /// Writes the first token to `path` when the database knows none.
-    pub(crate) async fn admit(&self, path: &Path) -> anyhow::Result<()> {
-        let known: i64 = sqlx::query_scalar("SELECT count(*) FROM token").fetch_one(&self.pool).await?;
+    /// Writes the first token to a file in `data` when the database knows none.
+    pub(crate) async fn admit(&self, data: &Path) -> anyhow::Result<()> {
+        let known: i64 = sqlx::query_scalar("SELECT count(*) FROM token").fetch_one(&self.readers).await?;
         if known > 0 {
             return Ok(());
         }
-        let token = people::secret()?;
+        if self.dialect == Dialect::Postgres && data.join(database::FILE).exists() {
+            let other = Fault::new("the PostgreSQL database is empty, and what this bridge knew lies in SQLite");
+            let other = other.because(format!("there is a {} in {}", database::FILE, data.display()));
+            return Err(other.remedy(MOVE).into());
+        }
+        let (token, path) = (self.secret()?, data.join(ADMIN_TOKEN));
         let mut options = std::fs::OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&path);
         let written = file.and_then(|mut f| std::io::Write::write_all(&mut f, token.as_bytes()).and(f.sync_all()));
         written.with_context(|| format!("cannot write {}", path.display()))?;
-        sqlx::query("INSERT INTO token (sha256, role, created, name) VALUES (?, 'admin', ?, 'admin')")
+        sqlx::query("INSERT INTO token (sha256, role, created, name) VALUES ($1, 'admin', $2, 'admin')")
             .bind(Digest::of(token.as_bytes()).0.as_slice())
-            .bind(i64::try_from(unix_millis())?)
-            .execute(&self.pool)
+            .bind(i64::try_from(self.now())?)
+            .execute(&mut *self.turn().await?)
             .await?;
-        Ok(())
-    }
-
-    /// One moment of the database, as a file of its own that is not there yet.
-    pub(crate) async fn copy_to(&self, path: &Path) -> anyhow::Result<()> {
-        let path = path.to_str().context("the folder has no plain name")?;
-        sqlx::query("VACUUM INTO ?").bind(path).execute(&self.pool).await?;
         Ok(())
     }
 
     /// Whether somebody could write now.
     pub(crate) async fn is_writable(&self) -> anyhow::Result<()> {
-        Ok(self.pool.begin_with("BEGIN IMMEDIATE").await?.rollback().await?)
+        Ok(self.begin(&mut self.turn().await?).await?.rollback().await?)
+    }
+
+    /// Waits until the server is lost, and says how it was noticed. A file is not lost.
+    ///
+    /// Whether what was under way was committed nobody knows then: the bridge ends, and begins with what it finds.
+    pub(crate) async fn lost(&self) -> anyhow::Error {
+        if self.dialect == Dialect::Sqlite {
+            return std::future::pending().await;
+        }
+        let look = async || anyhow::Ok(self.turn().await?.ping().await?);
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            match tokio::time::timeout(LOOK_PATIENCE, look()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(_) => return anyhow::anyhow!("it has not answered for {} s", LOOK_PATIENCE.as_secs()),
+            }
+        }
     }
 
     /// Closes the database in order.
     pub(crate) async fn close(&self) {
-        self.pool.close().await;
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    fn now(&self) -> UnixMillis {
+        (self.outside.now)()
+    }
+
+    /// Bytes that nobody can foretell.
+    fn chance<const N: usize>(&self) -> anyhow::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        let none = |e| Fault::new("the system gives no randomness").because(e);
+        (self.outside.chance)(&mut bytes).map_err(none)?;
+        Ok(bytes)
+    }
+
+    /// Waits until nobody else writes.
+    async fn turn(&self) -> anyhow::Result<Turn> {
+        self.writer.turn().await
+    }
+
+    async fn begin<'a>(&self, turn: &'a mut Turn) -> sqlx::Result<Transaction<'a, Any>> {
+        turn.begin_with(self.dialect.begin()).await
+    }
+
+    async fn keep(
+        &self,
+        connection: &mut AnyConnection,
+        telemetry: &[Telemetry],
+        now: UnixMillis,
+    ) -> anyhow::Result<()> {
+        let now = i64::try_from(now)?;
+        for some in portions(telemetry) {
+            let rows = self.dialect.rows(some.len(), 5);
+            let kept =
+                format!("INSERT INTO telemetry (device, run, seq, taken, body) VALUES {rows} ON CONFLICT DO NOTHING");
+            let mut kept = sqlx::query(AssertSqlSafe(kept));
+            for said in some {
+                kept = kept.bind(said.device.as_str()).bind(said.run.cast_signed()).bind(said.seq.cast_signed());
+                kept = kept.bind(now).bind(protocol::encode_cbor(said));
+            }
+            kept.execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces rows.
+    async fn put(
+        &self,
+        connection: &mut AnyConnection,
+        rows: &BTreeMap<(&'static str, String), &Record>,
+    ) -> anyhow::Result<()> {
+        let mut bodies = Vec::with_capacity(rows.len());
+        for ((kind, key), record) in rows {
+            bodies.push((kind, key, serde_json::to_string(record)?));
+        }
+        for some in portions(&bodies) {
+            let rows = self.dialect.rows(some.len(), 3);
+            let put = format!(
+                "INSERT INTO record (kind, key, body) VALUES {rows} ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body"
+            );
+            let mut put = sqlx::query(AssertSqlSafe(put));
+            for (kind, key, body) in some {
+                put = put.bind(**kind).bind(key.as_str()).bind(body.as_str());
+            }
+            put.execute(&mut *connection).await?;
+        }
+        Ok(())
     }
 }
 
-fn taken(row: &sqlx::sqlite::SqliteRow) -> anyhow::Result<Taken> {
+fn taken(row: &AnyRow) -> anyhow::Result<Taken> {
     let telemetry = protocol::decode_cbor(row.try_get::<&[u8], _>("body")?)?;
     Ok(Taken { at: u64::try_from(row.try_get::<i64, _>("taken")?)?, telemetry })
 }
@@ -251,36 +343,9 @@ fn portions<T>(all: &[T]) -> impl Iterator<Item = &[T]> {
     })
 }
 
-async fn keep(connection: &mut SqliteConnection, telemetry: &[Telemetry]) -> anyhow::Result<()> {
-    let now = i64::try_from(unix_millis())?;
-    for some in portions(telemetry) {
-        let mut kept = QueryBuilder::<Sqlite>::new("INSERT INTO telemetry ");
-        kept.push_values(some, |mut row, said| {
-            row.push_bind(said.device.as_str()).push_bind(said.run.cast_signed()).push_bind(said.seq.cast_signed());
-            row.push_bind(now).push_bind(protocol::encode_cbor(said));
-        });
-        kept.push(" ON CONFLICT DO NOTHING").build().execute(&mut *connection).await?;
-    }
-    Ok(())
-}
-
-/// Replaces rows.
-async fn put(
-    connection: &mut SqliteConnection,
-    rows: &BTreeMap<(&'static str, String), &Record>,
-) -> anyhow::Result<()> {
-    let mut bodies = Vec::with_capacity(rows.len());
-    for ((kind, key), record) in rows {
-        bodies.push((kind, key, serde_json::to_string(record)?));
-    }
-    for some in portions(&bodies) {
-        let mut put = QueryBuilder::<Sqlite>::new("INSERT INTO record ");
-        put.push_values(some, |mut row, (kind, key, body)| {
-            row.push_bind(*kind).push_bind(key.as_str()).push_bind(body.as_str());
-        });
-        put.push(" ON CONFLICT DO UPDATE SET body = excluded.body").build().execute(&mut *connection).await?;
-    }
-    Ok(())
+/// A text of somebody who may write anything: PostgreSQL keeps every character but one.
+fn plain(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// Where a record is kept.

@@ -3,10 +3,11 @@
 //! How lines hold each other is decided by `bridge_core::audit`. The end of the log is read inside each
 //! transaction that adds to it, so no two lines can follow the same one.
 
-use super::{Store, unix_millis};
+use super::Store;
 use bridge_core::audit::{Deed, Head, Line};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use bridge_core::notice::means;
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 use trust::Digest;
 
 /// The most lines that are read at once.
@@ -27,26 +28,27 @@ pub(crate) struct Which {
     pub(crate) action: Option<String>,
 }
 
-/// A line that somebody damaged may be no JSON: it is found by whoever verifies, who asks without a filter.
-macro_rules! lines {
-    ($order:literal) => {
-        concat!(
-            "SELECT * FROM (SELECT seq, text, sha256 FROM audit WHERE seq > ?1
-             AND (?2 IS NULL OR iif(json_valid(text), text ->> 'at', 0) >= ?2)
-             AND (?3 IS NULL OR iif(json_valid(text), text ->> 'who', '') = ?3)
-             AND (?4 IS NULL OR iif(json_valid(text), text ->> 'action', '') = ?4
-                  OR substr(iif(json_valid(text), text ->> 'action', ''), 1, length(?4) + 1) = ?4 || '.')
-             ORDER BY seq ",
-            $order,
-            " LIMIT ?5) ORDER BY seq"
-        )
-    };
+impl Which {
+    fn is_any(&self) -> bool {
+        self.since.is_none() && self.who.is_none() && self.action.is_none()
+    }
+
+    /// A line that somebody damaged may say nothing: it is found by whoever verifies, who asks for any.
+    fn means(&self, line: &Line) -> bool {
+        self.is_any()
+            || line.entry().is_some_and(|entry| {
+                self.since.is_none_or(|since| entry.at >= since)
+                    && self.who.as_ref().is_none_or(|who| entry.who == *who)
+                    && self.action.as_ref().is_none_or(|action| means(action, &entry.action))
+            })
+    }
 }
 
 impl Store {
     /// Adds a line to the audit log.
     pub(crate) async fn witness(&self, deed: &Deed) -> anyhow::Result<()> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let mut writer = self.turn().await?;
+        let mut transaction = self.begin(&mut writer).await?;
         self.add(&mut transaction, [deed]).await?;
         Ok(transaction.commit().await?)
     }
@@ -54,7 +56,7 @@ impl Store {
     /// Adds lines in a transaction that writes already, or has the right to.
     pub(super) async fn add<'a>(
         &self,
-        connection: &mut SqliteConnection,
+        connection: &mut AnyConnection,
         deeds: impl IntoIterator<Item = &'a Deed>,
     ) -> anyhow::Result<()> {
         let mut deeds = deeds.into_iter().peekable();
@@ -63,8 +65,8 @@ impl Store {
         }
         let mut head = self.head_within(connection).await?;
         for deed in deeds {
-            let (line, next) = head.follow(unix_millis(), deed);
-            sqlx::query("INSERT INTO audit VALUES (?, ?, ?)")
+            let (line, next) = head.follow(self.now(), deed);
+            sqlx::query("INSERT INTO audit (seq, text, sha256) VALUES ($1, $2, $3)")
                 .bind(i64::try_from(next.seq)?)
                 .bind(line.text)
                 .bind(line.sha256.0.to_vec())
@@ -77,17 +79,17 @@ impl Store {
 
     /// The end of the log.
     pub(crate) async fn audit_head(&self) -> anyhow::Result<Head> {
-        self.head_within(&mut *self.pool.acquire().await?).await
+        self.head_within(&mut *self.readers.acquire().await?).await
     }
 
     /// The last of the lines that are gone, where some are.
     pub(crate) async fn audit_base(&self) -> anyhow::Result<Option<Head>> {
-        let base = sqlx::query("SELECT seq, sha256 FROM audit_base").fetch_optional(&self.pool).await?;
+        let base = sqlx::query("SELECT seq, sha256 FROM audit_base").fetch_optional(&self.readers).await?;
         base.map(|row| Ok(Head { seq: u64::try_from(row.try_get::<i64, _>("seq")?)?, sha256: digest(&row) }))
             .transpose()
     }
 
-    async fn head_within(&self, connection: &mut SqliteConnection) -> anyhow::Result<Head> {
+    async fn head_within(&self, connection: &mut AnyConnection) -> anyhow::Result<Head> {
         let last = sqlx::query("SELECT seq, sha256 FROM audit ORDER BY seq DESC LIMIT 1");
         match last.fetch_optional(connection).await? {
             None => Ok(Head::empty(&self.fleet)),
@@ -97,36 +99,49 @@ impl Store {
 
     /// Lines of the log, the oldest first.
     pub(crate) async fn audit(&self, which: &Which) -> anyhow::Result<Vec<Line>> {
-        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        let rows = sqlx::query(if which.after.is_some() { lines!("ASC") } else { lines!("DESC") })
-            .bind(number(which.after.unwrap_or(0)))
-            .bind(which.since.map(number))
-            .bind(which.who.as_deref())
-            .bind(which.action.as_deref())
-            .bind(which.limit.clamp(1, MAX_LINES))
-            .fetch_all(&self.pool)
-            .await?;
-        let line = |row: &SqliteRow| Ok(Line { text: row.try_get("text")?, sha256: digest(row) });
-        rows.iter().map(line).collect()
+        // Forwards from a line, or backwards from the end, and no further than is needed.
+        let (some, at) = match which.after {
+            Some(after) => ("SELECT seq, text, sha256 FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2", after),
+            None => {
+                ("SELECT seq, text, sha256 FROM audit WHERE seq > 0 AND seq < $1 ORDER BY seq DESC LIMIT $2", u64::MAX)
+            }
+        };
+        let mut at = i64::try_from(at).unwrap_or(i64::MAX);
+        let limit = which.limit.clamp(1, MAX_LINES);
+        let portion = if which.is_any() { limit } else { MAX_LINES };
+        let mut lines = Vec::new();
+        while lines.len() < limit as usize {
+            let rows = sqlx::query(some).bind(at).bind(i64::from(portion)).fetch_all(&self.readers).await?;
+            for row in &rows {
+                at = row.try_get("seq")?;
+                lines.extend(
+                    Some(Line { text: row.try_get("text")?, sha256: digest(row) }).filter(|line| which.means(line)),
+                );
+            }
+            if rows.len() < portion as usize {
+                break;
+            }
+        }
+        lines.truncate(limit as usize);
+        if which.after.is_none() {
+            lines.reverse();
+        }
+        Ok(lines)
     }
 }
 
 /// A digest that was damaged is some other digest: the line is then named by whoever verifies.
-fn digest(row: &SqliteRow) -> Digest {
+fn digest(row: &AnyRow) -> Digest {
     let bytes: Vec<u8> = row.try_get("sha256").unwrap_or_default();
     bytes.try_into().map_or(Digest([0; 32]), Digest)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::everywhere;
+    use super::super::unix_millis;
     use super::*;
     use bridge_core::audit::{Damage, Verifier};
-
-    async fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), "plant-3").await.unwrap();
-        (dir, store)
-    }
 
     fn deed(n: u64) -> Deed {
         Deed::new(["admin", "edge-1"][(n % 2) as usize], "device.approve", &format!("edge-{n}"), "done")
@@ -139,7 +154,7 @@ mod tests {
     }
 
     async fn verified(store: &Store) -> Result<Head, Damage> {
-        let mut verifier = Verifier::new("plant-3", []);
+        let mut verifier = Verifier::new("sea", []);
         let mut after = 0;
         loop {
             let lines = store.audit(&Which { after: Some(after), limit: 7, ..Which::default() }).await.unwrap();
@@ -154,20 +169,23 @@ mod tests {
 
     #[tokio::test]
     async fn lines_of_many_hands_follow_each_other() {
-        let (_dir, store) = store().await;
-        let hands = (0..4_u64).map(|hand| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                for n in 0..8 {
-                    store.witness(&deed(hand * 8 + n)).await.unwrap();
-                }
-            })
-        });
-        for hand in hands.collect::<Vec<_>>() {
-            hand.await.unwrap();
-        }
-        assert_eq!(verified(&store).await.unwrap().seq, 32);
-        assert_eq!(verified(&store).await, Ok(store.audit_head().await.unwrap()));
+        everywhere(async |place| {
+            let store = place.open().await;
+            let hands = (0..4_u64).map(|hand| {
+                let store = store.clone();
+                tokio::spawn(async move {
+                    for n in 0..8 {
+                        store.witness(&deed(hand * 8 + n)).await.unwrap();
+                    }
+                })
+            });
+            for hand in hands.collect::<Vec<_>>() {
+                hand.await.unwrap();
+            }
+            assert_eq!(verified(&store).await.unwrap().seq, 32);
+            assert_eq!(verified(&store).await, Ok(store.audit_head().await.unwrap()));
+        })
+        .await;
     }
 
     /// T80 on the file itself: whoever changes the database is found, line by line.
@@ -175,7 +193,10 @@ mod tests {
     async fn whoever_edits_the_database_is_found() {
         for (sql, found) in [
             ("UPDATE audit SET text = replace(text, 'edge-4', 'edge-5') WHERE seq = 5", Damage::Edited { line: 5 }),
-            ("UPDATE audit SET sha256 = zeroblob(32) WHERE seq = 5", Damage::Edited { line: 5 }),
+            (
+                "UPDATE audit SET sha256 = (SELECT sha256 FROM audit WHERE seq = 4) WHERE seq = 5",
+                Damage::Edited { line: 5 },
+            ),
             ("UPDATE audit SET text = 'nothing' WHERE seq = 5", Damage::Edited { line: 5 }),
             ("DELETE FROM audit WHERE seq = 5", Damage::Displaced { line: 5, found: 6 }),
             (
@@ -187,34 +208,41 @@ mod tests {
                 Damage::Displaced { line: 13, found: 3 },
             ),
         ] {
-            let (_dir, store) = store().await;
-            write(&store, 12).await;
-            verified(&store).await.unwrap();
-            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&store.pool).await.unwrap();
-            assert_eq!(verified(&store).await, Err(found), "{sql}");
+            everywhere(async |place| {
+                let store = place.open().await;
+                write(&store, 12).await;
+                verified(&store).await.unwrap();
+                let edit = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
+                edit.execute(&mut *store.turn().await.unwrap()).await.unwrap();
+                assert_eq!(verified(&store).await, Err(found.clone()), "{sql}");
+            })
+            .await;
         }
     }
 
     #[tokio::test]
     async fn lines_are_found_by_time_name_and_action() {
-        let (_dir, store) = store().await;
-        write(&store, 6).await;
-        store.witness(&Deed::new("admin", "rollout.start", "digits@1.0.0", "done")).await.unwrap();
-        let found = async |which: Which| {
-            let lines = store.audit(&which).await.unwrap();
-            lines.iter().map(|line| line.entry().unwrap().seq).collect::<Vec<_>>()
-        };
-        let all = Which { limit: 100, ..Which::default() };
-        assert_eq!(found(all.clone()).await, [1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(found(Which { limit: 2, ..all.clone() }).await, [6, 7], "the last ones");
-        assert_eq!(found(Which { after: Some(2), limit: 2, ..all.clone() }).await, [3, 4]);
-        assert_eq!(found(Which { who: Some("edge-1".into()), ..all.clone() }).await, [2, 4, 6]);
-        assert_eq!(found(Which { action: Some("rollout".into()), ..all.clone() }).await, [7]);
-        assert_eq!(
-            found(Which { action: Some("device.approve".into()), who: Some("admin".into()), ..all.clone() }).await,
-            [1, 3, 5]
-        );
-        assert_eq!(found(Which { action: Some("roll".into()), ..all.clone() }).await, [] as [u64; 0]);
-        assert_eq!(found(Which { since: Some(unix_millis() + 60_000), ..all }).await, [] as [u64; 0]);
+        everywhere(async |place| {
+            let store = place.open().await;
+            write(&store, 6).await;
+            store.witness(&Deed::new("admin", "rollout.start", "digits@1.0.0", "done")).await.unwrap();
+            let found = async |which: Which| {
+                let lines = store.audit(&which).await.unwrap();
+                lines.iter().map(|line| line.entry().unwrap().seq).collect::<Vec<_>>()
+            };
+            let all = Which { limit: 100, ..Which::default() };
+            assert_eq!(found(all.clone()).await, [1, 2, 3, 4, 5, 6, 7]);
+            assert_eq!(found(Which { limit: 2, ..all.clone() }).await, [6, 7], "the last ones");
+            assert_eq!(found(Which { after: Some(2), limit: 2, ..all.clone() }).await, [3, 4]);
+            assert_eq!(found(Which { who: Some("edge-1".into()), ..all.clone() }).await, [2, 4, 6]);
+            assert_eq!(found(Which { action: Some("rollout".into()), ..all.clone() }).await, [7]);
+            assert_eq!(
+                found(Which { action: Some("device.approve".into()), who: Some("admin".into()), ..all.clone() }).await,
+                [1, 3, 5]
+            );
+            assert_eq!(found(Which { action: Some("roll".into()), ..all.clone() }).await, [] as [u64; 0]);
+            assert_eq!(found(Which { since: Some(unix_millis() + 60_000), ..all }).await, [] as [u64; 0]);
+        })
+        .await;
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! The latest of each device are kept, and of those that brought diagnostics, which are large, fewer.
 
-use super::{Store, samples, unix_millis};
+use super::{Store, samples};
 use anyhow::Context;
 use bridge_core::{CommandDraft, UnixMillis};
 use protocol::{CommandResult, DeviceId, Sample};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, SqliteConnection};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 
 /// Commands that are kept of each device.
 pub(crate) const KEPT: u32 = 50;
@@ -42,37 +42,51 @@ pub(crate) enum Reply {
 }
 
 /// Keeps a command in the transaction that counts it.
-pub(super) async fn save(connection: &mut SqliteConnection, draft: &CommandDraft) -> anyhow::Result<()> {
+pub(super) async fn save(connection: &mut AnyConnection, draft: &CommandDraft) -> anyhow::Result<()> {
     let seq = i64::try_from(draft.seq)?;
-    sqlx::query("INSERT OR REPLACE INTO command (device, seq, at, draft) VALUES (?, ?, ?, ?)")
-        .bind(draft.device.as_str())
-        .bind(seq)
-        .bind(i64::try_from(draft.issued)?)
-        .bind(serde_json::to_string(draft)?)
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("DELETE FROM command WHERE device = ? AND seq <= ?")
+    sqlx::query(
+        "INSERT INTO command (device, seq, at, draft) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (device, seq) DO UPDATE SET at = excluded.at, draft = excluded.draft, answered = NULL, result = NULL",
+    )
+    .bind(draft.device.as_str())
+    .bind(seq)
+    .bind(i64::try_from(draft.issued)?)
+    .bind(serde_json::to_string(draft)?)
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("DELETE FROM command WHERE device = $1 AND seq <= $2")
         .bind(draft.device.as_str())
         .bind(seq - i64::from(KEPT))
         .execute(&mut *connection)
         .await?;
-    sqlx::query("UPDATE command SET result = json_remove(result, '$.diagnostics') WHERE device = ? AND seq <= ? AND result IS NOT NULL")
-        .bind(draft.device.as_str())
-        .bind(seq - i64::from(KEPT_WHOLE))
-        .execute(connection)
-        .await?;
+    // In a JSON text these letters stand nowhere but where the member begins.
+    let large = sqlx::query(
+        "SELECT seq, result FROM command WHERE device = $1 AND seq <= $2 AND result LIKE '%\"diagnostics\":{%'",
+    );
+    let large = large.bind(draft.device.as_str()).bind(seq - i64::from(KEPT_WHOLE)).fetch_all(&mut *connection).await?;
+    for row in large {
+        let mut result: CommandResult = serde_json::from_str(row.try_get("result")?)?;
+        result.diagnostics = None;
+        sqlx::query("UPDATE command SET result = $1 WHERE device = $2 AND seq = $3")
+            .bind(serde_json::to_string(&result)?)
+            .bind(draft.device.as_str())
+            .bind(row.try_get::<i64, _>("seq")?)
+            .execute(&mut *connection)
+            .await?;
+    }
     Ok(())
 }
 
 /// Keeps what a device says of a command that it was given, if it had not answered. Inputs that it gives for a request are kept
 /// apart.
 pub(super) async fn answer(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     Answered { result, samples }: &Answered,
+    now: UnixMillis,
 ) -> anyhow::Result<()> {
     let kept =
-        sqlx::query("UPDATE command SET answered = ?, result = ? WHERE device = ? AND seq = ? AND result IS NULL")
-            .bind(i64::try_from(unix_millis())?)
+        sqlx::query("UPDATE command SET answered = $1, result = $2 WHERE device = $3 AND seq = $4 AND result IS NULL")
+            .bind(i64::try_from(now)?)
             .bind(serde_json::to_string(result)?)
             .bind(result.device_id.as_str())
             .bind(result.seq.cast_signed())
@@ -80,7 +94,7 @@ pub(super) async fn answer(
             .await?;
     match samples {
         Some((request, samples)) if kept.rows_affected() > 0 => {
-            samples::keep(connection, *request, &result.device_id, samples).await
+            samples::keep(connection, *request, &result.device_id, samples, now).await
         }
         Some(_) | None => Ok(()),
     }
@@ -100,26 +114,26 @@ impl Store {
     /// The latest commands of a device, the oldest first.
     pub(crate) async fn commands(&self, device: &DeviceId, limit: u32) -> anyhow::Result<Vec<Given>> {
         let rows =
-            sqlx::query("SELECT draft, answered, result FROM command WHERE device = ? ORDER BY seq DESC LIMIT ?")
+            sqlx::query("SELECT draft, answered, result FROM command WHERE device = $1 ORDER BY seq DESC LIMIT $2")
                 .bind(device.as_str())
-                .bind(limit)
-                .fetch_all(&self.pool)
+                .bind(i64::from(limit))
+                .fetch_all(&self.readers)
                 .await?;
         rows.iter().rev().map(given).collect()
     }
 
     /// One of them.
     pub(crate) async fn command(&self, device: &DeviceId, seq: u64) -> anyhow::Result<Option<Given>> {
-        let row = sqlx::query("SELECT draft, answered, result FROM command WHERE device = ? AND seq = ?")
+        let row = sqlx::query("SELECT draft, answered, result FROM command WHERE device = $1 AND seq = $2")
             .bind(device.as_str())
             .bind(seq.cast_signed())
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
         row.as_ref().map(given).transpose()
     }
 }
 
-fn given(row: &SqliteRow) -> anyhow::Result<Given> {
+fn given(row: &AnyRow) -> anyhow::Result<Given> {
     let draft = serde_json::from_str(row.try_get("draft")?).context("a command of the database is not understood")?;
     let answered: Option<i64> = row.try_get("answered")?;
     let result: Option<&str> = row.try_get("result")?;
@@ -133,6 +147,7 @@ fn given(row: &SqliteRow) -> anyhow::Result<Given> {
 #[cfg(test)]
 mod tests {
     use super::super::Words;
+    use super::super::tests::everywhere;
     use super::*;
     use bridge_core::{Numbers, Record};
     use protocol::{CommandOutcome, Diagnostics};
@@ -159,39 +174,41 @@ mod tests {
 
     #[tokio::test]
     async fn each_command_is_answered_once_and_the_latest_are_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), "sea").await.unwrap();
-        let (edge, other) = ("edge-1".parse().unwrap(), "edge-2".parse().unwrap());
-        let give = async |draft: &CommandDraft| {
-            store.save(&[Record::Command(Box::new(draft.clone()))], &Words::default()).await.unwrap();
-        };
-        give(&draft("edge-2", 1)).await;
-        for seq in 1..=60 {
-            let draft = draft("edge-1", seq);
-            give(&draft).await;
-            assert!(store.command(&edge, seq).await.unwrap().unwrap().answer.is_none());
-            let said = result(&draft);
-            let kept = async |result: CommandResult| {
-                let reply = store.reply(&result).await.unwrap();
-                if reply != Reply::Unasked {
-                    let answers = vec![Answered { result, samples: None }];
-                    store.save(&[], &Words { answers, ..Words::default() }).await.unwrap();
-                }
-                reply
+        everywhere(async |place| {
+            let store = place.open().await;
+            let (edge, other) = ("edge-1".parse().unwrap(), "edge-2".parse().unwrap());
+            let give = async |draft: &CommandDraft| {
+                store.save(&[Record::Command(Box::new(draft.clone()))], &Words::default()).await.unwrap();
             };
-            assert_eq!(kept(CommandResult { nonce: "another".into(), ..said.clone() }).await, Reply::Unasked);
-            assert_eq!(kept(CommandResult { seq: seq + 1, ..said.clone() }).await, Reply::Unasked);
-            assert_eq!(kept(said.clone()).await, Reply::First, "{seq}");
-            let again = CommandResult { outcome: CommandOutcome::Failed, ..said.clone() };
-            assert_eq!(kept(again).await, Reply::Again, "{seq} once more");
-            assert_eq!(store.command(&edge, seq).await.unwrap().unwrap().answer.unwrap().1, said);
-        }
-        let kept = store.commands(&edge, 1_000).await.unwrap();
-        assert_eq!(kept.iter().map(|given| given.draft.seq).collect::<Vec<_>>(), (11..=60).collect::<Vec<_>>());
-        let whole = kept.iter().filter(|given| given.answer.as_ref().unwrap().1.diagnostics.is_some());
-        assert_eq!(whole.map(|given| given.draft.seq).collect::<Vec<_>>(), [56, 57, 58, 59, 60]);
-        assert_eq!(store.commands(&edge, 2).await.unwrap()[0].draft.seq, 59);
-        assert_eq!(store.commands(&other, 9).await.unwrap().len(), 1);
-        assert!(store.command(&other, 2).await.unwrap().is_none());
+            give(&draft("edge-2", 1)).await;
+            for seq in 1..=60 {
+                let draft = draft("edge-1", seq);
+                give(&draft).await;
+                assert!(store.command(&edge, seq).await.unwrap().unwrap().answer.is_none());
+                let said = result(&draft);
+                let kept = async |result: CommandResult| {
+                    let reply = store.reply(&result).await.unwrap();
+                    if reply != Reply::Unasked {
+                        let answers = vec![Answered { result, samples: None }];
+                        store.save(&[], &Words { answers, ..Words::default() }).await.unwrap();
+                    }
+                    reply
+                };
+                assert_eq!(kept(CommandResult { nonce: "another".into(), ..said.clone() }).await, Reply::Unasked);
+                assert_eq!(kept(CommandResult { seq: seq + 1, ..said.clone() }).await, Reply::Unasked);
+                assert_eq!(kept(said.clone()).await, Reply::First, "{seq}");
+                let again = CommandResult { outcome: CommandOutcome::Failed, ..said.clone() };
+                assert_eq!(kept(again).await, Reply::Again, "{seq} once more");
+                assert_eq!(store.command(&edge, seq).await.unwrap().unwrap().answer.unwrap().1, said);
+            }
+            let kept = store.commands(&edge, 1_000).await.unwrap();
+            assert_eq!(kept.iter().map(|given| given.draft.seq).collect::<Vec<_>>(), (11..=60).collect::<Vec<_>>());
+            let whole = kept.iter().filter(|given| given.answer.as_ref().unwrap().1.diagnostics.is_some());
+            assert_eq!(whole.map(|given| given.draft.seq).collect::<Vec<_>>(), [56, 57, 58, 59, 60]);
+            assert_eq!(store.commands(&edge, 2).await.unwrap()[0].draft.seq, 59);
+            assert_eq!(store.commands(&other, 9).await.unwrap().len(), 1);
+            assert!(store.command(&other, 2).await.unwrap().is_none());
+        })
+        .await;
     }
 }

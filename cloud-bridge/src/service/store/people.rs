@@ -1,7 +1,6 @@
 //! People and what lets them in: tokens by the SHA-256 of what they hold, each with a name.
 
-use super::Store;
-use crate::fault::Fault;
+use super::{Store, plain};
 use bridge_core::access::Access;
 use bridge_core::audit::Deed;
 use sqlx::Row;
@@ -27,14 +26,12 @@ pub(crate) enum NoChange {
     Last,
 }
 
-/// A new secret of 256 bits.
-pub(super) fn secret() -> anyhow::Result<String> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret).map_err(|e| Fault::new("the system gives no randomness for a token").because(e))?;
-    Ok(format!("petrel_{}", hex::encode(secret)))
-}
-
 impl Store {
+    /// A new secret of 256 bits.
+    pub(super) fn secret(&self) -> anyhow::Result<String> {
+        Ok(format!("petrel_{}", hex::encode(self.chance::<32>()?)))
+    }
+
     /// Makes a token for somebody of a new name, in one with what the audit log says of it; its secret is known to nobody
     /// else from now on.
     pub(crate) async fn let_in(
@@ -43,15 +40,17 @@ impl Store {
         access: &Access,
         asked: &Deed,
     ) -> anyhow::Result<Result<String, NoChange>> {
-        let token = secret()?;
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let token = self.secret()?;
+        let mut writer = self.turn().await?;
+        let mut transaction = self.begin(&mut writer).await?;
         let made = sqlx::query(
-            "INSERT INTO token (sha256, role, created, name, streams, until) SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE NOT EXISTS (SELECT 1 FROM token WHERE name = ?4)",
+            "INSERT INTO token (sha256, role, created, name, streams, until) SELECT $1, $2, $3, $4, $5, $6
+             WHERE NOT EXISTS (SELECT 1 FROM token WHERE name = $4)",
         )
         .bind(Digest::of(token.as_bytes()).0.as_slice())
         .bind(access.role.as_str())
         .bind(i64::try_from(access.since)?)
-        .bind(name)
+        .bind(plain(name))
         .bind(serde_json::to_string(&access.streams)?)
         .bind(access.until.map(i64::try_from).transpose()?)
         .execute(&mut *transaction)
@@ -67,20 +66,22 @@ impl Store {
     /// Everybody who is let in.
     pub(crate) async fn people(&self) -> anyhow::Result<Vec<Person>> {
         let rows = sqlx::query("SELECT name, role, streams, created, until FROM token ORDER BY name");
-        rows.fetch_all(&self.pool).await?.iter().map(person).collect()
+        rows.fetch_all(&self.readers).await?.iter().map(person).collect()
     }
 
     /// Who holds `token`, if anybody does.
     pub(crate) async fn holder(&self, token: &str) -> anyhow::Result<Option<Person>> {
-        let row = sqlx::query("SELECT name, role, streams, created, until FROM token WHERE sha256 = ?");
-        let row = row.bind(Digest::of(token.as_bytes()).0.to_vec()).fetch_optional(&self.pool).await?;
+        let row = sqlx::query("SELECT name, role, streams, created, until FROM token WHERE sha256 = $1");
+        let row = row.bind(Digest::of(token.as_bytes()).0.to_vec()).fetch_optional(&self.readers).await?;
         row.as_ref().map(person).transpose()
     }
 
     /// Takes somebody's token back, in one with what the audit log says of it.
     pub(crate) async fn shut_out(&self, name: &str, asked: &Deed) -> anyhow::Result<Result<(), NoChange>> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        let gone = sqlx::query("DELETE FROM token WHERE name = ?").bind(name).execute(&mut *transaction).await?;
+        let mut writer = self.turn().await?;
+        let mut transaction = self.begin(&mut writer).await?;
+        let gone =
+            sqlx::query("DELETE FROM token WHERE name = $1").bind(plain(name)).execute(&mut *transaction).await?;
         if gone.rows_affected() == 0 {
             return Ok(Err(NoChange::Unknown));
         }
@@ -96,7 +97,7 @@ impl Store {
     }
 }
 
-fn person(row: &sqlx::sqlite::SqliteRow) -> anyhow::Result<Person> {
+fn person(row: &sqlx::any::AnyRow) -> anyhow::Result<Person> {
     let role: &str = row.try_get("role")?;
     let access = Access {
         role: role.parse().map_err(anyhow::Error::msg)?,

@@ -8,12 +8,12 @@ use anyhow::Context;
 use bridge_core::UnixMillis;
 use bridge_core::audit::{Deed, Head};
 use protocol::{DeviceId, Telemetry};
-use sqlx::{Row, SqliteConnection};
+use sqlx::{AnyConnection, Row};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Rows that go at a time, and the pause after them.
-const FEW: u32 = 2_000;
+const FEW: i64 = 2_000;
 const BETWEEN: Duration = Duration::from_millis(50);
 /// Devices whose telemetry becomes hours at a time.
 const DEVICES: usize = 30;
@@ -25,17 +25,20 @@ impl Store {
     pub(crate) async fn roll_up(&self, oldest: UnixMillis) -> anyhow::Result<()> {
         // Whole hours: what is merged is not seen in part.
         let oldest = i64::try_from(oldest - oldest % HOUR)?;
-        let devices = sqlx::query_scalar("SELECT DISTINCT device FROM telemetry WHERE taken < ?").bind(oldest);
-        let devices: Vec<String> = devices.fetch_all(&self.pool).await?;
+        let devices =
+            sqlx::query_scalar("SELECT DISTINCT device FROM telemetry WHERE taken < $1 ORDER BY device").bind(oldest);
+        let devices: Vec<String> = devices.fetch_all(&self.readers).await?;
         for some in devices.chunks(DEVICES) {
             let mut more = true;
             while more {
-                let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+                let mut writer = self.turn().await?;
+                let mut transaction = self.begin(&mut writer).await?;
                 more = false;
                 for device in some {
                     more |= roll_up(&mut transaction, device, oldest).await?;
                 }
                 transaction.commit().await?;
+                drop(writer);
                 tokio::time::sleep(BETWEEN).await;
             }
         }
@@ -45,24 +48,24 @@ impl Store {
     /// Removes hours that were before `oldest`.
     pub(crate) async fn forget_hours(&self, oldest: UnixMillis) -> anyhow::Result<()> {
         let few = "DELETE FROM telemetry_hour WHERE (device, hour) IN
-                   (SELECT device, hour FROM telemetry_hour WHERE hour < ? LIMIT ?)";
+                   (SELECT device, hour FROM telemetry_hour WHERE hour < $1 LIMIT $2)";
         self.forget(few, oldest).await
     }
 
     /// Removes windows that ended, and alarms that were last heard of, before `oldest`.
     pub(crate) async fn forget_drift(&self, oldest: UnixMillis) -> anyhow::Result<()> {
         let few = "DELETE FROM drift_window WHERE (device, run, seq) IN
-                   (SELECT device, run, seq FROM drift_window WHERE ended < ? LIMIT ?)";
+                   (SELECT device, run, seq FROM drift_window WHERE ended < $1 LIMIT $2)";
         self.forget(few, oldest).await?;
-        self.forget("DELETE FROM drift_alarm WHERE id IN (SELECT id FROM drift_alarm WHERE last < ? LIMIT ?)", oldest)
+        self.forget("DELETE FROM drift_alarm WHERE id IN (SELECT id FROM drift_alarm WHERE last < $1 LIMIT $2)", oldest)
             .await
     }
 
     /// Removes commands with their answers, and inputs of devices, from before `oldest`.
     pub(crate) async fn forget_answers(&self, oldest: UnixMillis) -> anyhow::Result<()> {
         for few in [
-            "DELETE FROM command WHERE (device, seq) IN (SELECT device, seq FROM command WHERE at < ? LIMIT ?)",
-            "DELETE FROM sample WHERE (request, device) IN (SELECT request, device FROM sample WHERE at < ? LIMIT ?)",
+            "DELETE FROM command WHERE (device, seq) IN (SELECT device, seq FROM command WHERE at < $1 LIMIT $2)",
+            "DELETE FROM sample WHERE (request, device) IN (SELECT request, device FROM sample WHERE at < $1 LIMIT $2)",
         ] {
             self.forget(few, oldest).await?;
         }
@@ -71,7 +74,7 @@ impl Store {
 
     pub(super) async fn forget(&self, few: &'static str, oldest: UnixMillis) -> anyhow::Result<()> {
         let oldest = i64::try_from(oldest)?;
-        while sqlx::query(few).bind(oldest).bind(FEW).execute(&self.pool).await?.rows_affected() > 0 {
+        while sqlx::query(few).bind(oldest).bind(FEW).execute(&mut *self.turn().await?).await?.rows_affected() > 0 {
             tokio::time::sleep(BETWEEN).await;
         }
         Ok(())
@@ -85,18 +88,20 @@ impl Store {
         self.witness(&Deed::new("bridge", "audit.trim", &subject, "done")).await?;
         let last = i64::try_from(last.seq)?;
         loop {
-            let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
+            let mut writer = self.turn().await?;
+            let mut transaction = self.begin(&mut writer).await?;
             let next =
-                "SELECT seq, sha256 FROM (SELECT seq, sha256 FROM audit WHERE seq <= ? ORDER BY seq LIMIT ?) AS few
+                "SELECT seq, sha256 FROM (SELECT seq, sha256 FROM audit WHERE seq <= $1 ORDER BY seq LIMIT $2) AS few
                         ORDER BY seq DESC LIMIT 1";
             let next = sqlx::query(next).bind(last).bind(FEW).fetch_optional(&mut *transaction).await?;
             let Some(next) = next else { return Ok(()) };
             let (seq, sha256): (i64, Vec<u8>) = (next.try_get("seq")?, next.try_get("sha256")?);
             sqlx::query("DELETE FROM audit_base").execute(&mut *transaction).await?;
-            let base = sqlx::query("INSERT INTO audit_base (seq, sha256) VALUES (?, ?)").bind(seq).bind(sha256);
+            let base = sqlx::query("INSERT INTO audit_base (seq, sha256) VALUES ($1, $2)").bind(seq).bind(sha256);
             base.execute(&mut *transaction).await?;
-            sqlx::query("DELETE FROM audit WHERE seq <= ?").bind(seq).execute(&mut *transaction).await?;
+            sqlx::query("DELETE FROM audit WHERE seq <= $1").bind(seq).execute(&mut *transaction).await?;
             transaction.commit().await?;
+            drop(writer);
             tokio::time::sleep(BETWEEN).await;
         }
     }
@@ -127,17 +132,22 @@ impl Store {
     /// Hours of a device from before `before`, the oldest first; of many the newest.
     pub(super) async fn hours(&self, device: &DeviceId, before: UnixMillis, limit: u32) -> anyhow::Result<Vec<Taken>> {
         let rows = sqlx::query(
-            "SELECT taken, body FROM telemetry_hour WHERE device = ? AND hour < ? ORDER BY hour DESC LIMIT ?",
+            "SELECT taken, body FROM telemetry_hour WHERE device = $1 AND hour < $2 ORDER BY hour DESC LIMIT $3",
         );
-        let rows = rows.bind(device.as_str()).bind(i64::try_from(before)?).bind(limit).fetch_all(&self.pool).await?;
+        let rows = rows
+            .bind(device.as_str())
+            .bind(i64::try_from(before)?)
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await?;
         rows.iter().rev().map(super::taken).collect()
     }
 }
 
 /// Merges some of a device's old telemetry; whether there may be more.
-async fn roll_up(connection: &mut SqliteConnection, device: &str, oldest: i64) -> anyhow::Result<bool> {
+async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64) -> anyhow::Result<bool> {
     let rows = sqlx::query(
-        "SELECT run, seq, taken, body FROM telemetry WHERE device = ? AND taken < ? ORDER BY taken, run, seq LIMIT ?",
+        "SELECT run, seq, taken, body FROM telemetry WHERE device = $1 AND taken < $2 ORDER BY taken, run, seq LIMIT $3",
     );
     let rows = rows.bind(device).bind(oldest).bind(FEW).fetch_all(&mut *connection).await?;
     let mut hours: BTreeMap<u64, (i64, Telemetry)> = BTreeMap::new();
@@ -154,7 +164,7 @@ async fn roll_up(connection: &mut SqliteConnection, device: &str, oldest: i64) -
             None => telemetry,
         };
         hours.insert(hour, (taken, sum));
-        sqlx::query("DELETE FROM telemetry WHERE device = ? AND run = ? AND seq = ?")
+        sqlx::query("DELETE FROM telemetry WHERE device = $1 AND run = $2 AND seq = $3")
             .bind(device)
             .bind(row.try_get::<i64, _>("run")?)
             .bind(row.try_get::<i64, _>("seq")?)
@@ -163,7 +173,7 @@ async fn roll_up(connection: &mut SqliteConnection, device: &str, oldest: i64) -
     }
     for (hour, (taken, sum)) in hours {
         sqlx::query(
-            "INSERT INTO telemetry_hour (device, hour, taken, body) VALUES (?, ?, ?, ?)
+            "INSERT INTO telemetry_hour (device, hour, taken, body) VALUES ($1, $2, $3, $4)
              ON CONFLICT (device, hour) DO UPDATE SET taken = excluded.taken, body = excluded.body",
         )
         .bind(device)
@@ -173,15 +183,11 @@ async fn roll_up(connection: &mut SqliteConnection, device: &str, oldest: i64) -
         .execute(&mut *connection)
         .await?;
     }
-    Ok(rows.len() == FEW as usize)
+    Ok(i64::try_from(rows.len())? == FEW)
 }
 
-async fn hour_of(
-    connection: &mut SqliteConnection,
-    device: &str,
-    hour: u64,
-) -> anyhow::Result<Option<(i64, Telemetry)>> {
-    let row = sqlx::query("SELECT taken, body FROM telemetry_hour WHERE device = ? AND hour = ?");
+async fn hour_of(connection: &mut AnyConnection, device: &str, hour: u64) -> anyhow::Result<Option<(i64, Telemetry)>> {
+    let row = sqlx::query("SELECT taken, body FROM telemetry_hour WHERE device = $1 AND hour = $2");
     let row = row.bind(device).bind(i64::try_from(hour)?).fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(None) };
     let Taken { at, telemetry } = super::taken(&row)?;
@@ -213,12 +219,12 @@ pub(crate) struct Size {
 impl Store {
     /// How much there is.
     pub(crate) async fn size(&self) -> anyhow::Result<Size> {
-        let one = async |sql: &'static str| sqlx::query_scalar::<_, Option<i64>>(sql).fetch_one(&self.pool).await;
-        let pages = one("SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()").await?;
+        let one = async |sql: &'static str| sqlx::query_scalar::<_, Option<i64>>(sql).fetch_one(&self.readers).await;
+        let bytes = one(self.dialect.size()).await?;
         let number = |n: Option<i64>| n.map(u64::try_from).transpose();
         let lines = one("SELECT max(seq) - min(seq) + 1 FROM audit").await?;
         Ok(Size {
-            database: number(pages)?.unwrap_or(0),
+            database: number(bytes)?.unwrap_or(0),
             telemetry_since: number(one("SELECT min(taken) FROM telemetry").await?)?,
             hours_since: number(one("SELECT min(hour) FROM telemetry_hour").await?)?,
             audit_lines: number(lines)?.unwrap_or(0),
@@ -229,16 +235,10 @@ impl Store {
 #[cfg(test)]
 mod tests {
     use super::super::Words;
-    use super::super::tests::{device, telemetry};
+    use super::super::tests::{device, everywhere, telemetry};
     use super::*;
     use bridge_core::audit::Verifier;
     use protocol::{LATENCY_BUCKETS, StreamTelemetry};
-
-    async fn store() -> (tempfile::TempDir, Store) {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path(), "sea").await.unwrap();
-        (dir, store)
-    }
 
     fn worked(seq: u64, releases: std::ops::Range<u64>) -> Telemetry {
         let row = |release| StreamTelemetry {
@@ -258,56 +258,62 @@ mod tests {
         let count = said.len() as u64;
         store.save(&[], &Words { telemetry: said, ..Words::default() }).await.unwrap();
         for seq in 0..count {
-            let taken = sqlx::query("UPDATE telemetry SET taken = ? WHERE device = 'a' AND seq = ?");
+            let taken = sqlx::query("UPDATE telemetry SET taken = $1 WHERE device = 'a' AND seq = $2");
             let taken = taken.bind(i64::try_from(began + seq * every).unwrap()).bind(i64::try_from(seq).unwrap());
-            taken.execute(&store.pool).await.unwrap();
+            taken.execute(&mut *store.turn().await.unwrap()).await.unwrap();
         }
     }
 
     #[tokio::test]
     async fn old_telemetry_is_told_by_the_hour_and_none_of_it_is_lost() {
-        let (_dir, store) = store().await;
-        let began = 1_700_000_000_000 / HOUR * HOUR;
-        // Three hours of one message a minute, of which the last one is not old yet.
-        take(&store, (0..180).map(|seq| worked(seq, 1..3)).collect(), began, 60_000).await;
-        for again in 0..2 {
-            store.roll_up(began + 2 * HOUR + 1).await.unwrap();
-            let told = store.telemetry(&device("a"), 1_000).await.unwrap();
-            assert_eq!(told.len(), 62, "{again}");
-            for (hour, of) in told[..2].iter().enumerate() {
-                let t = &of.telemetry;
-                assert_eq!((t.span_s, t.measured, t.cpu_percent), (3_600, 60, (hour * 60 + 59) as f32));
-                let rows: Vec<_> =
-                    t.streams.iter().map(|row| (row.release, row.answers, row.errors, row.took_us)).collect();
-                assert_eq!(rows, [(1, 600, 60, 6_000), (2, 600, 60, 6_000)]);
-                assert_eq!(of.at, began + hour as u64 * HOUR + 59 * 60_000);
+        everywhere(async |place| {
+            let store = place.open().await;
+            let began = 1_700_000_000_000 / HOUR * HOUR;
+            // Three hours of one message a minute, of which the last one is not old yet.
+            take(&store, (0..180).map(|seq| worked(seq, 1..3)).collect(), began, 60_000).await;
+            for again in 0..2 {
+                store.roll_up(began + 2 * HOUR + 1).await.unwrap();
+                let told = store.telemetry(&device("a"), 1_000).await.unwrap();
+                assert_eq!(told.len(), 62, "{again}");
+                for (hour, of) in told[..2].iter().enumerate() {
+                    let t = &of.telemetry;
+                    assert_eq!((t.span_s, t.measured, t.cpu_percent), (3_600, 60, (hour * 60 + 59) as f32));
+                    let rows: Vec<_> =
+                        t.streams.iter().map(|row| (row.release, row.answers, row.errors, row.took_us)).collect();
+                    assert_eq!(rows, [(1, 600, 60, 6_000), (2, 600, 60, 6_000)]);
+                    assert_eq!(of.at, began + hour as u64 * HOUR + 59 * 60_000);
+                }
+                assert_eq!(told[2].telemetry.seq, 120);
             }
-            assert_eq!(told[2].telemetry.seq, 120);
-        }
-        // Of few those that are latest.
-        let latest = store.telemetry(&device("a"), 61).await.unwrap();
-        assert_eq!((latest.len(), latest[0].at), (61, began + 2 * HOUR - 60_000));
-        assert!(store.telemetry(&device("b"), 9).await.unwrap().is_empty());
-        let size = store.size().await.unwrap();
-        assert_eq!((size.hours_since, size.telemetry_since), (Some(began), Some(began + 2 * HOUR)));
-        store.forget_hours(began + HOUR).await.unwrap();
-        assert_eq!(store.size().await.unwrap().hours_since, Some(began + HOUR));
+            // Of few those that are latest.
+            let latest = store.telemetry(&device("a"), 61).await.unwrap();
+            assert_eq!((latest.len(), latest[0].at), (61, began + 2 * HOUR - 60_000));
+            assert!(store.telemetry(&device("b"), 9).await.unwrap().is_empty());
+            let size = store.size().await.unwrap();
+            assert_eq!((size.hours_since, size.telemetry_since), (Some(began), Some(began + 2 * HOUR)));
+            store.forget_hours(began + HOUR).await.unwrap();
+            assert_eq!(store.size().await.unwrap().hours_since, Some(began + HOUR));
+        })
+        .await;
     }
 
     /// What comes late joins its hour; a device that names ever new releases makes no row that grows for ever.
     #[tokio::test]
     async fn an_hour_is_one_row_of_a_bounded_size() {
-        let (_dir, store) = store().await;
-        let began = 1_700_000_000_000 / HOUR * HOUR;
-        take(&store, (0..30).map(|seq| worked(seq, seq * 40..seq * 40 + 40)).collect(), began, 60_000).await;
-        store.roll_up(began + HOUR).await.unwrap();
-        let told = store.telemetry(&device("a"), 9).await.unwrap();
-        assert_eq!((told.len(), told[0].telemetry.measured, told[0].telemetry.streams.len()), (1, 30, 40));
-        let late = Telemetry { run: 2, ..worked(0, 1..2) };
-        take(&store, vec![late], began + 40 * 60_000, 1).await;
-        store.roll_up(began + HOUR).await.unwrap();
-        let told = store.telemetry(&device("a"), 9).await.unwrap();
-        assert_eq!((told.len(), told[0].telemetry.measured, told[0].telemetry.streams.len()), (1, 31, 41));
+        everywhere(async |place| {
+            let store = place.open().await;
+            let began = 1_700_000_000_000 / HOUR * HOUR;
+            take(&store, (0..30).map(|seq| worked(seq, seq * 40..seq * 40 + 40)).collect(), began, 60_000).await;
+            store.roll_up(began + HOUR).await.unwrap();
+            let told = store.telemetry(&device("a"), 9).await.unwrap();
+            assert_eq!((told.len(), told[0].telemetry.measured, told[0].telemetry.streams.len()), (1, 30, 40));
+            let late = Telemetry { run: 2, ..worked(0, 1..2) };
+            take(&store, vec![late], began + 40 * 60_000, 1).await;
+            store.roll_up(began + HOUR).await.unwrap();
+            let told = store.telemetry(&device("a"), 9).await.unwrap();
+            assert_eq!((told.len(), told[0].telemetry.measured, told[0].telemetry.streams.len()), (1, 31, 41));
+        })
+        .await;
     }
 
     async fn verified(store: &Store) -> Head {
@@ -330,25 +336,29 @@ mod tests {
 
     #[tokio::test]
     async fn old_lines_of_the_audit_log_go_and_the_rest_still_holds() {
-        let (_dir, store) = store().await;
-        // Nothing is removed of an empty log, nor of one that is young.
-        store.trim_audit(u64::MAX).await.unwrap();
-        for n in 0..2_100 {
-            store.witness(&Deed::new("admin", "device.approve", &format!("edge-{n}"), "done")).await.unwrap();
-        }
-        store.trim_audit(0).await.unwrap();
-        assert_eq!((store.audit_base().await.unwrap(), verified(&store).await.seq), (None, 2_100));
+        everywhere(async |place| {
+            let store = place.open().await;
+            // Nothing is removed of an empty log, nor of one that is young.
+            store.trim_audit(u64::MAX).await.unwrap();
+            for n in 0..2_100 {
+                store.witness(&Deed::new("admin", "device.approve", &format!("edge-{n}"), "done")).await.unwrap();
+            }
+            store.trim_audit(0).await.unwrap();
+            assert_eq!((store.audit_base().await.unwrap(), verified(&store).await.seq), (None, 2_100));
 
-        // All but the last line of then, which the log needs to go on from.
-        store.trim_audit(u64::MAX >> 1).await.unwrap();
-        let (base, end) = (store.audit_base().await.unwrap().unwrap(), verified(&store).await);
-        assert_eq!((base.seq, end.seq), (2_099, 2_101));
-        let last = store.audit(&Which { limit: 9, ..Which::default() }).await.unwrap();
-        let said = last.iter().map(|line| line.entry().unwrap()).map(|entry| (entry.seq, entry.action, entry.subject));
-        let trimmed = (2_101, "audit.trim".to_owned(), format!("lines up to 2099 {}", base.sha256));
-        assert_eq!(said.collect::<Vec<_>>(), [(2_100, "device.approve".into(), "edge-2099".into()), trimmed]);
-        assert_eq!(store.size().await.unwrap().audit_lines, 2);
-        store.witness(&Deed::new("admin", "device.approve", "edge-1", "done")).await.unwrap();
-        assert_eq!(verified(&store).await.seq, 2_102);
+            // All but the last line of then, which the log needs to go on from.
+            store.trim_audit(u64::MAX >> 1).await.unwrap();
+            let (base, end) = (store.audit_base().await.unwrap().unwrap(), verified(&store).await);
+            assert_eq!((base.seq, end.seq), (2_099, 2_101));
+            let last = store.audit(&Which { limit: 9, ..Which::default() }).await.unwrap();
+            let said =
+                last.iter().map(|line| line.entry().unwrap()).map(|entry| (entry.seq, entry.action, entry.subject));
+            let trimmed = (2_101, "audit.trim".to_owned(), format!("lines up to 2099 {}", base.sha256));
+            assert_eq!(said.collect::<Vec<_>>(), [(2_100, "device.approve".into(), "edge-2099".into()), trimmed]);
+            assert_eq!(store.size().await.unwrap().audit_lines, 2);
+            store.witness(&Deed::new("admin", "device.approve", "edge-1", "done")).await.unwrap();
+            assert_eq!(verified(&store).await.seq, 2_102);
+        })
+        .await;
     }
 }

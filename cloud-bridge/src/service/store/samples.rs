@@ -2,10 +2,11 @@
 //!
 //! They go by themselves when telemetry of their age goes.
 
-use super::{Store, unix_millis};
+use super::Store;
 use bridge_core::UnixMillis;
 use protocol::{DeviceId, Sample};
-use sqlx::{Row, SqliteConnection};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row};
 
 /// What a device gave.
 #[derive(Debug)]
@@ -20,15 +21,16 @@ pub(crate) struct Given {
 
 /// Keeps what a device gave for a request; what came first stays.
 pub(super) async fn keep(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     request: u64,
     device: &DeviceId,
     samples: &[Sample],
+    now: UnixMillis,
 ) -> anyhow::Result<()> {
-    sqlx::query("INSERT INTO sample (request, device, at, body) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING")
+    sqlx::query("INSERT INTO sample (request, device, at, body) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING")
         .bind(i64::try_from(request)?)
         .bind(device.as_str())
-        .bind(i64::try_from(unix_millis())?)
+        .bind(i64::try_from(now)?)
         .bind(serde_json::to_string(samples)?)
         .execute(connection)
         .await?;
@@ -38,11 +40,11 @@ pub(super) async fn keep(
 impl Store {
     /// What came for a request, by device.
     pub(crate) async fn samples(&self, request: u64) -> anyhow::Result<Vec<Given>> {
-        let rows = sqlx::query("SELECT device, at, body FROM sample WHERE request = ? ORDER BY device")
+        let rows = sqlx::query("SELECT device, at, body FROM sample WHERE request = $1 ORDER BY device")
             .bind(i64::try_from(request)?)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.readers)
             .await?;
-        let parse = |row: &sqlx::sqlite::SqliteRow| -> anyhow::Result<Given> {
+        let parse = |row: &AnyRow| -> anyhow::Result<Given> {
             let device: &str = row.try_get("device")?;
             Ok(Given {
                 device: device.parse()?,

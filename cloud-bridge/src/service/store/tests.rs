@@ -1,6 +1,10 @@
 //! Tokens, each used once, and telemetry, each taken once.
 
+mod history;
+mod place;
+
 use super::*;
+pub(super) use place::{Place, everywhere};
 use protocol::{JoinToken, SpoolState};
 
 pub(super) fn device(name: &str) -> DeviceId {
@@ -14,54 +18,62 @@ fn measured(telemetry: Vec<Telemetry>) -> Words {
 /// T68: a token that was used, has expired, or is for somebody else.
 #[tokio::test]
 async fn a_token_lets_one_key_of_one_device_in_while_it_lasts() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), "sea").await.unwrap();
-    let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
-    let (token, kept) = store.new_join_token(&device("a"), 60_000, true).await.unwrap();
-    assert!(!kept.used && kept.device == "a" && kept.pending);
+    everywhere(async |place| {
+        let store = place.open().await;
+        let (one, two) = (Digest::of(b"one"), Digest::of(b"two"));
+        let (token, kept) = store.new_join_token(&device("a"), 60_000, true).await.unwrap();
+        assert!(!kept.used && kept.device == "a" && kept.pending);
 
-    let unknown = JoinToken::new(&[0; 32]);
-    assert_eq!(store.use_join_token(&unknown, &device("a"), &one).await.unwrap(), Err(NoEntry::Unknown));
-    assert_eq!(store.use_join_token(&token, &device("b"), &one).await.unwrap(), Err(NoEntry::OtherDevice));
-    let invitation = store.look_at_join_token(&token, &device("a"), None).await.unwrap().unwrap();
-    assert!(invitation.pending && (1..=unix_millis()).contains(&invitation.made));
-    assert!(store.use_join_token(&token, &device("a"), &one).await.unwrap().is_ok());
-    assert_eq!(store.use_join_token(&token, &device("a"), &two).await.unwrap(), Err(NoEntry::Used));
-    // Its answer may have been lost.
-    assert!(store.use_join_token(&token, &device("a"), &one).await.unwrap().is_ok());
-    assert!(store.join_tokens().await.unwrap()[0].used);
-    store.give_back_join_token(&token).await.unwrap();
-    assert!(store.use_join_token(&token, &device("a"), &two).await.unwrap().is_ok());
+        let unknown = JoinToken::new(&[0; 32]);
+        assert_eq!(store.use_join_token(&unknown, &device("a"), &one).await.unwrap(), Err(NoEntry::Unknown));
+        assert_eq!(store.use_join_token(&token, &device("b"), &one).await.unwrap(), Err(NoEntry::OtherDevice));
+        let invitation = store.look_at_join_token(&token, &device("a"), None).await.unwrap().unwrap();
+        assert!(invitation.pending && (1..=unix_millis()).contains(&invitation.made));
+        assert!(store.use_join_token(&token, &device("a"), &one).await.unwrap().is_ok());
+        assert_eq!(store.use_join_token(&token, &device("a"), &two).await.unwrap(), Err(NoEntry::Used));
+        // Its answer may have been lost.
+        assert!(store.use_join_token(&token, &device("a"), &one).await.unwrap().is_ok());
+        assert!(store.join_tokens().await.unwrap()[0].used);
+        store.give_back_join_token(&token).await.unwrap();
+        assert!(store.use_join_token(&token, &device("a"), &two).await.unwrap().is_ok());
 
-    let (late, _) = store.new_join_token(&device("a"), 0, false).await.unwrap();
-    assert_eq!(store.use_join_token(&late, &device("a"), &one).await.unwrap(), Err(NoEntry::Expired));
-    assert!(!store.join_tokens().await.unwrap().iter().any(|kept| kept.until <= unix_millis() && kept.used));
+        let (late, _) = store.new_join_token(&device("a"), 0, false).await.unwrap();
+        assert_eq!(store.use_join_token(&late, &device("a"), &one).await.unwrap(), Err(NoEntry::Expired));
+        assert!(!store.join_tokens().await.unwrap().iter().any(|kept| kept.until <= unix_millis() && kept.used));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_token_that_was_taken_back_lets_nobody_in() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), "sea").await.unwrap();
-    let (token, kept) = store.new_join_token(&device("a"), 60_000, false).await.unwrap();
-    let (other, _) = store.new_join_token(&device("b"), 60_000, false).await.unwrap();
-    assert!(!store.revoke_join_token("").await.unwrap() && !store.revoke_join_token("%").await.unwrap());
-    assert!(store.revoke_join_token(&kept.id).await.unwrap());
-    assert!(!store.revoke_join_token(&kept.id).await.unwrap());
-    assert_eq!(store.look_at_join_token(&token, &device("a"), None).await.unwrap(), Err(NoEntry::Unknown));
-    assert!(!store.look_at_join_token(&other, &device("b"), None).await.unwrap().unwrap().pending);
+    everywhere(async |place| {
+        let store = place.open().await;
+        let (token, kept) = store.new_join_token(&device("a"), 60_000, false).await.unwrap();
+        let (other, _) = store.new_join_token(&device("b"), 60_000, false).await.unwrap();
+        assert!(!store.revoke_join_token("").await.unwrap() && !store.revoke_join_token("%").await.unwrap());
+        assert!(store.revoke_join_token(&kept.id).await.unwrap());
+        assert!(!store.revoke_join_token(&kept.id).await.unwrap());
+        assert_eq!(store.look_at_join_token(&token, &device("a"), None).await.unwrap(), Err(NoEntry::Unknown));
+        assert!(!store.look_at_join_token(&other, &device("b"), None).await.unwrap().unwrap().pending);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn the_database_holds_no_secret() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), "sea").await.unwrap();
-    let (token, _) = store.new_join_token(&device("a"), 60_000, false).await.unwrap();
-    store.close().await;
-    let secret = token.as_str().trim_start_matches("petrel_join_").as_bytes();
-    for entry in std::fs::read_dir(dir.path()).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        assert!(!bytes.windows(secret.len()).any(|part| part == secret));
-    }
+    everywhere(async |place| {
+        let store = place.open().await;
+        let (token, _) = store.new_join_token(&device("a"), 60_000, false).await.unwrap();
+        store.close().await;
+        let taken = tempfile::tempdir().unwrap();
+        copy::take(&place.database, taken.path()).await.unwrap();
+        let secret = token.as_str().trim_start_matches("petrel_join_").as_bytes();
+        for entry in std::fs::read_dir(taken.path()).unwrap() {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            assert!(!bytes.windows(secret.len()).any(|part| part == secret));
+        }
+    })
+    .await;
 }
 
 pub(super) fn telemetry(run: u64, seq: u64, span_s: u64) -> Telemetry {
@@ -89,19 +101,22 @@ pub(super) fn telemetry(run: u64, seq: u64, span_s: u64) -> Telemetry {
 /// A bridge may die between its store and its word to the broker, and a device that lost its disk counts from one again.
 #[tokio::test]
 async fn telemetry_is_taken_once_also_after_a_restart_and_from_a_device_that_forgot() {
-    let dir = tempfile::tempdir().unwrap();
-    for new in [[true, true, false, true], [false; 4]] {
-        let store = Store::open(dir.path(), "sea").await.unwrap();
-        let said = [(u64::MAX, 60, 3_600), (u64::MAX, 61, 60), (u64::MAX, 60, 3_600), (7, 60, 60)];
-        let said = said.map(|(run, seq, span)| telemetry(run, seq, span));
-        assert_eq!(store.are_new(&said).await.unwrap(), new);
-        store.save(&[], &measured(said.to_vec())).await.unwrap();
-        let taken = store.telemetry(&device("a"), 10).await.unwrap();
-        let mut taken: Vec<_> = taken.iter().map(|t| (t.telemetry.run, t.telemetry.seq, t.telemetry.span_s)).collect();
-        taken.sort_unstable();
-        assert_eq!(taken, [(7, 60, 60), (u64::MAX, 60, 3_600), (u64::MAX, 61, 60)]);
-        store.close().await;
-    }
+    everywhere(async |place| {
+        for new in [[true, true, false, true], [false; 4]] {
+            let store = place.open().await;
+            let said = [(u64::MAX, 60, 3_600), (u64::MAX, 61, 60), (u64::MAX, 60, 3_600), (7, 60, 60)];
+            let said = said.map(|(run, seq, span)| telemetry(run, seq, span));
+            assert_eq!(store.are_new(&said).await.unwrap(), new);
+            store.save(&[], &measured(said.to_vec())).await.unwrap();
+            let taken = store.telemetry(&device("a"), 10).await.unwrap();
+            let mut taken: Vec<_> =
+                taken.iter().map(|t| (t.telemetry.run, t.telemetry.seq, t.telemetry.span_s)).collect();
+            taken.sort_unstable();
+            assert_eq!(taken, [(7, 60, 60), (u64::MAX, 60, 3_600), (u64::MAX, 61, 60)]);
+            store.close().await;
+        }
+    })
+    .await;
 }
 
 #[test]
@@ -115,33 +130,37 @@ fn rows_go_in_portions_of_few_lengths() {
 
 #[tokio::test]
 async fn a_great_many_messages_are_known_by_themselves() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), "sea").await.unwrap();
-    let some: Vec<Telemetry> = (0..300).map(|seq| telemetry(1, seq * 2, 60)).collect();
-    store.save(&[], &measured(some)).await.unwrap();
-    let all: Vec<Telemetry> = (0..600).map(|seq| telemetry(1, seq, 60)).collect();
-    let new: Vec<bool> = (0..600).map(|seq| seq % 2 == 1).collect();
-    assert_eq!(store.are_new(&all).await.unwrap(), new);
-    let another = Telemetry { device: device("b"), ..telemetry(1, 0, 60) };
-    assert_eq!(store.are_new(&[another]).await.unwrap(), [true], "of another device");
+    everywhere(async |place| {
+        let store = place.open().await;
+        let some: Vec<Telemetry> = (0..300).map(|seq| telemetry(1, seq * 2, 60)).collect();
+        store.save(&[], &measured(some)).await.unwrap();
+        let all: Vec<Telemetry> = (0..600).map(|seq| telemetry(1, seq, 60)).collect();
+        let new: Vec<bool> = (0..600).map(|seq| seq % 2 == 1).collect();
+        assert_eq!(store.are_new(&all).await.unwrap(), new);
+        let another = Telemetry { device: device("b"), ..telemetry(1, 0, 60) };
+        assert_eq!(store.are_new(&[another]).await.unwrap(), [true], "of another device");
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn of_a_row_that_changes_several_times_the_last_is_kept() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), "sea").await.unwrap();
-    let is = |serial: &str, until| {
-        let device = device("a");
-        Record::Withdrawn(bridge_core::Withdrawn { serial: serial.into(), device, since: 1, until })
-    };
-    let gone = |serial: &str| Record::NotWithdrawn { serial: serial.into() };
-    let records =
-        [is("one", 1), is("two", 1), is("one", 2), gone("two"), is("three", 1), gone("three"), is("three", 3)];
-    store.save(&records, &Words::default()).await.unwrap();
-    assert_eq!(store.records().await.unwrap(), [is("one", 2), is("three", 3)]);
-    let many: Vec<Record> = (0..300).map(|n| is(&format!("{n:03}"), n)).collect();
-    store.save(&[&many[..], &[gone("one"), gone("three")]].concat(), &Words::default()).await.unwrap();
-    assert_eq!(store.records().await.unwrap(), many);
+    everywhere(async |place| {
+        let store = place.open().await;
+        let is = |serial: &str, until| {
+            let device = device("a");
+            Record::Withdrawn(bridge_core::Withdrawn { serial: serial.into(), device, since: 1, until })
+        };
+        let gone = |serial: &str| Record::NotWithdrawn { serial: serial.into() };
+        let records =
+            [is("one", 1), is("two", 1), is("one", 2), gone("two"), is("three", 1), gone("three"), is("three", 3)];
+        store.save(&records, &Words::default()).await.unwrap();
+        assert_eq!(store.records().await.unwrap(), [is("one", 2), is("three", 3)]);
+        let many: Vec<Record> = (0..300).map(|n| is(&format!("{n:03}"), n)).collect();
+        store.save(&[&many[..], &[gone("one"), gone("three")]].concat(), &Words::default()).await.unwrap();
+        assert_eq!(store.records().await.unwrap(), many);
+    })
+    .await;
 }
 
 /// A window of one device with one alarm, of the feature `feature`.
@@ -186,51 +205,55 @@ async fn hear(store: &Store, window: Drift) -> drift::Room {
 /// Said again after a crash of either side, a window is not counted twice, and neither is its alarm.
 #[tokio::test]
 async fn a_window_is_taken_once_and_its_alarm_is_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let now = unix_millis();
-    for start in 0..2 {
-        let store = Store::open(dir.path(), "sea").await.unwrap();
-        // The second by a clock that is a year ahead.
-        let windows = [(1, now - 7_200_000, "a"), (2, now + 31_536_000_000, "a"), (3, now - 1_000, "b")];
-        for (round, (seq, at, feature)) in windows.into_iter().chain(windows).enumerate() {
-            let new = if start == 0 && round < windows.len() { drift::Room::New } else { drift::Room::Known };
-            assert_eq!(hear(&store, window(seq, at, feature)).await, new, "{start} {round}");
+    everywhere(async |place| {
+        let now = unix_millis();
+        for start in 0..2 {
+            let store = place.open().await;
+            // The second by a clock that is a year ahead.
+            let windows = [(1, now - 7_200_000, "a"), (2, now + 31_536_000_000, "a"), (3, now - 1_000, "b")];
+            for (round, (seq, at, feature)) in windows.into_iter().chain(windows).enumerate() {
+                let new = if start == 0 && round < windows.len() { drift::Room::New } else { drift::Room::Known };
+                assert_eq!(hear(&store, window(seq, at, feature)).await, new, "{start} {round}");
+            }
+            let all = |device: Option<DeviceId>| drift::WhichWindows {
+                stream: "s".parse().unwrap(),
+                since: 0,
+                until: u64::MAX,
+                device,
+            };
+            let ended: Vec<u64> = store.windows(&all(None)).await.unwrap().iter().map(|w| w.ended).collect();
+            assert!(ended.len() == 3 && ended.is_sorted() && *ended.last().unwrap() <= unix_millis(), "{ended:?}");
+            assert_eq!(store.windows(&all(Some(device("b")))).await.unwrap(), []);
+            let concerns = store.concerns(None, false).await.unwrap();
+            let told: Vec<_> = concerns.iter().map(|(_, c)| (c.feature.as_str(), c.windows)).collect();
+            assert!(told.len() == 2 && told.contains(&("a", 2)) && told.contains(&("b", 1)), "{told:?}");
+            let id = concerns[0].0;
+            let first = store.acknowledge(id, "ann").await.unwrap().unwrap().acknowledged;
+            assert_eq!(store.acknowledge(id, "bob").await.unwrap().unwrap().acknowledged, first, "who saw it first");
+            assert_eq!(store.acknowledge(99, "ann").await.unwrap(), None);
+            store.close().await;
         }
-        let all = |device: Option<DeviceId>| drift::WhichWindows {
-            stream: "s".parse().unwrap(),
-            since: 0,
-            until: u64::MAX,
-            device,
-        };
-        let ended: Vec<u64> = store.windows(&all(None)).await.unwrap().iter().map(|w| w.ended).collect();
-        assert!(ended.len() == 3 && ended.is_sorted() && *ended.last().unwrap() <= unix_millis(), "{ended:?}");
-        assert_eq!(store.windows(&all(Some(device("b")))).await.unwrap(), []);
-        let concerns = store.concerns(None, false).await.unwrap();
-        let told: Vec<_> = concerns.iter().map(|(_, c)| (c.feature.as_str(), c.windows)).collect();
-        assert!(told.len() == 2 && told.contains(&("a", 2)) && told.contains(&("b", 1)), "{told:?}");
-        let id = concerns[0].0;
-        let first = store.acknowledge(id, "ann").await.unwrap().unwrap().acknowledged;
-        assert_eq!(store.acknowledge(id, "bob").await.unwrap().unwrap().acknowledged, first, "who saw it first");
-        assert_eq!(store.acknowledge(99, "ann").await.unwrap(), None);
-        store.close().await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn more_alarms_than_the_budget_of_a_day_are_one() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), "sea").await.unwrap();
-    let (now, budget) = (unix_millis(), bridge_core::drift::ALARM_BUDGET);
-    for n in 0..budget + 7 {
-        hear(&store, window(n, now, &format!("f{n}"))).await;
-    }
-    // One that is known already is no news.
-    hear(&store, window(1_000, now, "f0")).await;
-    let concerns = store.concerns(Some(&"s".parse().unwrap()), true).await.unwrap();
-    let held: Vec<_> =
-        concerns.iter().filter(|(_, c)| c.device.is_none()).map(|(_, c)| (c.cause.as_str(), c.windows)).collect();
-    assert_eq!((concerns.len() as u64, held), (budget + 1, vec![("budget", 7)]));
-    assert_eq!(concerns.iter().find(|(_, c)| c.feature == "f0").unwrap().1.windows, 2);
+    everywhere(async |place| {
+        let store = place.open().await;
+        let (now, budget) = (unix_millis(), bridge_core::drift::ALARM_BUDGET);
+        for n in 0..budget + 7 {
+            hear(&store, window(n, now, &format!("f{n}"))).await;
+        }
+        // One that is known already is no news.
+        hear(&store, window(1_000, now, "f0")).await;
+        let concerns = store.concerns(Some(&"s".parse().unwrap()), true).await.unwrap();
+        let held: Vec<_> =
+            concerns.iter().filter(|(_, c)| c.device.is_none()).map(|(_, c)| (c.cause.as_str(), c.windows)).collect();
+        assert_eq!((concerns.len() as u64, held), (budget + 1, vec![("budget", 7)]));
+        assert_eq!(concerns.iter().find(|(_, c)| c.feature == "f0").unwrap().1.windows, 2);
+    })
+    .await;
 }
 
 /// A rollout as it was written before its devices had rows of their own.
@@ -242,15 +265,18 @@ const OLD_ROLLOUT: &str = r#"{"kind":"rollout","id":3,"stream":"digits","version
 
 #[tokio::test]
 async fn a_rollout_of_an_earlier_version_has_members_and_a_policy() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path(), "sea").await.unwrap();
+    let place = Place::sqlite();
+    let store = place.open().await;
     // As if the last migration had not been yet.
-    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 42").execute(&store.pool).await.unwrap();
+    sqlx::query("DELETE FROM _sqlx_migrations WHERE version = 42")
+        .execute(&mut *store.turn().await.unwrap())
+        .await
+        .unwrap();
     let old = sqlx::query("INSERT INTO record VALUES ('rollout', '3', ?)").bind(OLD_ROLLOUT);
-    old.execute(&store.pool).await.unwrap();
+    old.execute(&mut *store.turn().await.unwrap()).await.unwrap();
     store.close().await;
 
-    let records = Store::open(dir.path(), "sea").await.unwrap().records().await.unwrap();
+    let records = place.open().await.records().await.unwrap();
     let bridge = bridge_core::Bridge::restore("sea".parse().unwrap(), records).unwrap();
     let rollout = &bridge.rollouts()[&3];
     assert_eq!((rollout.phase.wave(), rollout.waves(), rollout.to.to_string()), (Some(1), 2, "a-1,b.2,c".into()));
@@ -265,4 +291,44 @@ async fn a_rollout_of_an_earlier_version_has_members_and_a_policy() {
         [(0, true, true), (1, true, false), (1, false, false)]
     );
     assert_eq!((a.before, b.before.map(|bundle| bundle.0[0])), (None, Some(0xcd)));
+}
+
+/// What a table holds is said twice, once for each database.
+#[tokio::test]
+async fn both_databases_have_the_same_tables() {
+    let versions = |dialect: Dialect| dialect.migrator().iter().map(|migration| migration.version).max();
+    assert_eq!(versions(Dialect::Sqlite), versions(Dialect::Postgres), "a change has a file for each");
+    let sqlite = Place::sqlite().open().await;
+    let tables = copy::tables(&mut sqlite.turn().await.unwrap()).await.unwrap();
+    assert!(tables.len() >= 10);
+    let Some(place) = Place::postgres().await else { return };
+    let mut known = Vec::new();
+    for table in &tables {
+        for column in &table.columns {
+            let kind = match column.kind {
+                copy::Kind::Number => "bigint",
+                copy::Kind::Text => "text",
+                copy::Kind::Bytes => "bytea",
+            };
+            known.push(format!("{}.{} {kind}", table.name, column.name));
+        }
+    }
+    known.sort_unstable();
+    let said = "SELECT table_name || '.' || column_name || ' ' || data_type FROM information_schema.columns
+                WHERE table_schema = current_schema() AND table_name <> '_sqlx_migrations'";
+    let store = place.open().await;
+    let mut there = sqlx::query_scalar::<_, String>(said).fetch_all(&store.readers).await.unwrap();
+    there.sort_unstable();
+    assert_eq!(there, known);
+}
+
+/// Two bridges would give devices two orders.
+#[tokio::test]
+async fn one_bridge_at_a_time_uses_a_server() {
+    let Some(place) = Place::postgres().await else { return };
+    let store = place.open().await;
+    let second = Store::open(&place.database, "sea").await.unwrap_err();
+    assert!(format!("{second:#}").contains("another bridge uses it now"), "{second:#}");
+    store.close().await;
+    place.open().await.close().await;
 }

@@ -2,7 +2,7 @@
 //!
 //! A token that was used lets the same key in again, since an answer may be lost; no other key, ever.
 
-use super::{Store, unix_millis};
+use super::Store;
 use crate::fault::Fault;
 use bridge_core::Invitation;
 use protocol::{DeviceId, JoinToken};
@@ -60,29 +60,27 @@ impl Store {
         ttl_ms: u64,
         pending: bool,
     ) -> anyhow::Result<(JoinToken, Kept)> {
-        let now = unix_millis();
+        let now = self.now();
         let old = i64::try_from(now.saturating_sub(SHOWN_MS))?;
-        sqlx::query("DELETE FROM join_token WHERE until < ?").bind(old).execute(&self.pool).await?;
-        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM join_token WHERE used_by IS NULL AND until > ?")
+        let mut writer = self.turn().await?;
+        sqlx::query("DELETE FROM join_token WHERE until < $1").bind(old).execute(&mut *writer).await?;
+        let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM join_token WHERE used_by IS NULL AND until > $1")
             .bind(i64::try_from(now)?)
-            .fetch_one(&self.pool)
+            .fetch_one(&mut *writer)
             .await?;
         if waiting >= MAX_WAITING {
             let fault = Fault::new(format!("{waiting} tokens already wait to be used"));
             return Err(fault.remedy("revoke some: petrel devices token ls").into());
         }
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret)
-            .map_err(|e| Fault::new("the system gives no randomness for a token").because(e))?;
-        let token = JoinToken::new(&secret);
+        let token = JoinToken::new(&self.chance()?);
         let until = now.saturating_add(ttl_ms);
-        sqlx::query("INSERT INTO join_token VALUES (?, ?, ?, ?, ?, NULL)")
+        sqlx::query("INSERT INTO join_token (sha256, device, pending, made, until) VALUES ($1, $2, $3, $4, $5)")
             .bind(hash(&token))
             .bind(device.as_str())
-            .bind(pending)
+            .bind(i64::from(pending))
             .bind(i64::try_from(now)?)
             .bind(i64::try_from(until)?)
-            .execute(&self.pool)
+            .execute(&mut *writer)
             .await?;
         let id = hex::encode(hash(&token))[..ID_DIGITS].to_owned();
         Ok((token, Kept { id, device: device.to_string(), pending, until, used: false }))
@@ -95,21 +93,24 @@ impl Store {
         device: &DeviceId,
         key: Option<&Digest>,
     ) -> anyhow::Result<Result<Invitation, NoEntry>> {
-        let row = sqlx::query("SELECT device, pending, made, until, used_by FROM join_token WHERE sha256 = ?")
+        let row = sqlx::query("SELECT device, pending, made, until, used_by FROM join_token WHERE sha256 = $1")
             .bind(hash(token))
-            .fetch_optional(&self.pool)
+            .fetch_optional(&self.readers)
             .await?;
         let Some(row) = row else { return Ok(Err(NoEntry::Unknown)) };
         let used: Option<Vec<u8>> = row.try_get("used_by")?;
         let until = u64::try_from(row.try_get::<i64, _>("until")?)?;
         let entry = if row.try_get::<&str, _>("device")? != device.as_str() {
             Err(NoEntry::OtherDevice)
-        } else if until <= unix_millis() {
+        } else if until <= self.now() {
             Err(NoEntry::Expired)
         } else if key.is_some_and(|key| used.is_some_and(|by| by != key.0)) {
             Err(NoEntry::Used)
         } else {
-            Ok(Invitation { made: u64::try_from(row.try_get::<i64, _>("made")?)?, pending: row.try_get("pending")? })
+            Ok(Invitation {
+                made: u64::try_from(row.try_get::<i64, _>("made")?)?,
+                pending: row.try_get::<i64, _>("pending")? != 0,
+            })
         };
         Ok(entry)
     }
@@ -122,22 +123,22 @@ impl Store {
         key: &Digest,
     ) -> anyhow::Result<Result<Invitation, NoEntry>> {
         sqlx::query(
-            "UPDATE join_token SET used_by = ? WHERE sha256 = ? AND used_by IS NULL AND until > ? AND device = ?",
+            "UPDATE join_token SET used_by = $1 WHERE sha256 = $2 AND used_by IS NULL AND until > $3 AND device = $4",
         )
         .bind(key.0.to_vec())
         .bind(hash(token))
-        .bind(i64::try_from(unix_millis())?)
+        .bind(i64::try_from(self.now())?)
         .bind(device.as_str())
-        .execute(&self.pool)
+        .execute(&mut *self.turn().await?)
         .await?;
         self.look_at_join_token(token, device, Some(key)).await
     }
 
     /// Gives a token back that let nobody in after all.
     pub(crate) async fn give_back_join_token(&self, token: &JoinToken) -> anyhow::Result<()> {
-        sqlx::query("UPDATE join_token SET used_by = NULL WHERE sha256 = ?")
+        sqlx::query("UPDATE join_token SET used_by = NULL WHERE sha256 = $1")
             .bind(hash(token))
-            .execute(&self.pool)
+            .execute(&mut *self.turn().await?)
             .await?;
         Ok(())
     }
@@ -145,13 +146,13 @@ impl Store {
     /// Every token of the last month, those that end first in front.
     pub(crate) async fn join_tokens(&self) -> anyhow::Result<Vec<Kept>> {
         let rows = sqlx::query("SELECT sha256, device, pending, until, used_by FROM join_token ORDER BY until, sha256")
-            .fetch_all(&self.pool)
+            .fetch_all(&self.readers)
             .await?;
-        let read = |row: &sqlx::sqlite::SqliteRow| -> anyhow::Result<Kept> {
+        let read = |row: &sqlx::any::AnyRow| -> anyhow::Result<Kept> {
             Ok(Kept {
                 id: hex::encode(row.try_get::<&[u8], _>("sha256")?)[..ID_DIGITS].to_owned(),
                 device: row.try_get("device")?,
-                pending: row.try_get("pending")?,
+                pending: row.try_get::<i64, _>("pending")? != 0,
                 until: u64::try_from(row.try_get::<i64, _>("until")?)?,
                 used: row.try_get::<Option<&[u8]>, _>("used_by")?.is_some(),
             })
@@ -161,15 +162,11 @@ impl Store {
 
     /// Takes a token back; whether there was one.
     pub(crate) async fn revoke_join_token(&self, id: &str) -> anyhow::Result<bool> {
-        let kept = self.join_tokens().await?;
-        if id.len() != ID_DIGITS || !kept.iter().any(|token| token.id == id) {
+        let all = sqlx::query_scalar::<_, Vec<u8>>("SELECT sha256 FROM join_token").fetch_all(&self.readers).await?;
+        let Some(sha256) = all.into_iter().find(|sha256| hex::encode(sha256)[..ID_DIGITS] == *id) else {
             return Ok(false);
-        }
-        sqlx::query("DELETE FROM join_token WHERE lower(substr(hex(sha256), 1, ?)) = ?")
-            .bind(i64::try_from(ID_DIGITS)?)
-            .bind(id)
-            .execute(&self.pool)
-            .await?;
-        Ok(true)
+        };
+        let gone = sqlx::query("DELETE FROM join_token WHERE sha256 = $1").bind(sha256);
+        Ok(gone.execute(&mut *self.turn().await?).await?.rows_affected() > 0)
     }
 }
