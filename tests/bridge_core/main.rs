@@ -199,8 +199,11 @@ impl Bench {
                 Event::BrokerConnected { remembered: words[1] == "remembered", retains }
             }
             "gc" => Event::StockCleared { before: bridge_core::UnixMillis::MAX },
-            // `age SECONDS`: rollouts that ended longer ago may go.
-            "age" => Event::RolloutsAged { before: self.unix - words[1].parse::<u64>().unwrap() * 1_000 },
+            // `age ROLLOUT SECONDS`: it may go if it ended longer ago.
+            "age" => Event::RolloutAged {
+                rollout: words[1].parse().unwrap(),
+                before: self.unix - words[2].parse::<u64>().unwrap() * 1_000,
+            },
             "missed" => {
                 let bundle = self.bundles[words[1].parse::<usize>().unwrap() - 1].digest;
                 Event::BundleMissed { bundle }

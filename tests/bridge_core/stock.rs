@@ -66,19 +66,17 @@ fn of_rollouts_only_old_ones_go_that_nobody_needs() {
     ]);
     let left = |bench: &Bench| bench.bridge.rollouts().keys().copied().collect::<Vec<_>>();
     check(&mut bench, "wait 100", "");
-    check(&mut bench, "age 200", "");
-    assert_eq!(left(&bench), [1, 2], "they ended later");
-    check(&mut bench, "age 50", "");
-    assert_eq!(left(&bench), [2], "the device runs what it brought");
+    check(&mut bench, "age 1 200", "conflict");
+    assert_eq!(bench.bridge.old_rollouts(bench.unix - 50_000), [1], "the device runs what the other one brought");
+    check(&mut bench, "age 1 50", "");
+    check(&mut bench, "age 1 50", "conflict");
+    check(&mut bench, "age 2 50", "conflict");
     check(&mut bench, "start 3 0 600 only", "publish 3, a 4: install 3, started 3");
-    check(&mut bench, "age 0", "");
-    assert_eq!(left(&bench), [3], "the device should run what another one brings");
+    check(&mut bench, "age 2 50", "");
     check(&mut bench, "verdict a 3 3 confirmed", "clear 3");
-    check(&mut bench, "wait 100", "");
-    bench.happen("age 50");
+    bench.happen("wait 100");
     bench.happen("restart");
-    assert_eq!(left(&bench), [3], "the device runs what it brought, and it is the last");
     bench.happen("retire a");
-    bench.happen("age 50");
-    assert_eq!(left(&bench), [3], "the last");
+    check(&mut bench, "age 3 50", "conflict");
+    assert_eq!(left(&bench), [3], "the last stays for its number");
 }

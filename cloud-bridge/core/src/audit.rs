@@ -11,6 +11,8 @@ use trust::Digest;
 
 /// The most characters of a name, of an action and of an outcome.
 const MAX_WORD: usize = 96;
+/// The action of the line that says that old ones go.
+pub const TRIMMED: &str = "audit.trim";
 /// The most characters of a subject.
 const MAX_SUBJECT: usize = 512;
 
@@ -116,6 +118,18 @@ impl Head {
         (Line { text, sha256 }, Head { seq: entry.seq, sha256 })
     }
 
+    /// What the log says before its lines up to this one go.
+    pub fn trimmed(&self) -> Deed {
+        Deed::new("bridge", TRIMMED, &format!("lines up to {} {}", self.seq, self.sha256), "done")
+    }
+
+    /// What such a line says.
+    fn of_trim(entry: &Entry) -> Option<Self> {
+        let ours = entry.who == "bridge" && entry.action == TRIMMED;
+        let (seq, sha256) = entry.subject.strip_prefix("lines up to ").filter(|_| ours)?.split_once(' ')?;
+        Some(Self { seq: seq.parse().ok()?, sha256: sha256.parse().ok()? })
+    }
+
     fn holds(&self, text: &str) -> Digest {
         Digest::of(&[&self.sha256.0[..], text.as_bytes()].concat())
     }
@@ -150,6 +164,12 @@ pub enum Damage {
         /// The checkpoint's.
         known: u64,
     },
+    /// Lines are gone, and none of those that are left says so.
+    #[error("lines up to {line} are gone, and none that is left says that they were to go")]
+    Unsaid {
+        /// The last of them.
+        line: u64,
+    },
     /// The lines hold each other, but they are not those of a checkpoint.
     #[error(
         "a line from {from} to {known} was edited, and all after it written anew: line {known} is not the checkpoint's"
@@ -173,6 +193,8 @@ pub struct Verifier {
     checkpoints: Vec<Head>,
     /// The last one that was met.
     met: u64,
+    /// The last of the lines that are gone, until one says so.
+    gone: Option<Head>,
 }
 
 impl Verifier {
@@ -180,7 +202,7 @@ impl Verifier {
     pub fn new(fleet: &str, checkpoints: impl IntoIterator<Item = Head>) -> Self {
         let mut checkpoints: Vec<Head> = checkpoints.into_iter().collect();
         checkpoints.sort_by_key(|head| head.seq);
-        Self { head: Head::empty(fleet), checkpoints, met: 0 }
+        Self { head: Head::empty(fleet), checkpoints, met: 0, gone: None }
     }
 
     /// For a log whose lines up to `base` are gone; how many checkpoints are of lines before that one, and say nothing of what
@@ -191,7 +213,7 @@ impl Verifier {
     pub fn behind(mut self, base: Head) -> Result<(Self, usize), Damage> {
         let older = self.checkpoints.partition_point(|known| known.seq < base.seq);
         self.checkpoints.drain(..older);
-        (self.head, self.met) = (base, base.seq);
+        (self.head, self.met, self.gone) = (base, base.seq, Some(base));
         self.meet()?;
         Ok((self, older))
     }
@@ -202,10 +224,15 @@ impl Verifier {
     /// When it is not the one that was written there.
     pub fn take(&mut self, line: &Line) -> Result<Entry, Damage> {
         self.meet()?;
-        let due = self.head.seq + 1;
+        let due = self.head.seq.saturating_add(1);
         let entry = line.entry().ok_or(Damage::Edited { line: due })?;
         if self.head.holds(&line.text) == line.sha256 && entry.seq == due {
             self.head = Head { seq: due, sha256: line.sha256 };
+            // What went later says it for what went before.
+            let says = |trim: Head| self.gone.is_none_or(|gone| trim.seq > gone.seq || trim == gone);
+            if Head::of_trim(&entry).is_some_and(says) {
+                self.gone = None;
+            }
             self.meet()?;
             return Ok(entry);
         }
@@ -222,9 +249,10 @@ impl Verifier {
     /// When a checkpoint knows more.
     pub fn end(mut self) -> Result<Head, Damage> {
         self.meet()?;
-        match self.checkpoints.last() {
-            Some(last) => Err(Damage::CutOff { line: self.head.seq + 1, known: last.seq }),
-            None => Ok(self.head),
+        match (self.checkpoints.last(), self.gone) {
+            (Some(last), _) => Err(Damage::CutOff { line: self.head.seq + 1, known: last.seq }),
+            (None, Some(gone)) => Err(Damage::Unsaid { line: gone.seq }),
+            (None, None) => Ok(self.head),
         }
     }
 
@@ -389,7 +417,18 @@ mod tests {
             let lines = rng.u64(2..40);
             let (honest, heads) = log(&mut rng, lines);
             let gone = rng.usize(1..honest.len());
-            let (base, last) = (heads[gone], heads[honest.len()]);
+            let base = heads[gone];
+            // The line that says so is written before they go, and others follow it.
+            let (said, mut end) = heads[honest.len()].follow(1_800_000_000_000, &base.trimmed());
+            let (mut honest, mut heads) = (honest, heads);
+            honest.push(said);
+            heads.push(end);
+            for _ in 0..rng.usize(..3) {
+                let (line, next) =
+                    end.follow(1_800_000_000_001, &Deed::new("admin", "device.approve", "edge-1", "done"));
+                (honest, heads, end) = ([honest, vec![line]].concat(), [heads, vec![next]].concat(), next);
+            }
+            let (lines, last) = (honest.len() as u64, end);
             let check = |lines: &[Line], known: &[Head]| {
                 let (mut verifier, older) = Verifier::new(FLEET, known.iter().copied()).behind(base)?;
                 lines.iter().try_for_each(|line| verifier.take(line).map(drop))?;
@@ -403,6 +442,9 @@ mod tests {
             tampered[place] = edited(&mut rng, &left[place]);
             assert_eq!(check(&tampered, &[]), Err(Damage::Edited { line }));
             assert_eq!(check(&left[..place], &[last]), Err(Damage::CutOff { line, known: lines }));
+            // Without the line that says so nothing may be gone.
+            let unsaid = honest.iter().position(|line| Head::of_trim(&line.entry().unwrap()).is_some()).unwrap();
+            assert_eq!(check(&honest[gone..unsaid], &[]), Err(Damage::Unsaid { line: base.seq }));
             if gone > 1 {
                 assert_eq!(
                     check(&honest[gone - 1..], &[]),

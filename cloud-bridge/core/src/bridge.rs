@@ -211,7 +211,7 @@ impl Bridge {
                 self.measure(now, measured);
                 Ok(Answer::Done)
             }
-            Event::RolloutsAged { before } => Ok(self.forget_rollouts(before)),
+            Event::RolloutAged { rollout, before } => self.forget_rollout(rollout, before),
             Event::StockCleared { before } => self.clear_stock(before),
             Event::CommandRequested { request: Request::Samples { .. }, .. } => Err(Rejection::Invalid(
                 "inputs are given for a request that somebody approved: `petrel samples ask`".into(),

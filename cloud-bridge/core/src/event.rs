@@ -135,9 +135,11 @@ pub enum Event {
     },
     /// A bundle was stored whole, and verified.
     ReleasePushed(Release),
-    /// Rollouts are kept for a time after their end.
-    RolloutsAged {
-        /// Those that ended before this time may go.
+    /// A rollout was kept long enough after its end.
+    RolloutAged {
+        /// Which.
+        rollout: u64,
+        /// It must have ended before this time.
         before: UnixMillis,
     },
     /// A person wants the room of the releases that nothing needs.

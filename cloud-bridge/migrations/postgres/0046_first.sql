@@ -109,6 +109,14 @@ CREATE TABLE telemetry_hour (
 );
 CREATE INDEX telemetry_hour_by_time ON telemetry_hour (hour);
 
+CREATE TABLE telemetry_run (
+    device TEXT NOT NULL,
+    run    BIGINT NOT NULL,
+    seq    BIGINT NOT NULL,
+    taken  BIGINT NOT NULL,
+    PRIMARY KEY (device, run)
+);
+
 CREATE TABLE audit_base (
     seq    BIGINT PRIMARY KEY,
     sha256 BYTEA NOT NULL

@@ -8,6 +8,15 @@ CREATE TABLE telemetry_hour (
 ) WITHOUT ROWID;
 CREATE INDEX telemetry_hour_by_time ON telemetry_hour (hour);
 
+-- What was merged of each run of a device's agent: up to this number. Said again, it is known by that.
+CREATE TABLE telemetry_run (
+    device TEXT NOT NULL,
+    run    INTEGER NOT NULL,
+    seq    INTEGER NOT NULL,
+    taken  INTEGER NOT NULL,
+    PRIMARY KEY (device, run)
+) WITHOUT ROWID;
+
 -- Where the audit log begins, if lines that were older than land keeps them are gone: the last of those.
 CREATE TABLE audit_base (
     seq    INTEGER PRIMARY KEY,

@@ -155,49 +155,79 @@ fn verify(client: &Client, out: &Out, files: &[PathBuf], root: Option<&Path>) ->
         None => vec![],
         Some(root) => files.iter().map(|file| read(file, root)).collect::<anyhow::Result<Vec<_>>>()?,
     };
+    let log = loop {
+        if let Some(log) = follow(client, &checkpoints)? {
+            break log;
+        }
+    };
+    let Log { fleet, gone, older, head, first, last } = log;
+    let mut known: Vec<u64> = checkpoints.iter().map(|known| known.seq.get()).collect();
+    known.sort_unstable();
+    known.drain(..older);
+    if older > 0 && known.is_empty() {
+        let none = Fault::new("no checkpoint is of a line that is left: they say nothing of the log");
+        let none = none.because(format!("the bridge says that lines up to {gone} were older than it keeps them"));
+        return Err(none.remedy("give a newer checkpoint, of `petrel audit checkpoint`").into());
+    }
+    let lines = head.seq - gone;
+    let span = last.map_or(String::new(), |last| format!(", from {} to {}", first.unwrap_or_default(), at(&last)));
+    let people = match known.last() {
+        Some(line) => format!("{lines} lines{span}: each is what was written; the checkpoint of line {line} is met"),
+        None => format!("{lines} lines{span}: each holds the one before it"),
+    };
+    if gone > 0 {
+        out.note(format!("the bridge says that lines up to {gone} were older than it keeps them: they are gone"))?;
+    }
+    if older > 0 {
+        out.note(format!("{older} of the checkpoints are of lines that are gone"))?;
+    }
+    if known.is_empty() {
+        out.note("without --checkpoint nobody sees that the end was cut off, or that all of it was written anew")?;
+    }
+    let machine = json!({
+        "lines": lines, "gone": gone, "sha256": head.sha256, "fleet": fleet, "checkpoints": known, "checkpoints_of_lines_gone": older
+    });
+    out.result(&machine, people)
+}
+
+/// A log that was followed to its end.
+struct Log {
+    fleet: String,
+    /// The last of the lines that are gone; 0 when none is.
+    gone: u64,
+    /// Checkpoints of those.
+    older: usize,
+    head: Head,
+    /// When the first line that is left was written.
+    first: Option<String>,
+    last: Option<Entry>,
+}
+
+/// Reads it whole; nothing when lines went meanwhile that were not read yet.
+fn follow(client: &Client, checkpoints: &[Verified<Checkpoint>]) -> anyhow::Result<Option<Log>> {
     let heads = checkpoints.iter().map(|known| Head { seq: known.seq.get(), sha256: known.sha256 });
     let page = |after: u64| client.get::<AuditView>(&format!("/audit?after={after}&limit={PAGE}"));
     let mut view = page(0)?;
     let fleet = checkpoints.first().map_or_else(|| view.fleet.clone(), |known| known.fleet.clone());
-    let mut verifier = Verifier::new(&fleet, heads);
-    let mut older = 0;
+    let (mut verifier, mut older) = (Verifier::new(&fleet, heads), 0);
+    let gone = view.base.map_or(0, |base| base.seq);
     if let Some(base) = view.base {
         (verifier, older) = verifier.behind(Head { seq: base.seq, sha256: base.sha256 }).map_err(damaged)?;
     }
-    let (mut first, mut last) = (None, None);
+    let (mut first, mut last) = (None, None::<Entry>);
     while !view.items.is_empty() {
         for line in &view.items {
             let entry = verifier.take(&line.line()).map_err(damaged)?;
             first.get_or_insert_with(|| at(&entry));
             last = Some(entry);
         }
-        view = page(last.as_ref().map_or(0, |entry| entry.seq))?;
-    }
-    let head = verifier.end().map_err(damaged)?;
-    let mut known: Vec<u64> = checkpoints.iter().map(|known| known.seq.get()).collect();
-    known.sort_unstable();
-    known.drain(..older);
-    let gone = view.base.map_or(0, |base| base.seq);
-    let span = last.map_or(String::new(), |last| format!(", from {} to {}", first.unwrap_or_default(), at(&last)));
-    let people = match known.iter().max() {
-        Some(line) => {
-            format!("{} lines{span}: each is what was written; the checkpoint of line {line} is met", head.seq - gone)
+        let read = last.as_ref().map_or(0, |entry| entry.seq);
+        view = page(read)?;
+        if view.base.is_some_and(|base| base.seq > read) {
+            return Ok(None);
         }
-        None => format!("{} lines{span}: each holds the one before it", head.seq - gone),
-    };
-    if gone > 0 {
-        out.note(format!("the log begins behind line {gone}: lines before it were older than land keeps them"))?;
     }
-    if older > 0 {
-        out.note(format!("{older} of the checkpoints are of lines that are gone, and say nothing of the others"))?;
-    }
-    if known.is_empty() {
-        out.note("without --checkpoint nobody sees that the end was cut off, or that all of it was written anew")?;
-    }
-    out.result(
-        &json!({ "lines": head.seq - gone, "gone": gone, "sha256": head.sha256, "fleet": fleet, "checkpoints": known }),
-        people,
-    )
+    Ok(Some(Log { fleet, gone, older, head: verifier.end().map_err(damaged)?, first, last }))
 }
 
 fn damaged(damage: bridge_core::audit::Damage) -> anyhow::Error {

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(3_600);
+/// The pause after a rollout that went.
+const BETWEEN: Duration = Duration::from_millis(50);
 /// Milliseconds of a day.
 const DAY: u64 = 24 * 3_600_000;
 
@@ -37,35 +39,49 @@ pub(crate) async fn keep(retention: Retention, store: Store, driver: Driver) {
     let mut every = tokio::time::interval(EVERY);
     loop {
         every.tick().await;
-        if let Err(error) = once(retention, &store, &driver, unix_millis()).await {
-            tracing::warn!(
-                error = format!("{error:#}"),
-                "what is old could not be removed: it is tried again in an hour"
-            );
-        }
+        once(retention, &store, &driver, unix_millis()).await;
     }
 }
 
-async fn once(retention: Retention, store: &Store, driver: &Driver, now: UnixMillis) -> anyhow::Result<()> {
+/// Each by itself: what cannot be done keeps nothing else from going.
+async fn once(retention: Retention, store: &Store, driver: &Driver, now: UnixMillis) {
     let Retention { telemetry, hours, drift, answers, audit, bundles, rollouts } = retention;
     let oldest = |days: u32| now.saturating_sub(u64::from(days) * DAY);
-    store.roll_up(oldest(telemetry)).await?;
-    store.forget_hours(oldest(hours.max(telemetry))).await?;
-    store.forget_drift(oldest(drift)).await?;
-    store.forget_answers(oldest(answers)).await?;
-    store.forget_keys(oldest(1)).await?;
+    let tell = |what: &str, done: anyhow::Result<()>| {
+        if let Err(error) = done {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "old {what} could not be removed: it is tried again in an hour"
+            );
+        }
+    };
+    tell("telemetry", store.roll_up(oldest(telemetry)).await);
+    tell("telemetry by the hour", store.forget_hours(oldest(hours.max(telemetry))).await);
+    tell("windows of drift", store.forget_drift(oldest(drift)).await);
+    tell("commands and inputs", store.forget_answers(oldest(answers)).await);
+    tell("keys of requests", store.forget_keys(oldest(1)).await);
     if let Some(audit) = audit {
-        store.trim_audit(oldest(audit)).await?;
+        tell("lines of the audit log", store.trim_audit(oldest(audit)).await);
     }
-    let before = oldest(rollouts);
-    if driver.look(move |bridge| !bridge.old_rollouts(before).is_empty()).await? {
-        let deed = Deed::new("bridge", "rollout.gc", &format!("they ended {rollouts} days ago"), DONE);
-        driver.request(Event::RolloutsAged { before }, deed).await?.map(drop)?;
+    tell("rollouts", forget_rollouts(driver, oldest(rollouts)).await);
+    tell("bundles", forget_bundles(driver, oldest(bundles), bundles).await);
+}
+
+/// One at a time: nobody waits for more.
+async fn forget_rollouts(driver: &Driver, before: UnixMillis) -> anyhow::Result<()> {
+    while let Some(rollout) = driver.look(move |bridge| bridge.old_rollouts(before).first().copied()).await? {
+        let deed = Deed::new("bridge", "rollout.forget", &rollout.to_string(), DONE);
+        driver.request(Event::RolloutAged { rollout, before }, deed).await?.map(drop)?;
+        tokio::time::sleep(BETWEEN).await;
     }
-    let before = oldest(bundles);
+    Ok(())
+}
+
+async fn forget_bundles(driver: &Driver, before: UnixMillis, days: u32) -> anyhow::Result<()> {
     let may_go = move |bridge: &Bridge| bridge.stock().iter().any(|(of, stay)| stay.is_none() && of.pushed < before);
     if driver.look(may_go).await? {
-        let deed = Deed::new("bridge", "release.gc", &format!("nothing needed them for {bundles} days"), DONE);
+        let what = format!("pushed more than {days} days ago, and nothing needs them now");
+        let deed = Deed::new("bridge", "release.gc", &what, DONE);
         driver.request(Event::StockCleared { before }, deed).await?.map(drop)?;
     }
     Ok(())

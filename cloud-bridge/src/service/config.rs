@@ -10,7 +10,7 @@ use protocol::{BRIDGE_NAME, FleetId, StreamName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 use trust::{Root, Verified};
 
@@ -45,18 +45,18 @@ struct Said {
     #[serde(default = "default_broker_listen")]
     broker_listen: SocketAddr,
     #[serde(default = "default_telemetry_days")]
-    telemetry_days: u32,
+    telemetry_days: NonZeroU32,
     #[serde(default = "default_months")]
-    hourly_days: u32,
+    hourly_days: NonZeroU32,
     #[serde(default = "default_months")]
-    drift_days: u32,
+    drift_days: NonZeroU32,
     #[serde(default = "default_answer_days")]
-    answer_days: u32,
-    audit_days: Option<u32>,
+    answer_days: NonZeroU32,
+    audit_days: Option<NonZeroU32>,
     #[serde(default = "default_year")]
-    bundle_days: u32,
+    bundle_days: NonZeroU32,
     #[serde(default = "default_year")]
-    rollout_days: u32,
+    rollout_days: NonZeroU32,
     #[serde(default = "default_need_rate")]
     need_rate: NonZeroU64,
     publish_rate: Option<NonZeroU64>,
@@ -91,6 +91,18 @@ pub(crate) struct Webhook {
     pub(crate) ca: Option<PathBuf>,
 }
 
+/// The list of withdrawn certificates in the data folder.
+const CRL: &str = "devices.crl";
+
+/// A URL without its path, its query and a password: there may be secrets in them.
+pub(crate) fn origin(url: &str) -> String {
+    let origin = url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+    match origin.rsplit_once('@') {
+        Some((before, host)) => format!("{}//{host}", before.split("//").next().unwrap_or_default()),
+        None => origin,
+    }
+}
+
 /// Where the REST API listens unless told otherwise.
 pub(crate) fn default_listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8443))
@@ -105,20 +117,20 @@ fn default_need_rate() -> NonZeroU64 {
     NEED_RATE
 }
 
-fn default_telemetry_days() -> u32 {
-    7
+fn default_telemetry_days() -> NonZeroU32 {
+    const { NonZeroU32::new(7).unwrap() }
 }
 
-fn default_months() -> u32 {
-    90
+fn default_months() -> NonZeroU32 {
+    const { NonZeroU32::new(90).unwrap() }
 }
 
-fn default_answer_days() -> u32 {
-    30
+fn default_answer_days() -> NonZeroU32 {
+    const { NonZeroU32::new(30).unwrap() }
 }
 
-fn default_year() -> u32 {
-    365
+fn default_year() -> NonZeroU32 {
+    const { NonZeroU32::new(365).unwrap() }
 }
 
 /// What the bridge runs with; every path is absolute or relative to the working directory.
@@ -180,7 +192,7 @@ pub(crate) struct BridgeConfig {
 pub(crate) struct Explained {
     /// As it stands in the file.
     pub(crate) key: String,
-    /// JSON; null when nothing is said and nothing is done without it.
+    /// JSON; null when nothing is said.
     pub(crate) value: serde_json::Value,
     /// `file`, `flag` or `default`.
     pub(crate) from: &'static str,
@@ -251,7 +263,7 @@ impl BridgeConfig {
         Self::parse(path, &read(path)?, broker)
     }
 
-    /// Every key that there is, in their order.
+    /// Every key that there is, by name. URLs are told without what may be secret in them.
     ///
     /// # Errors
     /// As [`BridgeConfig::read`].
@@ -260,7 +272,9 @@ impl BridgeConfig {
         Self::parse(path, &text, broker.clone())?;
         let (mut said, written): (Said, toml::Table) = (understand(path, &text)?, understand(path, &text)?);
         let flag = broker.is_some();
-        said.broker = broker.or(said.broker);
+        said.broker = broker.or(said.broker).map(|url| origin(&url));
+        said.webhooks.iter_mut().for_each(|webhook| webhook.url = origin(&webhook.url));
+        said.crl.get_or_insert_with(|| said.data.join(CRL));
         let serde_json::Value::Object(keys) = serde_json::to_value(said)? else { return Ok(vec![]) };
         let explained = |(key, value): (String, serde_json::Value)| {
             let from = match key.as_str() {
@@ -317,20 +331,20 @@ impl BridgeConfig {
             client_key: secret(&said.client_key)?,
             api_url: said.api_url,
             broker_url: said.broker_url,
-            crl: said.crl.map_or_else(|| data.join("devices.crl"), |path| base.join(path)),
+            crl: said.crl.map_or_else(|| data.join(CRL), |path| base.join(path)),
             broker_reload: said.broker_reload,
             data,
             database,
             listen: said.listen,
             broker,
             retention: Retention {
-                telemetry: said.telemetry_days,
-                hours: said.hourly_days,
-                drift: said.drift_days,
-                answers: said.answer_days,
-                audit: said.audit_days,
-                bundles: said.bundle_days,
-                rollouts: said.rollout_days,
+                telemetry: said.telemetry_days.get(),
+                hours: said.hourly_days.get(),
+                drift: said.drift_days.get(),
+                answers: said.answer_days.get(),
+                audit: said.audit_days.map(NonZeroU32::get),
+                bundles: said.bundle_days.get(),
+                rollouts: said.rollout_days.get(),
             },
             need_rate: said.need_rate,
             publish_rate: said.publish_rate,

@@ -199,17 +199,17 @@ async fn drive(
                         }
                         Inbound::Missed { bundle } => batch.take(&mut bridge, Event::BundleMissed { bundle }),
                         Inbound::Said(publish, came) => {
-                            batch.since.get_or_insert(came);
+                            batch.since.get_or_insert_with(|| hands.tally.began(came));
                             hear(&mut bridge, &hands, *publish, &mut batch).await?;
                         }
                     }
                 }
             }
         }
-        let since = batch.since;
+        let heard = batch.since.is_some();
         batch.keep(&mut bridge, &hands).await?;
-        if let Some(since) = since {
-            hands.tally.caught_up(since.elapsed(), inbound.len());
+        if heard {
+            hands.tally.caught_up(inbound.len());
         }
         // Nobody sees what is not saved.
         looks.into_iter().for_each(|look| look(&bridge));
@@ -245,6 +245,8 @@ impl Batch {
         {
             let other = || Rejection::Invalid(format!("the key `{}` was used for another request", once.key));
             let again = repeated(&event, number).filter(|_| asked == once.asked).ok_or_else(other);
+            let outcome = if again.is_ok() { "repeated" } else { outcome(&again) };
+            hands.store.witness(&Deed { outcome: outcome.into(), ..deed }).await?;
             // Whoever asked may have gone away.
             let _ = tell.send(again);
             return Ok(());

@@ -149,14 +149,10 @@ impl Store {
             match row(record) {
                 Row::Deed(deed) => deeds.push(deed),
                 Row::Command(draft) => commands::save(&mut transaction, draft).await?,
-                Row::Gone(kind, key) => {
-                    let gone = sqlx::query("DELETE FROM record WHERE kind = $1 AND key = $2").bind(kind).bind(&key);
-                    gone.execute(&mut *transaction).await?;
-                    rows.remove(&(kind, key));
-                }
+                Row::Gone(kind, key) => drop(rows.insert((kind, key), None)),
                 Row::Is(kind, key) => {
                     // Against the one before it, also within these records.
-                    let before = rows.insert((kind, key), record);
+                    let before = rows.insert((kind, key), Some(record)).flatten();
                     self.note(&mut transaction, before, record).await?;
                 }
             }
@@ -176,7 +172,9 @@ impl Store {
             // SQLite keeps the order of a cross join, and so looks up each; with `IN` it would go through the whole table.
             let known = format!(
                 "WITH asked(device, run, seq) AS (VALUES {}) SELECT t.device, t.run, t.seq FROM asked CROSS JOIN telemetry AS t
-                 WHERE t.device = asked.device AND t.run = asked.run AND t.seq = asked.seq",
+                 WHERE t.device = asked.device AND t.run = asked.run AND t.seq = asked.seq
+                 UNION ALL SELECT t.device, t.run, asked.seq FROM asked CROSS JOIN telemetry_run AS t
+                 WHERE t.device = asked.device AND t.run = asked.run AND t.seq >= asked.seq",
                 self.dialect.rows(some.len(), 3)
             );
             let mut known = sqlx::query(AssertSqlSafe(known));
@@ -302,15 +300,27 @@ impl Store {
         Ok(())
     }
 
-    /// Replaces rows.
+    /// Replaces rows, and removes those of which nothing is left.
     async fn put(
         &self,
         connection: &mut AnyConnection,
-        rows: &BTreeMap<(&'static str, String), &Record>,
+        rows: &BTreeMap<(&'static str, String), Option<&Record>>,
     ) -> anyhow::Result<()> {
-        let mut bodies = Vec::with_capacity(rows.len());
+        let (mut gone, mut bodies) = (Vec::new(), Vec::with_capacity(rows.len()));
         for ((kind, key), record) in rows {
-            bodies.push((kind, key, serde_json::to_string(record)?));
+            match record {
+                None => gone.push((kind, key)),
+                Some(record) => bodies.push((kind, key, serde_json::to_string(record)?)),
+            }
+        }
+        for some in portions(&gone) {
+            let rows = self.dialect.rows(some.len(), 2);
+            let gone = format!("DELETE FROM record WHERE (kind, key) IN (VALUES {rows})");
+            let mut gone = sqlx::query(AssertSqlSafe(gone));
+            for (kind, key) in some {
+                gone = gone.bind(**kind).bind(key.as_str());
+            }
+            gone.execute(&mut *connection).await?;
         }
         for some in portions(&bodies) {
             let rows = self.dialect.rows(some.len(), 3);

@@ -4,8 +4,11 @@ use bridge_core::Measured;
 use protocol::StreamName;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// For so long it is told how long a message waited.
+const LATELY: Duration = Duration::from_secs(120);
 
 /// What is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +63,22 @@ pub(crate) struct Work {
     pub(crate) took_us: u64,
 }
 
+/// How far what devices say is behind.
+#[derive(Debug, Default)]
+struct Lag {
+    /// When the first of the messages came that are being taken.
+    under_way: Option<Instant>,
+    /// When the last ones were on the disk, and how long the first of them had waited.
+    last: Option<(Instant, Duration)>,
+    waiting: u64,
+}
+
 /// Counts since the start.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     said: [Sum; What::ALL.len()],
     taken: AtomicU64,
-    lag_ms: AtomicU64,
-    waiting: AtomicU64,
+    lag: Mutex<Lag>,
     work: Mutex<BTreeMap<(StreamName, u64), Work>>,
 }
 
@@ -83,15 +95,31 @@ impl Tally {
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Messages were taken of which the first waited for so long; so many more wait.
-    pub(crate) fn caught_up(&self, waited: Duration, waiting: usize) {
-        self.lag_ms.store(u64::try_from(waited.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.waiting.store(waiting as u64, Ordering::Relaxed);
+    /// Messages are being taken of which the first came then.
+    pub(crate) fn began(&self, came: Instant) -> Instant {
+        self.lag().under_way = Some(came);
+        came
     }
 
-    /// Milliseconds that the latest message waited until it was on the disk, and how many wait.
-    pub(crate) fn lag(&self) -> (u64, u64) {
-        (self.lag_ms.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed))
+    /// They are on the disk; so many more wait.
+    pub(crate) fn caught_up(&self, waiting: usize) {
+        let mut lag = self.lag();
+        let came = lag.under_way.take();
+        lag.last = came.map(|came| (Instant::now(), came.elapsed()));
+        lag.waiting = waiting as u64;
+    }
+
+    /// How long the latest message waited, or waits, until it was on the disk; and how many more wait. Nothing when none came
+    /// lately.
+    pub(crate) fn behind(&self) -> (Duration, u64) {
+        let lag = self.lag();
+        let lately = lag.last.filter(|(at, _)| at.elapsed() < LATELY).map(|(_, waited)| waited);
+        let now = lag.under_way.map(|came| came.elapsed());
+        (now.max(lately).unwrap_or_default(), lag.waiting)
+    }
+
+    fn lag(&self) -> MutexGuard<'_, Lag> {
+        self.lag.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Devices told what they did with releases that land knows: nobody can fill this with others.
@@ -125,6 +153,21 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_under_way_counts_while_it_hangs() {
+        let tally = Tally::default();
+        assert_eq!(tally.behind(), (Duration::ZERO, 0));
+        let came = Instant::now().checked_sub(Duration::from_secs(7)).unwrap();
+        tally.began(came);
+        assert!(tally.behind().0 >= Duration::from_secs(7));
+        tally.caught_up(3);
+        let (waited, waiting) = tally.behind();
+        assert!(waited >= Duration::from_secs(7) && waiting == 3);
+        tally.began(Instant::now());
+        tally.caught_up(0);
+        assert!(tally.behind().0 < Duration::from_secs(7));
+    }
 
     #[test]
     fn each_kind_is_counted_under_its_own_name() {

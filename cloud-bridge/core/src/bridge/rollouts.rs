@@ -3,7 +3,6 @@
 //! Decides which wishes can be granted. How a rollout goes on by itself is decided next door, in `progress`.
 
 use super::Bridge;
-use crate::audit::Deed;
 use crate::rollout::{Member, Place, entry_order};
 use crate::{
     Answer, Device, Now, Phase, Policy, Record, Rejection, Release, Rollout, RolloutRequest, Targets, Turn, UnixMillis,
@@ -121,16 +120,17 @@ impl Bridge {
         self.rollouts.values().filter(old).map(|rollout| rollout.id).collect()
     }
 
-    pub(super) fn forget_rollouts(&mut self, before: UnixMillis) -> Answer {
-        for id in self.old_rollouts(before) {
-            let Some(rollout) = self.rollouts.remove(&id) else { continue };
-            let subject = format!("{id} {}@{}", rollout.stream, rollout.version);
-            self.records.push(Record::Deed(Box::new(Deed::new("bridge", "rollout.forget", &subject, "done"))));
+    /// Forgets one of them.
+    pub(super) fn forget_rollout(&mut self, id: u64, before: UnixMillis) -> Result<Answer, Rejection> {
+        if !self.old_rollouts(before).contains(&id) {
+            return Err(Rejection::Conflict(format!("rollout {id} is in use, or not so old")));
+        }
+        if let Some(rollout) = self.rollouts.remove(&id) {
             self.records.push(Record::NoRollout { rollout: id });
             // Their rows go, since there is no such rollout.
             self.changed_members.extend(rollout.members.into_keys().map(|device| (id, device)));
         }
-        Answer::Done
+        Ok(Answer::Done)
     }
 
     /// The devices that the request means and that lack the release; and those that are meant and left out.

@@ -6,7 +6,8 @@ use anyhow::Context;
 use bridge_core::{Bridge, Disbelief, Event, Status};
 use protocol::{
     BridgeTopic, CodecError, CommandResult, DeviceId, Drift, DriftAlarm, Hello, Kind, MAX_DRIFT_ALARMS,
-    MAX_SUMMARY_BYTES, Need, Presence, Report, SignedFrame, Telemetry, Verdict, decode_cbor, decode_json,
+    MAX_STREAM_ROWS, MAX_SUMMARY_BYTES, Need, Presence, Report, SignedFrame, Telemetry, Verdict, decode_cbor,
+    decode_json,
 };
 use trust::{Code, DeviceKey, Digest, MAX_DOCUMENT_BYTES, PayloadKind, Refusal, verify_device_document};
 
@@ -95,6 +96,9 @@ pub(super) fn understand(bridge: &Bridge, from: &BridgeTopic, bytes: &[u8]) -> R
         BridgeTopic::Telemetry(device) => {
             let (key, telemetry): (_, Telemetry) = framed(bridge, device, Kind::Telemetry, bytes)?;
             same(device, &telemetry.device)?;
+            if telemetry.streams.len() > MAX_STREAM_ROWS {
+                return Err(anyhow::anyhow!("it has too many rows").into());
+            }
             Ok(Believed { key: Some(key), heard: Heard::Telemetry(Box::new(telemetry)) })
         }
         BridgeTopic::Drift(device) => {

@@ -33,11 +33,11 @@ pub(super) async fn metrics(State(doors): State<Doors>) -> Result<impl IntoRespo
     page.one("petrel_messages_taken_total", "counter", "Messages of devices that were believed.", doors.tally.taken());
     let connected = doors.connection.borrow().is_some();
     page.one("petrel_broker_connected", "gauge", "Whether there is a connection to the broker.", connected.into());
-    let (lag_ms, waiting) = doors.tally.lag();
+    let (lag, waiting) = doors.tally.behind();
     page.one("petrel_messages_waiting", "gauge", "Messages of devices that wait to be taken.", waiting);
     page.family("petrel_message_lag_seconds", "gauge", "How long the latest message waited until it was on the disk.");
-    page.row("petrel_message_lag_seconds", "", lag_ms as f64 / 1e3);
-    page.one("petrel_database_bytes", "gauge", "Bytes of the database.", doors.store.size().await?.database);
+    page.row("petrel_message_lag_seconds", "", lag.as_secs_f64());
+    page.one("petrel_database_bytes", "gauge", "Bytes of the database.", doors.store.bytes().await?);
     page.one("petrel_disk_free_bytes", "gauge", "Bytes that are free where the data is.", doors.library.disk_free()?);
     page.family(
         "petrel_drift_alarms",

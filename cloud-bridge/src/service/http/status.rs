@@ -24,7 +24,7 @@ pub(super) type Readiness = Arc<Mutex<Option<(Instant, Option<&'static str>)>>>;
 #[utoipa::path(get, path = "/api/v1/status", responses((status = 200, body = StatusView)))]
 pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView>, Problem> {
     let size = doors.store.size().await?;
-    let (lag_ms, waiting) = doors.tally.lag();
+    let (lag, waiting) = doors.tally.behind();
     let disk_free_bytes = doors.library.disk_free()?;
     let count = move |bridge: &Bridge| {
         let of = |status| bridge.devices().values().filter(move |d| d.status == status);
@@ -39,7 +39,7 @@ pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView
             disbelieved: bridge.disbelieved().iter().map(|(why, count)| (word(*why).into(), *count)).collect(),
             needed: needed(bridge.needs()).map(|(what, count)| (what.into(), count)).into(),
             waiting,
-            lag_ms,
+            lag_ms: u64::try_from(lag.as_millis()).unwrap_or(u64::MAX),
             database_bytes: size.database,
             bundles_bytes: bridge.releases().values().map(|release| release.total_size).sum(),
             disk_free_bytes,

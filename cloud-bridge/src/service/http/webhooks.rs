@@ -4,6 +4,7 @@ use super::Doors;
 use super::audit::Asked;
 use super::problem::Problem;
 use super::view::List;
+use crate::service::config::origin;
 use crate::service::store::notices::Waiting;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -72,15 +73,9 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<Webhook
     let mut items = Vec::new();
     for hook in doors.webhooks.iter() {
         let (waiting, given_up, error) = doors.store.box_of(&hook.name).await?;
-        let origin = hook.url.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-        // A password may stand before the host.
-        let origin = match origin.rsplit_once('@') {
-            Some((before, host)) => format!("{}//{host}", before.split("//").next().unwrap_or_default()),
-            None => origin,
-        };
         items.push(WebhookView {
             name: hook.name.clone(),
-            origin,
+            origin: origin(&hook.url),
             events: hook.events.clone(),
             waiting,
             given_up,

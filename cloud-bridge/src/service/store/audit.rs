@@ -29,7 +29,8 @@ pub(crate) struct Which {
 }
 
 impl Which {
-    fn is_any(&self) -> bool {
+    /// Whether it is not said which.
+    pub(crate) fn is_any(&self) -> bool {
         self.since.is_none() && self.who.is_none() && self.action.is_none()
     }
 

@@ -6,7 +6,7 @@ use super::audit::{MAX_LINES, Which};
 use super::{Store, Taken};
 use anyhow::Context;
 use bridge_core::UnixMillis;
-use bridge_core::audit::{Deed, Head};
+use bridge_core::audit::{Head, TRIMMED};
 use protocol::{DeviceId, Telemetry};
 use sqlx::{AnyConnection, Row};
 use std::collections::BTreeMap;
@@ -15,8 +15,8 @@ use std::time::Duration;
 /// Rows that go at a time, and the pause after them.
 const FEW: i64 = 2_000;
 const BETWEEN: Duration = Duration::from_millis(50);
-/// Devices whose telemetry becomes hours at a time.
-const DEVICES: usize = 30;
+/// Old messages that are looked at for whose they are.
+const MOST: i64 = 1_000_000;
 /// Milliseconds of an hour.
 const HOUR: u64 = 3_600_000;
 
@@ -25,22 +25,27 @@ impl Store {
     pub(crate) async fn roll_up(&self, oldest: UnixMillis) -> anyhow::Result<()> {
         // Whole hours: what is merged is not seen in part.
         let oldest = i64::try_from(oldest - oldest % HOUR)?;
-        let devices =
-            sqlx::query_scalar("SELECT DISTINCT device FROM telemetry WHERE taken < $1 ORDER BY device").bind(oldest);
-        let devices: Vec<String> = devices.fetch_all(&self.readers).await?;
-        for some in devices.chunks(DEVICES) {
-            let mut more = true;
-            while more {
-                let mut writer = self.turn().await?;
-                let mut transaction = self.begin(&mut writer).await?;
-                more = false;
-                for device in some {
-                    more |= roll_up(&mut transaction, device, oldest).await?;
+        // By time, and so of the old ones alone; whoever is not among so many is in an hour.
+        let devices = "SELECT DISTINCT device FROM
+                       (SELECT device FROM telemetry WHERE taken < $1 ORDER BY taken LIMIT $2) AS few ORDER BY device";
+        let devices = sqlx::query_scalar(devices).bind(oldest).bind(MOST).fetch_all(&self.readers).await?;
+        let mut devices: Vec<String> = devices;
+        while !devices.is_empty() {
+            let mut writer = self.turn().await?;
+            let mut transaction = self.begin(&mut writer).await?;
+            let mut left = FEW;
+            while left > 0
+                && let Some(device) = devices.last()
+            {
+                let merged = roll_up(&mut transaction, device, oldest, left).await?;
+                if merged < left {
+                    devices.pop();
                 }
-                transaction.commit().await?;
-                drop(writer);
-                tokio::time::sleep(BETWEEN).await;
+                left -= merged;
             }
+            transaction.commit().await?;
+            drop(writer);
+            tokio::time::sleep(BETWEEN).await;
         }
         Ok(())
     }
@@ -49,6 +54,9 @@ impl Store {
     pub(crate) async fn forget_hours(&self, oldest: UnixMillis) -> anyhow::Result<()> {
         let few = "DELETE FROM telemetry_hour WHERE (device, hour) IN
                    (SELECT device, hour FROM telemetry_hour WHERE hour < $1 LIMIT $2)";
+        self.forget(few, oldest).await?;
+        let few = "DELETE FROM telemetry_run WHERE (device, run) IN
+                   (SELECT device, run FROM telemetry_run WHERE taken < $1 LIMIT $2)";
         self.forget(few, oldest).await
     }
 
@@ -84,8 +92,7 @@ impl Store {
     /// digest that what is left holds on to.
     pub(crate) async fn trim_audit(&self, oldest: UnixMillis) -> anyhow::Result<()> {
         let Some(last) = self.last_before(oldest).await? else { return Ok(()) };
-        let subject = format!("lines up to {} {}", last.seq, last.sha256);
-        self.witness(&Deed::new("bridge", "audit.trim", &subject, "done")).await?;
+        self.witness(&last.trimmed()).await?;
         let last = i64::try_from(last.seq)?;
         loop {
             let mut writer = self.turn().await?;
@@ -106,25 +113,27 @@ impl Store {
         }
     }
 
-    /// The last line that was written before `oldest`, as far as all before it were; never the last line of all.
+    /// The last line that was written before `oldest`, as far as all before it were; never the last line of all, and nothing
+    /// for the sake of lines that only say what went before.
     async fn last_before(&self, oldest: UnixMillis) -> anyhow::Result<Option<Head>> {
-        let (end, mut last) = (self.audit_head().await?.seq, None::<Head>);
+        let end = self.audit_head().await?.seq;
+        let (mut last, mut matters) = (None::<Head>, false);
+        let mut after = self.audit_base().await?.map_or(0, |base| base.seq);
         loop {
-            let after = match last {
-                Some(head) => Some(head.seq),
-                None => self.audit_base().await?.map(|head| head.seq).or(Some(0)),
-            };
-            let which = Which { after, limit: MAX_LINES, ..Which::default() };
+            let which = Which { after: Some(after), limit: MAX_LINES, ..Which::default() };
             let lines = self.audit(&which).await?;
-            if lines.is_empty() {
-                return Ok(last);
-            }
+            let came = lines.len();
             for line in lines {
                 let entry = line.entry().context("a line of the audit log was edited: nothing is removed from it")?;
                 if entry.at >= oldest || entry.seq >= end {
-                    return Ok(last);
+                    return Ok(last.filter(|_| matters));
                 }
+                matters |= entry.action != TRIMMED;
+                after = entry.seq;
                 last = Some(Head { seq: entry.seq, sha256: line.sha256 });
+            }
+            if came == 0 {
+                return Ok(last.filter(|_| matters));
             }
         }
     }
@@ -144,32 +153,46 @@ impl Store {
     }
 }
 
-/// Merges some of a device's old telemetry; whether there may be more.
-async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64) -> anyhow::Result<bool> {
+/// Merges at most so many of a device's old messages; how many these were.
+async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64, most: i64) -> anyhow::Result<i64> {
     let rows = sqlx::query(
         "SELECT run, seq, taken, body FROM telemetry WHERE device = $1 AND taken < $2 ORDER BY taken, run, seq LIMIT $3",
     );
-    let rows = rows.bind(device).bind(oldest).bind(FEW).fetch_all(&mut *connection).await?;
+    let rows = rows.bind(device).bind(oldest).bind(most).fetch_all(&mut *connection).await?;
     let mut hours: BTreeMap<u64, (i64, Telemetry)> = BTreeMap::new();
+    let mut runs: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
     for row in &rows {
-        let Taken { at, telemetry } = super::taken(row)?;
-        let (hour, taken) = (at - at % HOUR, i64::try_from(at)?);
-        if !hours.contains_key(&hour)
-            && let Some(known) = hour_of(connection, device, hour).await?
-        {
-            hours.insert(hour, known);
-        }
-        let sum = match hours.remove(&hour) {
+        let (run, seq, taken): (i64, i64, i64) = (row.try_get("run")?, row.try_get("seq")?, row.try_get("taken")?);
+        let last = runs.entry(run).or_insert((seq, taken));
+        *last = (last.0.max(seq), last.1.max(taken));
+        sqlx::query("DELETE FROM telemetry WHERE device = $1 AND run = $2 AND seq = $3")
+            .bind(device)
+            .bind(run)
+            .bind(seq)
+            .execute(&mut *connection)
+            .await?;
+        let Taken { at, telemetry } = match super::taken(row) {
+            Ok(taken) => taken,
+            // Of another version, or damaged: it was of no use where it was, and what comes after it is.
+            Err(error) => {
+                tracing::warn!(
+                    device,
+                    error = format!("{error:#}"),
+                    "a message of telemetry is not understood, and goes"
+                );
+                continue;
+            }
+        };
+        let hour = at - at % HOUR;
+        let known = match hours.remove(&hour) {
+            Some(known) => Some(known),
+            None => hour_of(connection, device, hour).await?,
+        };
+        let sum = match known {
             Some((_, older)) => merged(older, telemetry),
             None => telemetry,
         };
         hours.insert(hour, (taken, sum));
-        sqlx::query("DELETE FROM telemetry WHERE device = $1 AND run = $2 AND seq = $3")
-            .bind(device)
-            .bind(row.try_get::<i64, _>("run")?)
-            .bind(row.try_get::<i64, _>("seq")?)
-            .execute(&mut *connection)
-            .await?;
     }
     for (hour, (taken, sum)) in hours {
         sqlx::query(
@@ -183,7 +206,20 @@ async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64) -> a
         .execute(&mut *connection)
         .await?;
     }
-    Ok(i64::try_from(rows.len())? == FEW)
+    for (run, (seq, taken)) in runs {
+        sqlx::query(
+            "INSERT INTO telemetry_run (device, run, seq, taken) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (device, run) DO UPDATE SET taken = excluded.taken,
+             seq = CASE WHEN telemetry_run.seq > excluded.seq THEN telemetry_run.seq ELSE excluded.seq END",
+        )
+        .bind(device)
+        .bind(run)
+        .bind(seq)
+        .bind(taken)
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(i64::try_from(rows.len())?)
 }
 
 async fn hour_of(connection: &mut AnyConnection, device: &str, hour: u64) -> anyhow::Result<Option<(i64, Telemetry)>> {
@@ -194,11 +230,9 @@ async fn hour_of(connection: &mut AnyConnection, device: &str, hour: u64) -> any
     Ok(Some((i64::try_from(at)?, telemetry)))
 }
 
-/// Of a device that names more releases in an hour than a message has rows, the newest count.
+/// Of a device that names more releases in an hour than a message has rows, some of the older ones do not count.
 fn merged(mut older: Telemetry, mut newer: Telemetry) -> Telemetry {
-    if !newer.has_room_for(&older) {
-        older.streams.clear();
-    }
+    while !newer.has_room_for(&older) && older.streams.pop().is_some() {}
     newer.absorb(&older);
     newer
 }
@@ -219,16 +253,24 @@ pub(crate) struct Size {
 impl Store {
     /// How much there is.
     pub(crate) async fn size(&self) -> anyhow::Result<Size> {
-        let one = async |sql: &'static str| sqlx::query_scalar::<_, Option<i64>>(sql).fetch_one(&self.readers).await;
-        let bytes = one(self.dialect.size()).await?;
-        let number = |n: Option<i64>| n.map(u64::try_from).transpose();
-        let lines = one("SELECT max(seq) - min(seq) + 1 FROM audit").await?;
+        let first = self.number("SELECT min(seq) FROM audit").await?.unwrap_or(1);
+        let last = self.number("SELECT max(seq) FROM audit").await?.unwrap_or(0);
         Ok(Size {
-            database: number(bytes)?.unwrap_or(0),
-            telemetry_since: number(one("SELECT min(taken) FROM telemetry").await?)?,
-            hours_since: number(one("SELECT min(hour) FROM telemetry_hour").await?)?,
-            audit_lines: number(lines)?.unwrap_or(0),
+            database: self.bytes().await?,
+            telemetry_since: self.number("SELECT min(taken) FROM telemetry").await?,
+            hours_since: self.number("SELECT min(hour) FROM telemetry_hour").await?,
+            audit_lines: (last + 1).saturating_sub(first),
         })
+    }
+
+    /// Bytes of the database.
+    pub(crate) async fn bytes(&self) -> anyhow::Result<u64> {
+        Ok(self.number(self.dialect.size()).await?.unwrap_or(0))
+    }
+
+    async fn number(&self, sql: &'static str) -> anyhow::Result<Option<u64>> {
+        let number: Option<i64> = sqlx::query_scalar(sql).fetch_one(&self.readers).await?;
+        Ok(number.map(u64::try_from).transpose()?)
     }
 }
 
@@ -237,7 +279,7 @@ mod tests {
     use super::super::Words;
     use super::super::tests::{device, everywhere, telemetry};
     use super::*;
-    use bridge_core::audit::Verifier;
+    use bridge_core::audit::{Deed, Verifier};
     use protocol::{LATENCY_BUCKETS, StreamTelemetry};
 
     fn worked(seq: u64, releases: std::ops::Range<u64>) -> Telemetry {
@@ -306,7 +348,8 @@ mod tests {
             take(&store, (0..30).map(|seq| worked(seq, seq * 40..seq * 40 + 40)).collect(), began, 60_000).await;
             store.roll_up(began + HOUR).await.unwrap();
             let told = store.telemetry(&device("a"), 9).await.unwrap();
-            assert_eq!((told.len(), told[0].telemetry.measured, told[0].telemetry.streams.len()), (1, 30, 40));
+            let rows = told[0].telemetry.streams.len();
+            assert_eq!((told.len(), told[0].telemetry.measured, rows), (1, 30, protocol::MAX_STREAM_ROWS));
             let late = Telemetry { run: 2, ..worked(0, 1..2) };
             take(&store, vec![late], began + 40 * 60_000, 1).await;
             store.roll_up(began + HOUR).await.unwrap();

@@ -1,6 +1,6 @@
 //! Inputs that devices gave for a request that somebody approved.
 //!
-//! They go by themselves when telemetry of their age goes.
+//! They go by themselves after `answer_days`.
 
 use super::Store;
 use bridge_core::UnixMillis;
