@@ -71,9 +71,9 @@ fn known(fleet: &Fleet) -> Value {
     let lines: Vec<Value> = lines["items"].as_array().unwrap().clone();
     let (_, device) = fleet.ask("/devices/edge-1");
     let rollouts = fleet.desk.json("petrel rollout ls");
-    let (_, streams) = fleet.ask("/streams");
-    assert!(streams.to_string().contains("1.0.0"), "{streams}");
-    json!({ "lines": lines, "key": device["key_id"], "rollouts": rollouts, "streams": streams })
+    let (_, releases) = fleet.ask("/releases");
+    assert!(releases.to_string().contains("1.0.0"), "{releases}");
+    json!({ "lines": lines, "key": device["key_id"], "rollouts": rollouts, "releases": releases })
 }
 
 fn roll_out(fleet: &Fleet, version: &str) {
@@ -139,7 +139,7 @@ fn what_a_bridge_keeps_in_postgres_is_there_whatever_ends() {
                 .unwrap();
         });
         let after = known(&fleet);
-        for what in ["key", "rollouts", "streams"] {
+        for what in ["key", "rollouts", "releases"] {
             assert_eq!(after[what], before[what], "{step}: {what}");
         }
         let (now, then) = (after["lines"].as_array().unwrap(), before["lines"].as_array().unwrap());
