@@ -45,7 +45,9 @@ impl Server {
         fs::write(&password, PASSWORD)?;
         server.hand_over(&password, 0o600)?;
         let mut init = server.command("initdb");
-        init.args(["--encoding=UTF8", "--locale=C.UTF-8", "--auth=scram-sha-256", "--username", USER, "--pgdata"]);
+        // By the order of a language, as servers of people may be set up.
+        init.args(["--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US"]);
+        init.args(["--auth=scram-sha-256", "--username", USER, "--pgdata"]);
         build::output(init.arg(server.data()).arg("--pwfile").arg(&password))?;
         for (from, to) in [("bridge.pem", "server.crt"), ("bridge.key", "server.key")] {
             fs::copy(authority.join("tls").join(from), server.data().join(to))?;

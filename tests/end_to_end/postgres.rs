@@ -4,7 +4,7 @@
 
 use crate::fleet::{Fleet, bridge_config};
 use crate::programs::{Desk, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -71,7 +71,9 @@ fn known(fleet: &Fleet) -> Value {
     let lines: Vec<Value> = lines["items"].as_array().unwrap().clone();
     let (_, device) = fleet.ask("/devices/edge-1");
     let rollouts = fleet.desk.json("petrel rollout ls");
-    serde_json::json!({ "lines": lines, "key": device["key_id"], "rollouts": rollouts, "releases": fleet.desk.json("petrel releases ls") })
+    let (_, releases) = fleet.ask("/releases");
+    assert!(releases.to_string().contains("1.0.0"), "{releases}");
+    json!({ "lines": lines, "key": device["key_id"], "rollouts": rollouts, "releases": releases })
 }
 
 fn roll_out(fleet: &Fleet, version: &str) {

@@ -332,7 +332,8 @@ fn commit(hands: &Hands, steps: Vec<Step>, words: &Words) -> anyhow::Result<Vec<
             return Ok(());
         }
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records, words)))?;
+        tokio::task::block_in_place(|| runtime.block_on(hands.store.save(records, words)))
+            .context("the database did not keep what was decided")?;
         tell(hands, records);
         Ok(())
     })

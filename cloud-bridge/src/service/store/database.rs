@@ -401,3 +401,66 @@ fn is_away(error: &sqlx::Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sqlx::ConnectOptions;
+    use sqlx::postgres::PgSslMode;
+
+    #[test]
+    fn a_server_elsewhere_must_prove_who_it_is() {
+        for (url, proves) in [
+            ("postgres://p@db.plant.example/p", true),
+            ("postgresql://p@10.0.0.7:5433/p?application_name=x", true),
+            ("postgres://p@localhost/p?host=db.plant.example", true),
+            ("postgres://p@localhost/p?hostaddr=10.0.0.7", true),
+            ("postgres://p@db/p?sslmode=disable", false),
+            ("postgres://p@127.0.0.1/p", false),
+            ("postgres://p@[::1]:5432/p", false),
+            ("postgres://p@localhost:5432/p", false),
+            ("postgres://p@localhost/p?host=/run/postgresql", false),
+            ("postgres://p@%2Frun%2Fpostgresql/p", false),
+        ] {
+            let server = Server::said(url, Path::new("/etc/petrel"), None).unwrap();
+            let meant = PgConnectOptions::from_url(&server.at.database_url).unwrap();
+            assert_eq!(matches!(meant.get_ssl_mode(), PgSslMode::VerifyFull), proves, "{url}");
+        }
+        let server = Server::said("postgres://p@db/p?sslrootcert=tls/db.pem", Path::new("/etc/petrel"), None).unwrap();
+        assert!(server.at.database_url.query_pairs().any(|(_, value)| value == "/etc/petrel/tls/db.pem"));
+        assert!(server.options().unwrap_err().to_string().contains("cannot read /etc/petrel/tls/db.pem"));
+    }
+
+    #[test]
+    fn an_address_of_no_server_is_refused_and_no_secret_is_repeated() {
+        for (url, why) in [
+            ("postgres://p:secret@db/p", "configurations are copied"),
+            ("postgres://p@db/p?password=secret", "configurations are copied"),
+            ("mysql://p:secret@db/p", "configurations are copied"),
+            ("secret@db/p", "it is no URL"),
+            ("http://db/p", "it begins with `http:`"),
+            ("postgres://p@db", "it names no database"),
+            ("postgres://p@db/p?sslmode=perhaps", "perhaps"),
+        ] {
+            let fault = Server::said(url, Path::new("/etc/petrel"), None).unwrap_err();
+            let said = crate::fault::told(&fault);
+            assert!(said.contains(why) && !said.contains("secret") && fault.advice().is_some(), "{url}: {said}");
+        }
+    }
+
+    #[test]
+    fn each_has_placeholders_of_its_own() {
+        assert_eq!(Dialect::Sqlite.rows(2, 3), "(?, ?, ?), (?, ?, ?)");
+        assert_eq!(Dialect::Postgres.rows(2, 3), "($1, $2, $3), ($4, $5, $6)");
+    }
+
+    #[tokio::test]
+    async fn a_folder_may_have_any_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("a%20b ?c#d é");
+        std::fs::create_dir(&folder).unwrap();
+        let opened = Database::File(folder.clone()).open().await.unwrap();
+        opened.writer.close().await;
+        assert!(folder.join(FILE).exists());
+    }
+}

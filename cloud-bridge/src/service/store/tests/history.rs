@@ -221,9 +221,9 @@ fn record(dice: &mut Rng) -> Record {
                 forgotten: None,
                 sealed: Sealed::default(),
                 alarm: None,
-                desired: BTreeMap::new(),
+                desired: Default::default(),
                 report: None,
-                lately: BTreeMap::new(),
+                lately: Default::default(),
             }))
         }
         1 => Record::NoDevice { id: name(dice) },
