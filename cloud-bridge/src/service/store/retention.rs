@@ -331,6 +331,9 @@ mod tests {
             let latest = store.telemetry(&device("a"), 61).await.unwrap();
             assert_eq!((latest.len(), latest[0].at), (61, began + 2 * HOUR - 60_000));
             assert!(store.telemetry(&device("b"), 9).await.unwrap().is_empty());
+            // What was merged is no news when it is said again, and what comes after it is.
+            let again = [(1, 0), (1, 119), (1, 120), (1, 180), (2, 0)].map(|(run, seq)| telemetry(run, seq, 60));
+            assert_eq!(store.are_new(&again).await.unwrap(), [false, false, false, true, true]);
             let size = store.size().await.unwrap();
             assert_eq!((size.hours_since, size.telemetry_since), (Some(began), Some(began + 2 * HOUR)));
             store.forget_hours(began + HOUR).await.unwrap();
@@ -354,7 +357,10 @@ mod tests {
             take(&store, vec![late], began + 40 * 60_000, 1).await;
             store.roll_up(began + HOUR).await.unwrap();
             let told = store.telemetry(&device("a"), 9).await.unwrap();
-            assert_eq!((told.len(), told[0].telemetry.measured, told[0].telemetry.streams.len()), (1, 31, 41));
+            assert_eq!(
+                (told.len(), told[0].telemetry.measured, told[0].telemetry.streams.len()),
+                (1, 31, protocol::MAX_STREAM_ROWS)
+            );
         })
         .await;
     }
