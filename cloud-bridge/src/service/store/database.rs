@@ -257,7 +257,7 @@ impl Server {
         let says = |names: &[&str]| said.iter().any(|(name, _)| names.contains(&name.as_str()));
         if at.database_url.password().is_some() || says(&["password"]) {
             return Err(Fault::new("`database` holds a password")
-                .because("configurations are copied and shown, and secrets lie in files of their own")
+                .because("configurations are copied and shown to others")
                 .remedy(
                     "write it into a file with mode 0600 and name that: database_password = \"keys/db.password\"",
                 ));
@@ -434,17 +434,17 @@ mod tests {
     #[test]
     fn an_address_of_no_server_is_refused_and_no_secret_is_repeated() {
         for (url, why) in [
-            ("postgres://p:secret@db/p", "configurations are copied"),
-            ("postgres://p@db/p?password=secret", "configurations are copied"),
-            ("mysql://p:secret@db/p", "configurations are copied"),
-            ("secret@db/p", "it is no URL"),
+            ("postgres://p:hunter2@db/p", "configurations are copied"),
+            ("postgres://p@db/p?password=hunter2", "configurations are copied"),
+            ("mysql://p:hunter2@db/p", "configurations are copied"),
+            ("hunter2@db/p", "it is no URL"),
             ("http://db/p", "it begins with `http:`"),
             ("postgres://p@db", "it names no database"),
             ("postgres://p@db/p?sslmode=perhaps", "perhaps"),
         ] {
             let fault = Server::said(url, Path::new("/etc/petrel"), None).unwrap_err();
             let said = crate::fault::told(&fault);
-            assert!(said.contains(why) && !said.contains("secret") && fault.advice().is_some(), "{url}: {said}");
+            assert!(said.contains(why) && !said.contains("hunter2") && fault.advice().is_some(), "{url}: {said}");
         }
     }
 
