@@ -123,8 +123,8 @@ async fn telemetry_is_taken_once_also_after_a_restart_and_from_a_device_that_for
 fn rows_go_in_portions_of_few_lengths() {
     for (count, lengths) in [(0, vec![]), (1, vec![1]), (7, vec![4, 2, 1]), (300, vec![128, 128, 32, 8, 4])] {
         let all: Vec<u32> = (0..count).collect();
-        assert_eq!(portions(&all).map(<[u32]>::len).collect::<Vec<_>>(), lengths);
-        assert_eq!(portions(&all).flatten().copied().collect::<Vec<_>>(), all);
+        assert_eq!(portions(&all, 128).map(<[u32]>::len).collect::<Vec<_>>(), lengths);
+        assert_eq!(portions(&all, 128).flatten().copied().collect::<Vec<_>>(), all);
     }
 }
 
