@@ -171,10 +171,10 @@ impl Store {
         let mut connection = self.readers.acquire().await?;
         let mut seen = BTreeSet::new();
         for some in portions(all, self.dialect.most_rows()) {
-            // SQLite keeps the order of a cross join, and so looks up each; with `IN` it would go through the whole table.
+            // Of a question of its own for each there is one plan: it is looked up. A join, or `IN`, may go through the whole table.
             let known = format!(
-                "WITH asked(device, run, seq) AS (VALUES {}) SELECT t.device, t.run, t.seq FROM asked CROSS JOIN telemetry AS t
-                 WHERE t.device = asked.device AND t.run = asked.run AND t.seq = asked.seq",
+                "WITH asked(device, run, seq) AS (VALUES {}) SELECT device, run, seq FROM asked
+                 WHERE (SELECT 1 FROM telemetry AS t WHERE t.device = asked.device AND t.run = asked.run AND t.seq = asked.seq) = 1",
                 self.dialect.rows(some.len(), 3)
             );
             let mut known = sqlx::query(AssertSqlSafe(known));
