@@ -40,8 +40,6 @@ const LOOK_PATIENCE: Duration = Duration::from_secs(60);
 /// How a bridge changes its database.
 const MOVE: &str = "to move it: `petrel backup` with the old configuration, stop the bridge, move the data folder away, and `petrel restore` \
                     with the new one";
-/// Rows of one statement.
-const MOST_ROWS: usize = 128;
 
 /// The database.
 #[derive(Debug, Clone)]
@@ -168,13 +166,12 @@ impl Store {
     pub(crate) async fn are_new(&self, all: &[Telemetry]) -> anyhow::Result<Vec<bool>> {
         let mut connection = self.readers.acquire().await?;
         let mut seen = BTreeSet::new();
-        for some in portions(all) {
-            // SQLite keeps the order of a cross join, and so looks up each; with `IN` it would go through the whole table.
+        for some in portions(all, self.dialect.most_rows()) {
+            // Of a question of its own for each there is one plan: it is looked up. A join, or `IN`, may go through the whole table.
             let known = format!(
-                "WITH asked(device, run, seq) AS (VALUES {}) SELECT t.device, t.run, t.seq FROM asked CROSS JOIN telemetry AS t
-                 WHERE t.device = asked.device AND t.run = asked.run AND t.seq = asked.seq
-                 UNION ALL SELECT t.device, t.run, asked.seq FROM asked CROSS JOIN telemetry_run AS t
-                 WHERE t.device = asked.device AND t.run = asked.run AND t.seq >= asked.seq",
+                "WITH asked(device, run, seq) AS (VALUES {}) SELECT device, run, seq FROM asked
+                 WHERE (SELECT 1 FROM telemetry AS t WHERE t.device = asked.device AND t.run = asked.run AND t.seq = asked.seq) = 1
+                 OR (SELECT 1 FROM telemetry_run AS t WHERE t.device = asked.device AND t.run = asked.run AND t.seq >= asked.seq) = 1",
                 self.dialect.rows(some.len(), 3)
             );
             let mut known = sqlx::query(AssertSqlSafe(known));
@@ -286,7 +283,7 @@ impl Store {
         now: UnixMillis,
     ) -> anyhow::Result<()> {
         let now = i64::try_from(now)?;
-        for some in portions(telemetry) {
+        for some in portions(telemetry, self.dialect.most_rows()) {
             let rows = self.dialect.rows(some.len(), 5);
             let kept =
                 format!("INSERT INTO telemetry (device, run, seq, taken, body) VALUES {rows} ON CONFLICT DO NOTHING");
@@ -313,7 +310,7 @@ impl Store {
                 Some(record) => bodies.push((kind, key, serde_json::to_string(record)?)),
             }
         }
-        for some in portions(&gone) {
+        for some in portions(&gone, self.dialect.most_rows()) {
             let rows = self.dialect.rows(some.len(), 2);
             let gone = format!("DELETE FROM record WHERE (kind, key) IN (VALUES {rows})");
             let mut gone = sqlx::query(AssertSqlSafe(gone));
@@ -322,7 +319,7 @@ impl Store {
             }
             gone.execute(&mut *connection).await?;
         }
-        for some in portions(&bodies) {
+        for some in portions(&bodies, self.dialect.most_rows()) {
             let rows = self.dialect.rows(some.len(), 3);
             let put = format!(
                 "INSERT INTO record (kind, key, body) VALUES {rows} ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body"
@@ -342,12 +339,12 @@ fn taken(row: &AnyRow) -> anyhow::Result<Taken> {
     Ok(Taken { at: u64::try_from(row.try_get::<i64, _>("taken")?)?, telemetry })
 }
 
-/// A statement is prepared for each length: so rows go in portions of 128, 64, … and 1.
-fn portions<T>(all: &[T]) -> impl Iterator<Item = &[T]> {
+/// A statement is prepared for each length: so rows go in portions of `most`, half of it, … and 1.
+fn portions<T>(all: &[T], most: usize) -> impl Iterator<Item = &[T]> {
     let mut rest = all;
     std::iter::from_fn(move || {
         let length = (rest.len() + 1).next_power_of_two() / 2;
-        let (some, more) = rest.split_at(length.min(MOST_ROWS));
+        let (some, more) = rest.split_at(length.min(most));
         rest = more;
         (!some.is_empty()).then_some(some)
     })

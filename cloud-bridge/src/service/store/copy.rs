@@ -173,7 +173,7 @@ async fn fill(
                 }
             }
             let some = some.fetch_all(&mut *source).await?;
-            for rows in portions(&some) {
+            for rows in portions(&some, into.most_rows()) {
                 let mut put = sqlx::query(AssertSqlSafe(table.insert(&into.rows(rows.len(), table.columns.len()))));
                 for row in rows {
                     for (n, column) in table.columns.iter().enumerate() {

@@ -86,6 +86,15 @@ impl Dialect {
         }
     }
 
+    /// Rows of one statement: the more the better, but sqlx leaves Nagle's algorithm on, so that whatever does not fit into one
+    /// record of TLS, 16 KiB, waits 40 ms for the server's word.
+    pub(super) fn most_rows(self) -> usize {
+        match self {
+            Self::Sqlite => 128,
+            Self::Postgres => 16,
+        }
+    }
+
     /// `(?, ?), (?, ?)` or `($1, $2), ($3, $4)`: SQLite takes both, but looks each number up among all of them.
     pub(super) fn rows(self, rows: usize, columns: usize) -> String {
         let mut said = String::with_capacity(rows * columns * 6);
@@ -289,7 +298,7 @@ impl Server {
         if !says(&["application_name"]) {
             query.append_pair("application_name", "petrel-bridge");
         }
-        // Each statement of many rows is one of eight lengths, and all of them are known to the connection that writes.
+        // Each statement of many rows is one of five lengths, and all of them are known to the connection that writes.
         query.append_pair("statement-cache-capacity", "500");
         drop(query);
         Ok(Self { at, password })

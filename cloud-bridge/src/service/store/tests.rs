@@ -123,8 +123,8 @@ async fn telemetry_is_taken_once_also_after_a_restart_and_from_a_device_that_for
 fn rows_go_in_portions_of_few_lengths() {
     for (count, lengths) in [(0, vec![]), (1, vec![1]), (7, vec![4, 2, 1]), (300, vec![128, 128, 32, 8, 4])] {
         let all: Vec<u32> = (0..count).collect();
-        assert_eq!(portions(&all).map(<[u32]>::len).collect::<Vec<_>>(), lengths);
-        assert_eq!(portions(&all).flatten().copied().collect::<Vec<_>>(), all);
+        assert_eq!(portions(&all, 128).map(<[u32]>::len).collect::<Vec<_>>(), lengths);
+        assert_eq!(portions(&all, 128).flatten().copied().collect::<Vec<_>>(), all);
     }
 }
 
@@ -291,6 +291,44 @@ async fn a_rollout_of_an_earlier_version_has_members_and_a_policy() {
         [(0, true, true), (1, true, false), (1, false, false)]
     );
     assert_eq!((a.before, b.before.map(|bundle| bundle.0[0])), (None, Some(0xcd)));
+}
+
+/// Whatever version wrote a database, this one brings it to its form, and what was in it is there.
+#[tokio::test]
+async fn every_earlier_form_becomes_this_one() {
+    let forms: Vec<_> = Dialect::Sqlite.migrator().iter().collect();
+    let shape = async |store: &Store| {
+        let said = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND tbl_name NOT LIKE '\\_sqlx%' ESCAPE '\\' ORDER BY sql";
+        sqlx::query_scalar::<_, String>(said).fetch_all(&store.readers).await.unwrap()
+    };
+    let fresh = Place::sqlite();
+    let store = fresh.open().await;
+    let now = shape(&store).await;
+    store.close().await;
+    for known in 1..forms.len() {
+        let place = Place::sqlite();
+        let (Database::File(data), Database::File(fresh)) = (&place.database, &fresh.database) else { unreachable!() };
+        let path = data.join(database::FILE).display().to_string();
+        let mut old = AnyConnection::connect(&format!("sqlite:{path}?mode=rwc")).await.unwrap();
+        let last = forms[known - 1].version;
+        let noted = format!(
+            "ATTACH '{}' AS fresh; CREATE TABLE _sqlx_migrations AS SELECT * FROM fresh._sqlx_migrations WHERE version <= {last};
+             INSERT INTO record VALUES ('put_back', '', '{{\"kind\":\"putback\",\"at\":7}}');
+             INSERT INTO token (sha256, role, created) VALUES (x'00', 'admin', 1);",
+            fresh.join(database::FILE).display()
+        );
+        for form in &forms[..known] {
+            sqlx::raw_sql(form.sql.clone()).execute(&mut old).await.unwrap();
+        }
+        sqlx::raw_sql(AssertSqlSafe(noted)).execute(&mut old).await.unwrap();
+        old.close().await.unwrap();
+        let store = place.open().await;
+        assert_eq!(shape(&store).await, now, "after {last}");
+        assert_eq!(store.records().await.unwrap(), [Record::PutBack { at: 7 }], "after {last}");
+        let tokens: i64 = sqlx::query_scalar("SELECT count(*) FROM token").fetch_one(&store.readers).await.unwrap();
+        assert_eq!(tokens, 1, "after {last}");
+        store.close().await;
+    }
 }
 
 /// What a table holds is said twice, once for each database.

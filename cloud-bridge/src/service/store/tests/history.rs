@@ -35,7 +35,7 @@ const STEP_MS: u64 = 90_000;
 
 thread_local! {
     static NOW: Cell<u64> = const { Cell::new(1_800_000_000_000) };
-    static CHANCE: RefCell<Rng> = RefCell::new(Rng::with_seed(0));
+    static CHANCE: RefCell<Rng> = const { RefCell::new(Rng::with_seed(0)) };
 }
 
 const OUTSIDE: Outside = Outside {
