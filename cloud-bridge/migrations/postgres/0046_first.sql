@@ -110,7 +110,7 @@ CREATE TABLE telemetry_hour (
 CREATE INDEX telemetry_hour_by_time ON telemetry_hour (hour);
 
 CREATE TABLE telemetry_run (
-    device TEXT NOT NULL,
+    device TEXT COLLATE "C" NOT NULL,
     run    BIGINT NOT NULL,
     seq    BIGINT NOT NULL,
     taken  BIGINT NOT NULL,

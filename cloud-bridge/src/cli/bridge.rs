@@ -7,9 +7,13 @@ use crate::service::{self, BridgeConfig, Traces};
 use serde_json::Value;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+/// How long the end waits for what is under way.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Run the bridge: the REST API, rollouts, and a broker unless one is named
 #[derive(Debug, clap::Args)]
@@ -71,6 +75,8 @@ impl Args {
         let config = BridgeConfig::read(&self.config, self.broker)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let ended = runtime.block_on(service::run(config));
+        // A thread that waits for a database which is silent waits for ever.
+        runtime.shutdown_timeout(PATIENCE);
         if let Some(traces) = traces {
             traces.end();
         }

@@ -65,6 +65,8 @@ pub(crate) struct Addresses {
 pub(crate) const ADDRESSES: &str = "bridge.json";
 /// How long a start waits for the broker.
 const LISTEN_PATIENCE: Duration = Duration::from_secs(3);
+/// How long a stop waits for the database.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 /// The file in the data folder with the first token.
 pub(crate) const ADMIN_TOKEN: &str = "admin.token";
 
@@ -154,7 +156,8 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     if let Some(broker) = broker {
         broker.stop().await;
     }
-    store.close().await;
+    // Of a server that says nothing any more nothing is waited for.
+    let _ = tokio::time::timeout(CLOSE_PATIENCE, store.close()).await;
     ended
 }
 

@@ -208,6 +208,15 @@ impl Store {
         if known > 0 {
             return Ok(());
         }
+        if self.dialect == Dialect::Sqlite
+            && std::fs::read_dir(data.join("bundles")).is_ok_and(|mut bundles| bundles.next().is_some())
+        {
+            let other = Fault::new("the database is new, and there are bundles of a land that had another one");
+            let other = other.because(format!("nobody is known to the {} in {}", database::FILE, data.display()));
+            return Err(other
+                .remedy("name that one with `database`, or put a backup back with `petrel restore`")
+                .into());
+        }
         if self.dialect == Dialect::Postgres && data.join(database::FILE).exists() {
             let other = Fault::new("the PostgreSQL database is empty, and what this bridge knew lies in SQLite");
             let other = other.because(format!("there is a {} in {}", database::FILE, data.display()));
@@ -273,7 +282,7 @@ impl Store {
     }
 
     async fn begin<'a>(&self, turn: &'a mut Turn) -> sqlx::Result<Transaction<'a, Any>> {
-        turn.begin_with(self.dialect.begin()).await
+        turn.begin(self.dialect).await
     }
 
     async fn keep(

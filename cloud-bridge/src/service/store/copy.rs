@@ -7,7 +7,7 @@ use super::{plain, portions};
 use crate::fault::Fault;
 use anyhow::Context;
 use sqlx::any::AnyRow;
-use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection, Row};
+use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Row};
 use std::path::Path;
 
 /// Rows that are read at a time.
@@ -55,7 +55,7 @@ pub(crate) async fn take(from: &Database, folder: &Path) -> anyhow::Result<u64> 
             let Opened { writer, readers, .. } = into.open().await?;
             let mut turn = writer.turn().await?;
             let tables = tables(&mut turn).await?;
-            let mut all = turn.begin_with(Dialect::Sqlite.begin()).await?;
+            let mut all = turn.begin(Dialect::Sqlite).await?;
             fill(&tables, (Dialect::Postgres, &mut moment), (Dialect::Sqlite, &mut all)).await?;
             all.commit().await?;
             drop(turn);
@@ -118,10 +118,10 @@ impl Vacant {
     pub(crate) async fn fill(self, folder: &Path) -> anyhow::Result<()> {
         let file = Database::File(folder.to_owned()).look().await?;
         let mut moment = file.begin().await?;
-        let tables = tables(&mut moment).await?;
+        let tables = as_we_made_it(&mut moment).await?;
         let Self(Opened { dialect, writer, readers }) = self;
         let mut turn = writer.turn().await?;
-        let mut all = turn.begin_with(dialect.begin()).await?;
+        let mut all = turn.begin(dialect).await?;
         fill(&tables, (Dialect::Sqlite, &mut moment), (dialect, &mut all)).await?;
         all.commit().await?;
         drop(turn);
@@ -131,6 +131,22 @@ impl Vacant {
         file.close().await;
         Ok(())
     }
+}
+
+/// The tables of a file that somebody gave us: those of this version and nothing else, since their names become statements.
+async fn as_we_made_it(file: &mut AnyConnection) -> anyhow::Result<Vec<Table>> {
+    let folder = tempfile::tempdir()?;
+    let Opened { writer, readers, .. } = Database::File(folder.path().to_owned()).open().await?;
+    let ours = tables(&mut *writer.turn().await?).await?;
+    readers.close().await;
+    writer.close().await;
+    let more = "SELECT count(*) FROM sqlite_schema WHERE type IN ('trigger', 'view')";
+    let more: i64 = sqlx::query_scalar(more).fetch_one(&mut *file).await?;
+    if more > 0 || tables(file).await? != ours {
+        let other = Fault::new("the database in the backup has other tables than those of this version");
+        return Err(other.remedy("somebody made it by hand: take another copy").into());
+    }
+    Ok(ours)
 }
 
 /// The tables of an SQLite database.

@@ -10,10 +10,11 @@ use ed25519_dalek::pkcs8::spki::der::zeroize::Zeroizing;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{AnyConnection, AnyPool, Connection, Row};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Row, Transaction};
 use std::fmt::Write;
 use std::io;
 use std::net::IpAddr;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,6 +38,8 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Files that a URL may name.
 const FILES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
+/// What else it may say. Another word could be a secret, or a file that nobody finds.
+const WORDS: [&str; 6] = ["sslmode", "application_name", "host", "port", "user", "options[search_path]"];
 
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
@@ -47,7 +50,8 @@ const SQLITE_MANNERS: &str = "PRAGMA busy_timeout = 10000; PRAGMA journal_mode =
 /// is gone keeps nobody out for longer than two minutes.
 const POSTGRES_MANNERS: &str =
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off';
-    SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6";
+    SET tcp_keepalives_idle = 60; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 6; SET tcp_user_timeout = 120000;
+    SET default_transaction_isolation = 'read committed'; SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0";
 /// One bridge for each schema: "petr", and the schema's number.
 const LOCK: &str =
     "SELECT pg_try_advisory_lock((1885697138::bigint << 32) | current_schema()::regnamespace::oid::bigint) AS mine";
@@ -135,23 +139,66 @@ impl Dialect {
 
 /// The connection that writes, for one after the other.
 #[derive(Debug, Clone)]
-pub(super) struct Writer(Arc<Mutex<Option<AnyConnection>>>);
+pub(super) struct Writer(Arc<Mutex<Option<Held>>>);
+
+/// A connection, and what is not known of it.
+#[derive(Debug)]
+pub(super) struct Held {
+    connection: AnyConnection,
+    /// Somebody began a transaction, and may have gone away before it was known that it had begun: sqlx ends none of those.
+    beginning: bool,
+}
 
 /// Whose turn it is to write.
-pub(super) type Turn = OwnedMappedMutexGuard<Option<AnyConnection>, AnyConnection>;
+#[derive(Debug)]
+pub(super) struct Turn(OwnedMappedMutexGuard<Option<Held>, Held>);
+
+impl Deref for Turn {
+    type Target = AnyConnection;
+    fn deref(&self) -> &AnyConnection {
+        &self.0.connection
+    }
+}
+
+impl DerefMut for Turn {
+    fn deref_mut(&mut self) -> &mut AnyConnection {
+        &mut self.0.connection
+    }
+}
+
+impl Turn {
+    /// Begins a transaction that writes.
+    pub(super) async fn begin(&mut self, dialect: Dialect) -> sqlx::Result<Transaction<'_, Any>> {
+        let Held { connection, beginning } = &mut *self.0;
+        *beginning = true;
+        let begun = connection.begin_with(dialect.begin()).await?;
+        *beginning = false;
+        Ok(begun)
+    }
+}
 
 impl Writer {
+    fn new(connection: AnyConnection) -> Self {
+        Self(Arc::new(Mutex::new(Some(Held { connection, beginning: false }))))
+    }
+
     /// Waits until nobody else writes.
     pub(super) async fn turn(&self) -> anyhow::Result<Turn> {
         let turn = OwnedMutexGuard::try_map(self.0.clone().lock_owned().await, Option::as_mut);
-        turn.ok().context("the database is closed")
+        let mut turn = Turn(turn.ok().context("the database is closed")?);
+        if turn.0.beginning {
+            // Where nothing had begun there is nothing to undo, which is no error of ours.
+            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut *turn).await;
+            turn.0.beginning = false;
+        }
+        Ok(turn)
     }
 
     /// Closes it in order.
     pub(super) async fn close(&self) {
-        if let Some(connection) = self.0.lock().await.take() {
+        if let Some(held) = self.0.lock().await.take() {
             // Whatever was committed stays committed.
-            let _ = connection.close().await;
+            let _ = held.connection.close().await;
         }
     }
 }
@@ -199,7 +246,7 @@ impl Database {
         };
         // Directly: behind its trait of things that can be acquired the compiler sees no end.
         self.dialect().migrator().run_direct(None, &mut writer, false).await.with_context(unusable)?;
-        let writer = Writer(Arc::new(Mutex::new(Some(writer))));
+        let writer = Writer::new(writer);
         Ok(Opened { dialect: self.dialect(), writer, readers: self.readers().connect_lazy_with(options) })
     }
 
@@ -274,6 +321,15 @@ impl Server {
         if !["postgres", "postgresql"].contains(&at.database_url.scheme()) {
             return Err(wrong(format!("it begins with `{}:`", at.database_url.scheme())));
         }
+        let unknown =
+            |(name, _): &&(String, String)| !FILES.contains(&name.as_str()) && !WORDS.contains(&name.as_str());
+        if let Some((name, _)) = said.iter().find(unknown) {
+            return Err(wrong(format!(
+                "`{name}` is nothing that it may say: {}, {}",
+                FILES.join(", "),
+                WORDS.join(", ")
+            )));
+        }
         let meant: PgConnectOptions = url.parse().map_err(|e: sqlx::Error| wrong(e.to_string()))?;
         if meant.get_database().is_none() {
             return Err(wrong("it names no database".into()));
@@ -292,7 +348,7 @@ impl Server {
             };
         }
         // Whoever stands between could read and change everything: to trust the way all the same is said aloud.
-        if !near && !says(&["sslmode", "ssl-mode"]) {
+        if !near && !says(&["sslmode"]) {
             query.append_pair("sslmode", "verify-full");
         }
         if !says(&["application_name"]) {
@@ -450,6 +506,8 @@ mod tests {
             ("http://db/p", "it begins with `http:`"),
             ("postgres://p@db", "it names no database"),
             ("postgres://p@db/p?sslmode=perhaps", "perhaps"),
+            ("postgres://p@db/p?sslpassword=hunter2", "`sslpassword` is nothing that it may say"),
+            ("postgres://p@db/p?ssl-ca=hunter2", "`ssl-ca` is nothing that it may say"),
         ] {
             let fault = Server::said(url, Path::new("/etc/petrel"), None).unwrap_err();
             let said = crate::fault::told(&fault);

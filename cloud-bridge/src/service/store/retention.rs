@@ -15,6 +15,10 @@ use std::time::Duration;
 /// Rows that go at a time, and the pause after them.
 const FEW: i64 = 2_000;
 const BETWEEN: Duration = Duration::from_millis(50);
+/// What the statements for a device cost, in rows.
+const A_DEVICE: i64 = 50;
+/// Fewer are not looked at: all of a device that came together go together, and no more than these do.
+const LEAST: i64 = 512;
 /// Old messages that are looked at for whose they are.
 const MOST: i64 = 1_000_000;
 /// Milliseconds of an hour.
@@ -34,14 +38,14 @@ impl Store {
             let mut writer = self.turn().await?;
             let mut transaction = self.begin(&mut writer).await?;
             let mut left = FEW;
-            while left > 0
+            while left >= LEAST
                 && let Some(device) = devices.last()
             {
-                let merged = roll_up(&mut transaction, device, oldest, left).await?;
-                if merged < left {
+                let (merged, more) = roll_up(&mut transaction, device, oldest, left).await?;
+                if !more {
                     devices.pop();
                 }
-                left -= merged;
+                left -= merged.max(A_DEVICE);
             }
             transaction.commit().await?;
             drop(writer);
@@ -141,8 +145,10 @@ impl Store {
     /// Hours of a device from before `before`, the oldest first; of many the newest.
     pub(super) async fn hours(&self, device: &DeviceId, before: UnixMillis, limit: u32) -> anyhow::Result<Vec<Taken>> {
         let rows = sqlx::query(
-            "SELECT taken, body FROM telemetry_hour WHERE device = $1 AND hour < $2 ORDER BY hour DESC LIMIT $3",
+            "SELECT taken, body FROM telemetry_hour WHERE device = $1 AND hour <= $2 ORDER BY hour DESC LIMIT $3",
         );
+        // Whole hours: what is merged between this question and the one before it is not told twice.
+        let before = before.saturating_sub(HOUR);
         let rows = rows
             .bind(device.as_str())
             .bind(i64::try_from(before)?)
@@ -153,24 +159,25 @@ impl Store {
     }
 }
 
-/// Merges at most so many of a device's old messages; how many these were.
-async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64, most: i64) -> anyhow::Result<i64> {
+/// Merges at most so many of a device's old messages; how many these were, and whether there are more.
+async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64, most: i64) -> anyhow::Result<(i64, bool)> {
     let rows = sqlx::query(
         "SELECT run, seq, taken, body FROM telemetry WHERE device = $1 AND taken < $2 ORDER BY taken, run, seq LIMIT $3",
     );
-    let rows = rows.bind(device).bind(oldest).bind(most).fetch_all(&mut *connection).await?;
+    let mut rows = rows.bind(device).bind(oldest).bind(most).fetch_all(&mut *connection).await?;
+    let more = i64::try_from(rows.len())? == most;
+    // They go by their time: those that came with the last one wait for all of these.
+    let mut before = oldest;
+    if let Some(last) = rows.last().filter(|_| more) {
+        before = last.try_get("taken")?;
+        rows.retain(|row| row.try_get::<i64, _>("taken").is_ok_and(|taken| taken < before));
+    }
     let mut hours: BTreeMap<u64, (i64, Telemetry)> = BTreeMap::new();
     let mut runs: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
     for row in &rows {
         let (run, seq, taken): (i64, i64, i64) = (row.try_get("run")?, row.try_get("seq")?, row.try_get("taken")?);
         let last = runs.entry(run).or_insert((seq, taken));
         *last = (last.0.max(seq), last.1.max(taken));
-        sqlx::query("DELETE FROM telemetry WHERE device = $1 AND run = $2 AND seq = $3")
-            .bind(device)
-            .bind(run)
-            .bind(seq)
-            .execute(&mut *connection)
-            .await?;
         let Taken { at, telemetry } = match super::taken(row) {
             Ok(taken) => taken,
             // Of another version, or damaged: it was of no use where it was, and what comes after it is.
@@ -194,6 +201,8 @@ async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64, most
         };
         hours.insert(hour, (taken, sum));
     }
+    let merged = sqlx::query("DELETE FROM telemetry WHERE device = $1 AND taken < $2");
+    merged.bind(device).bind(before).execute(&mut *connection).await?;
     for (hour, (taken, sum)) in hours {
         sqlx::query(
             "INSERT INTO telemetry_hour (device, hour, taken, body) VALUES ($1, $2, $3, $4)
@@ -219,7 +228,7 @@ async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64, most
         .execute(&mut *connection)
         .await?;
     }
-    Ok(i64::try_from(rows.len())?)
+    Ok((i64::try_from(rows.len())?, more))
 }
 
 async fn hour_of(connection: &mut AnyConnection, device: &str, hour: u64) -> anyhow::Result<Option<(i64, Telemetry)>> {

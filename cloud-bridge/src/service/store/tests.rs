@@ -331,6 +331,33 @@ async fn every_earlier_form_becomes_this_one() {
     }
 }
 
+/// Somebody asks and goes away, at any moment: what others write after that is there, and stays.
+#[tokio::test]
+async fn whoever_goes_away_leaves_no_transaction_open() {
+    everywhere(async |place| {
+        let store = place.open().await;
+        let deed = Deed::new("admin", "device.approve", "edge-1", "done");
+        for polls in 1..40 {
+            {
+                let mut gone = std::pin::pin!(store.witness(&deed));
+                for _ in 0..polls {
+                    let polled = std::future::poll_fn(|context| std::task::Poll::Ready(gone.as_mut().poll(context)));
+                    if polled.await.is_ready() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            let (_, kept) = store.new_join_token(&device("a"), 60_000, false).await.unwrap();
+            store.is_writable().await.unwrap();
+            let known = store.join_tokens().await.unwrap();
+            assert!(known.iter().any(|one| one.id == kept.id), "after {polls}");
+        }
+        store.close().await;
+    })
+    .await;
+}
+
 /// What a table holds is said twice, once for each database.
 #[tokio::test]
 async fn both_databases_have_the_same_tables() {
