@@ -39,7 +39,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Files that a URL may name.
 const FILES: [&str; 3] = ["sslrootcert", "sslcert", "sslkey"];
 /// What else it may say. Another word could be a secret, or a file that nobody finds.
-const WORDS: [&str; 6] = ["sslmode", "application_name", "host", "port", "user", "options[search_path]"];
+const WORDS: [&str; 7] = ["sslmode", "application_name", "host", "hostaddr", "port", "user", "options[search_path]"];
 
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
