@@ -172,6 +172,8 @@ async fn roll_up(connection: &mut AnyConnection, device: &str, oldest: i64, most
         before = last.try_get("taken")?;
         rows.retain(|row| row.try_get::<i64, _>("taken").is_ok_and(|taken| taken < before));
     }
+    // More in one millisecond than go at a time: nothing of that is whole, and it stays.
+    let more = more && !rows.is_empty();
     let mut hours: BTreeMap<u64, (i64, Telemetry)> = BTreeMap::new();
     let mut runs: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
     for row in &rows {
