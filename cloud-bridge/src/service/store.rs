@@ -312,11 +312,11 @@ impl Store {
         connection: &mut AnyConnection,
         rows: &BTreeMap<(&'static str, String), Option<&Record>>,
     ) -> anyhow::Result<()> {
-        let (mut gone, mut bodies) = (Vec::new(), Vec::with_capacity(rows.len()));
+        let (mut gone, mut there) = (Vec::new(), Vec::with_capacity(rows.len()));
         for ((kind, key), record) in rows {
             match record {
                 None => gone.push((kind, key)),
-                Some(record) => bodies.push((kind, key, serde_json::to_string(record)?)),
+                Some(record) => there.push((kind, key, *record)),
             }
         }
         for some in portions(&gone, self.dialect.most_rows()) {
@@ -328,14 +328,15 @@ impl Store {
             }
             gone.execute(&mut *connection).await?;
         }
-        for some in portions(&bodies, self.dialect.most_rows()) {
+        // Written out a few at a time: a rollout to all changes each device at once.
+        for some in portions(&there, self.dialect.most_rows()) {
             let rows = self.dialect.rows(some.len(), 3);
             let put = format!(
                 "INSERT INTO record (kind, key, body) VALUES {rows} ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body"
             );
             let mut put = sqlx::query(AssertSqlSafe(put));
-            for (kind, key, body) in some {
-                put = put.bind(**kind).bind(key.as_str()).bind(body.as_str());
+            for (kind, key, record) in some {
+                put = put.bind(**kind).bind(key.as_str()).bind(serde_json::to_string(record)?);
             }
             put.execute(&mut *connection).await?;
         }
