@@ -1,7 +1,6 @@
 //! A PostgreSQL server for one run: made in a folder of its own, on a port that was free, with a password and TLS, and thrown away.
 
 use crate::build::{self, Profile, binaries};
-use crate::cross;
 use anyhow::Context;
 use std::fs;
 use std::net::TcpListener;
@@ -31,7 +30,8 @@ impl Server {
     /// When PostgreSQL is not installed, or does not start.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let programs = programs().context("PostgreSQL is not installed: apt-get install postgresql")?;
-        let folder = cross::folder().join(format!("oracles/postgres-{}", std::process::id()));
+        // Not below a home, into which the server's user may not look.
+        let folder = std::env::temp_dir().join(format!("petrel-postgres-{}", std::process::id()));
         fs::create_dir_all(&folder)?;
         let lowers = build::output(Command::new("id").arg("-u"))?.trim() == "0";
         // A free port: taken and given back, so that somebody else could take it; then the server says so.
