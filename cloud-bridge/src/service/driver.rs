@@ -199,18 +199,15 @@ async fn drive(
                         }
                         Inbound::Missed { bundle } => batch.take(&mut bridge, Event::BundleMissed { bundle }),
                         Inbound::Said(publish, came) => {
-                            batch.since.get_or_insert_with(|| hands.tally.began(came));
+                            hands.tally.began(came);
                             hear(&mut bridge, &hands, *publish, &mut batch).await?;
                         }
                     }
                 }
             }
         }
-        let heard = batch.since.is_some();
         batch.keep(&mut bridge, &hands).await?;
-        if heard {
-            hands.tally.caught_up(inbound.len());
-        }
+        hands.tally.caught_up(inbound.len());
         // Nobody sees what is not saved.
         looks.into_iter().for_each(|look| look(&bridge));
     }
@@ -225,8 +222,6 @@ struct Batch {
     telemetry: Vec<Telemetry>,
     /// What was new, to be kept with the steps.
     words: Words,
-    /// When the first message came.
-    since: Option<Instant>,
     /// To be acknowledged when all of it is on the disk.
     publishes: Vec<Publish>,
 }

@@ -95,17 +95,17 @@ impl Tally {
         self.taken.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Messages are being taken of which the first came then.
-    pub(crate) fn began(&self, came: Instant) -> Instant {
-        self.lag().under_way = Some(came);
-        came
+    /// A message is being taken that came then, with those before it.
+    pub(crate) fn began(&self, came: Instant) {
+        self.lag().under_way.get_or_insert(came);
     }
 
-    /// They are on the disk; so many more wait.
+    /// All of them are on the disk; so many more wait.
     pub(crate) fn caught_up(&self, waiting: usize) {
         let mut lag = self.lag();
-        let came = lag.under_way.take();
-        lag.last = came.map(|came| (Instant::now(), came.elapsed()));
+        if let Some(came) = lag.under_way.take() {
+            lag.last = Some((Instant::now(), came.elapsed()));
+        }
         lag.waiting = waiting as u64;
     }
 
