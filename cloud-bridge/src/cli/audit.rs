@@ -19,6 +19,9 @@ use trust::{Checkpoint, Time, Verified};
 /// Lines that are asked for at once.
 const PAGE: u32 = 1_000;
 
+/// How often a log is read anew whose beginning went meanwhile.
+const TRIES: usize = 10;
+
 /// Who did what, and whether the log still says what was written
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -155,11 +158,10 @@ fn verify(client: &Client, out: &Out, files: &[PathBuf], root: Option<&Path>) ->
         None => vec![],
         Some(root) => files.iter().map(|file| read(file, root)).collect::<anyhow::Result<Vec<_>>>()?,
     };
-    let log = loop {
-        if let Some(log) = follow(client, &checkpoints)? {
-            break log;
-        }
+    let moving = || {
+        Fault::new("old lines of the log went while it was read, again and again").remedy("ask again in some minutes")
     };
+    let log = (0..TRIES).find_map(|_| follow(client, &checkpoints).transpose()).ok_or_else(moving)??;
     let Log { fleet, gone, older, head, first, last } = log;
     let mut known: Vec<u64> = checkpoints.iter().map(|known| known.seq.get()).collect();
     known.sort_unstable();
