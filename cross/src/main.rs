@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 const HELP: &str = "\
 cargo xtask demo [-- ARGS]               build both binaries and run `petrel demo ARGS`
-cargo xtask bench NAME [--json]          measure, and print a table; NAME: loop, engine, trust, delivery, device, drift, rollout, arm, crash; --no-build takes the binaries that are there
+cargo xtask bench NAME [--json]          measure, and print a table; NAME: loop, engine, trust, delivery, device, drift, rollout, land, arm, crash; --no-build takes the binaries that are there
 cargo xtask bench NAME|--all --write     one or every bench, and its section of docs/benchmarks.md made anew
 cargo xtask oracles [NAME]               checks against other people's programs; NAME: reference, onnx, sklearn, drift, tuf, oms, mosquitto, postgres, triton, rest
 cargo xtask coverage [--json]            which lines of contract/trust its tests run

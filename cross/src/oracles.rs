@@ -140,7 +140,7 @@ fn mosquitto() -> anyhow::Result<()> {
 /// What the bridge keeps, on a real PostgreSQL: the tests of the store, a random history that must be the same as in SQLite, and
 /// a bridge whose server goes and comes.
 fn postgres() -> anyhow::Result<()> {
-    let server = Server::start()?;
+    let server = Server::start(&binaries(Profile::Dev)?.join("petrel"))?;
     for which in [["--bin", "petrel", "store::"], ["--test", "end_to_end", "postgres"]] {
         let mut test = cargo();
         test.args(["test", "--workspace"]).args(which);

@@ -1,6 +1,6 @@
 //! A PostgreSQL server for one run: made in a folder of its own, on a port that was free, with a password and TLS, and thrown away.
 
-use crate::build::{self, Profile, binaries};
+use crate::build;
 use anyhow::Context;
 use std::fs;
 use std::net::TcpListener;
@@ -24,11 +24,11 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Makes one and starts it.
+    /// Makes one and starts it; `petrel` makes its certificate.
     ///
     /// # Errors
     /// When PostgreSQL is not installed, or does not start.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    pub(crate) fn start(petrel: &Path) -> anyhow::Result<Self> {
         let programs = programs().context("PostgreSQL is not installed: apt-get install postgresql")?;
         // Not below a home, into which the server's user may not look.
         let folder = std::env::temp_dir().join(format!("petrel-postgres-{}", std::process::id()));
@@ -39,7 +39,6 @@ impl Server {
         let server = Self { programs, folder: folder.canonicalize()?, port, lowers };
         server.hand_over(&server.folder, 0o755)?;
         // Whoever makes the fleet's certificates makes the server's: for 127.0.0.1, by an authority that a URL can name.
-        let petrel = binaries(Profile::Dev)?.join("petrel");
         let (password, authority) = (server.folder.join("password"), server.folder.join("authority"));
         build::output(Command::new(petrel).args(["root", "init", "--fleet", "servers", "--out"]).arg(&authority))?;
         fs::write(&password, PASSWORD)?;

@@ -3,6 +3,7 @@
 //! It owns the core; everybody else asks through [`Driver`]. It verifies what devices say with the
 //! key that land holds of them, and decides nothing.
 
+mod ahead;
 mod belief;
 mod measured;
 
@@ -21,6 +22,7 @@ use super::store::{Store, Words, unix_millis};
 use super::tally::{Tally, What};
 use crate::broker::Guests;
 use crate::fault::Fault;
+use ahead::{Ahead, Coming};
 use anyhow::Context;
 use belief::{Believed, Doubt, Heard, code, understand};
 use bridge_core::audit::Deed;
@@ -36,9 +38,7 @@ use trust::Digest;
 
 /// The outcome, in the audit log, of what was not refused.
 pub(crate) const DONE: &str = "done";
-/// Messages, or questions, that are taken together: whoever asks next waits no longer than for these.
-const AT_ONCE: usize = 256;
-/// Questions waiting for the driver.
+/// Questions waiting for the driver, and taken together.
 const QUESTIONS: usize = 256;
 
 /// What the driver works with.
@@ -153,17 +153,17 @@ pub(crate) async fn start(
     }
     let (ask, questions) = mpsc::channel(QUESTIONS);
     let arrivals = hands.arrivals.clone();
-    let task = tokio::spawn(drive(bridge, hands, inbound, questions));
+    let task = tokio::spawn(drive(bridge, hands, Ahead::new(inbound), questions));
     Ok((Driver { ask, arrivals }, task))
 }
 
 async fn drive(
     mut bridge: Bridge,
     hands: Hands,
-    mut inbound: mpsc::UnboundedReceiver<Inbound>,
+    mut ahead: Ahead,
     mut questions: mpsc::Receiver<Question>,
 ) -> anyhow::Result<()> {
-    let (mut news, mut asked) = (Vec::with_capacity(AT_ONCE), Vec::with_capacity(AT_ONCE));
+    let mut asked = Vec::with_capacity(QUESTIONS);
     loop {
         let wait = bridge.deadline().map(|at| Duration::from_millis(at.saturating_sub(unix_millis())));
         let overdue = async {
@@ -175,23 +175,23 @@ async fn drive(
         let (mut batch, mut looks) = (Batch::default(), Vec::new());
         tokio::select! {
             () = overdue => batch.take(&mut bridge, Event::DeadlineReached),
-            1.. = questions.recv_many(&mut asked, AT_ONCE) => {
+            1.. = questions.recv_many(&mut asked, QUESTIONS) => {
                 for question in asked.drain(..) {
                     match question {
                         Question::Look(look) => looks.push(look),
                         Question::Event(asked, tell) => {
                             // What came of the one before it is on the disk then.
                             if batch.knows(asked.once.as_ref()) {
-                                std::mem::take(&mut batch).keep(&mut bridge, &hands).await?;
+                                std::mem::take(&mut batch).keep(&mut bridge, &hands, &mut ahead).await?;
                             }
                             batch.ask(&mut bridge, &hands, *asked, tell).await?;
                         }
                     }
                 }
             }
-            came = inbound.recv_many(&mut news, AT_ONCE) => {
-                anyhow::ensure!(came > 0, "the wire ended");
-                for news in news.drain(..) {
+            came = ahead.come() => {
+                anyhow::ensure!(!came.is_empty(), "the wire ended");
+                for Coming { news, read } in came {
                     match news {
                         Inbound::Connected { remembered, retains } => {
                             batch.measure(&mut bridge, &hands).await?;
@@ -200,14 +200,14 @@ async fn drive(
                         Inbound::Missed { bundle } => batch.take(&mut bridge, Event::BundleMissed { bundle }),
                         Inbound::Said(publish, came) => {
                             hands.tally.began(came);
-                            hear(&mut bridge, &hands, *publish, &mut batch).await?;
+                            hear(&mut bridge, &hands, *publish, read, &mut batch).await?;
                         }
                     }
                 }
             }
         }
-        batch.keep(&mut bridge, &hands).await?;
-        hands.tally.caught_up(inbound.len());
+        batch.keep(&mut bridge, &hands, &mut ahead).await?;
+        hands.tally.caught_up(ahead.waiting());
         // Nobody sees what is not saved.
         looks.into_iter().for_each(|look| look(&bridge));
     }
@@ -303,10 +303,11 @@ impl Batch {
     /// Saves all of it, and then does what follows. Only what is on the disk is answered and acknowledged. An error is the
     /// store's: the bridge ends and starts anew, and the broker says to it what was not acknowledged.
     #[tracing::instrument(level = "debug", skip_all, fields(messages = self.publishes.len(), steps = self.steps.len()))]
-    async fn keep(mut self, bridge: &mut Bridge, hands: &Hands) -> anyhow::Result<()> {
+    async fn keep(mut self, bridge: &mut Bridge, hands: &Hands, ahead: &mut Ahead) -> anyhow::Result<()> {
         self.measure(bridge, hands).await?;
         let (steps, tells): (Vec<Step>, Vec<Option<Tell>>) = self.steps.into_iter().unzip();
-        for (committed, tell) in commit(hands, steps, &self.words)?.into_iter().zip(tells) {
+        let committed = ahead.read_while(bridge, &hands.topics, || commit(hands, steps, &self.words))?;
+        for (committed, tell) in committed.into_iter().zip(tells) {
             committed.effects.into_iter().for_each(|effect| hands.carry_out(effect));
             match (tell, committed.answer) {
                 // Whoever asked may have gone away; what was decided stays decided.
@@ -411,16 +412,25 @@ fn tell(hands: &Hands, records: &[Record]) {
     }
 }
 
-/// Takes one message of a device: verified and decided here, saved and acknowledged with `batch`. Telemetry waits for more of
-/// it.
-async fn hear(bridge: &mut Bridge, hands: &Hands, publish: Publish, batch: &mut Batch) -> anyhow::Result<()> {
+/// Takes one message of a device: verified, where that was not done ahead, and decided here; saved and acknowledged with
+/// `batch`. Telemetry waits for more of it.
+async fn hear(
+    bridge: &mut Bridge,
+    hands: &Hands,
+    publish: Publish,
+    read: Option<Believed>,
+    batch: &mut Batch,
+) -> anyhow::Result<()> {
     let topic = String::from_utf8_lossy(&publish.topic).into_owned();
     match hands.topics.read_up(&topic) {
         None => match hands.topics.read_chunk(&topic) {
             Some(chunk) if publish.retain => hands.lookout.saw(chunk),
             Some(_) | None => debug!(%topic, "a topic that means nothing here"),
         },
-        Some(from) => match understand(bridge, &from, &publish.payload) {
+        Some(from) => match read
+            .filter(|read| read.still_counts(bridge))
+            .map_or_else(|| understand(bridge, &from, &publish.payload), Ok)
+        {
             Ok(Believed { key, heard }) => {
                 hands.tally.took();
                 // Of a device that has no newer key it is no news.

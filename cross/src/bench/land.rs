@@ -4,6 +4,7 @@
 
 use super::Row;
 use crate::build::output;
+use crate::postgres::Server;
 use anyhow::Context;
 use serde_json::Value;
 use std::path::Path;
@@ -15,12 +16,16 @@ key of its own, let in by a join token, with a label, its presence, its report a
 Commands: the best of five runs of the program. Fan-out: from the moment at which a person asks to the last device that has it; commands are asked for one by one over REST, eight at a time. \
 Ingest: 20 messages of each device, signed beforehand and said as fast as windows of 16 allow, until the bridge has taken all of them; then its database is compared with what was said, by device, run and number. \
 Kills: `kill -9` at any moment while the bridge takes a message of each device; each says one more while it is away. Full disk: what SQLite writes fails with ENOSPC while devices speak. \
-After both every record and every message in the database is read.";
+PostgreSQL: land is moved there by its backup; the server is stopped while the bridge takes a message of each device, each says one more, and after a minute it is started. \
+After each every record and every message in the database is read.";
 
 const MB: f64 = 1e6;
 
 pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
-    let said = output(Command::new(folder.join("measure")).arg(folder).arg("land"))?;
+    let server = Server::start(&folder.join("petrel"))?;
+    let mut measure = Command::new(folder.join("measure"));
+    server.introduce(&mut measure);
+    let said = output(measure.arg(folder).arg("land"))?;
     let seen: Value = serde_json::from_str(&said).context("the program that measures did not say what it saw")?;
     let number = |name: &str| seen.pointer(name).and_then(Value::as_f64).with_context(|| format!("no {name} was seen"));
     let over = |one: &str, other: &str| anyhow::Ok(number(one)? / number(other)?);
@@ -43,6 +48,12 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
         number("/full/messages")?,
         number("/full/starts_in_vain")?,
         number("/full/seconds")?
+    );
+    let stopped = format!(
+        "stopped for {:.0} s, {} messages; all was there {:.1} s after it was back",
+        number("/server/stopped_s")?,
+        number("/server/messages")?,
+        number("/server/seconds")?
     );
     Ok(vec![
         Row::new("devices that connect and are heard", devices / number("/crowd/reported_s")?, "/s")
@@ -73,6 +84,9 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
         ),
         Row::new("killed: acknowledged and lost", number("/kills/lost")?, "").at_most(0.0).beside(&kills),
         Row::new("disk full: acknowledged and lost", number("/full/lost")?, "").at_most(0.0).beside(&full),
+        Row::new("PostgreSQL stopped: acknowledged and lost", number("/server/lost")?, "")
+            .at_most(0.0)
+            .beside(&stopped),
     ])
 }
 

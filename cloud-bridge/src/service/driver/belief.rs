@@ -37,6 +37,14 @@ impl Believed {
     fn event(event: Event) -> Self {
         Self { key: None, heard: Heard::Event(Box::new(event)) }
     }
+
+    /// Whether it would be believed again: the key that has signed still speaks for the device.
+    pub(super) fn still_counts(&self, bridge: &Bridge) -> bool {
+        let speaks = |(id, key): &(DeviceId, Vec<u8>)| {
+            bridge.devices().get(id).is_some_and(|device| device.is_approved() && device.holds(key))
+        };
+        self.key.as_ref().is_none_or(speaks)
+    }
 }
 
 /// Why it was not believed.

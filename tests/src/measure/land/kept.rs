@@ -2,33 +2,30 @@
 //!
 //! Decides when it is whole: SQLite finds nothing wrong, every record is one, and every message is the one that its row says.
 
-use crate::programs::Desk;
 use anyhow::{Context, ensure};
 use bridge_core::Record;
 use protocol::Telemetry;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
-use sqlx::{ConnectOptions, Row};
+use sqlx::{AnyConnection, Connection, Row};
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// Some telemetry, behind what was read before.
-const PAGE: &str = "SELECT device, run, seq, body FROM telemetry WHERE (device, run, seq) > (?, ?, ?) ORDER BY device, run, seq LIMIT 5000";
+const PAGE: &str = "SELECT device, run, seq, body FROM telemetry WHERE (device, run, seq) > ($1, $2, $3) ORDER BY device, run, seq LIMIT 5000";
 
 /// The database of a bridge.
 pub(super) struct Kept {
     runtime: Runtime,
-    database: SqliteConnection,
+    database: AnyConnection,
+    is_file: bool,
 }
 
 impl Kept {
-    /// The one of the bridge on this desk, which runs.
-    pub(super) fn open(desk: &Desk) -> anyhow::Result<Self> {
+    /// The database at this URL, whose bridge runs.
+    pub(super) fn open(url: &str) -> anyhow::Result<Self> {
+        sqlx::any::install_default_drivers();
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let options = SqliteConnectOptions::new().filename(desk.path("fleet/data/bridge.db")).read_only(true);
-        let options = options.busy_timeout(Duration::from_secs(30));
-        let database = runtime.block_on(options.connect()).context("cannot read the bridge's database")?;
-        Ok(Self { runtime, database })
+        let database = runtime.block_on(AnyConnection::connect(url)).context("cannot read the bridge's database")?;
+        Ok(Self { runtime, database, is_file: url.starts_with("sqlite:") })
     }
 
     /// How many messages of telemetry there are.
@@ -55,9 +52,11 @@ impl Kept {
 
     /// Fails when something is half-written.
     pub(super) fn is_whole(&mut self) -> anyhow::Result<()> {
-        let check = sqlx::query_scalar::<_, String>("PRAGMA integrity_check").fetch_one(&mut self.database);
-        let found = self.runtime.block_on(check)?;
-        ensure!(found == "ok", "the database is damaged: {found}");
+        if self.is_file {
+            let check = sqlx::query_scalar::<_, String>("PRAGMA integrity_check").fetch_one(&mut self.database);
+            let found = self.runtime.block_on(check)?;
+            ensure!(found == "ok", "the database is damaged: {found}");
+        }
         let records = sqlx::query("SELECT body FROM record").fetch_all(&mut self.database);
         for row in self.runtime.block_on(records)? {
             let body: &str = row.try_get("body")?;

@@ -14,6 +14,7 @@ mod ingest;
 mod kept;
 mod rest;
 mod rough;
+mod server;
 mod signer;
 mod voice;
 
@@ -45,6 +46,8 @@ pub(crate) const FIGURES: &[(&str, Figure)] = &[
     ("ingest", ingest::measure),
     ("kills", rough::kills),
     ("full", rough::full),
+    // The last: land's database is another one from here on.
+    ("server", server::stopped),
 ];
 
 const DEVICES: usize = 10_000;
@@ -69,6 +72,8 @@ const TAKEN: &str = "petrel_messages_taken_total";
 pub(crate) struct Crowd {
     fleet: Fleet,
     rest: Rest,
+    /// Where land's database is, as whoever reads it finds it.
+    database: String,
     clients: Clients,
     signers: Vec<Arc<Signer>>,
     topics: Topics,
@@ -117,7 +122,8 @@ impl Crowd {
         let arrival = json!({ "devices": count, "enrolled_s": enrolled, "reported_s": reported, "bridge_rss": memory });
         let runs = signers.iter().map(|_| fastrand::u64(..)).collect();
         let (topics, stream) = (Topics::new(&name), STREAM.parse()?);
-        Ok(Self { fleet, rest, clients, signers, topics, stream, runs, measured: 0, lost: 0, arrival })
+        let database = format!("sqlite://{}?mode=ro", fleet.desk.path("fleet/data/bridge.db").display());
+        Ok(Self { fleet, rest, database, clients, signers, topics, stream, runs, measured: 0, lost: 0, arrival })
     }
 
     /// The next messages of telemetry, so many of each device, signed: who says what, each device once before any says more.
@@ -172,7 +178,7 @@ impl Crowd {
         let runs = self.signers.iter().zip(&self.runs);
         let said = runs.map(|(signer, run)| ((signer.id.to_string(), *run), self.measured)).collect();
         let all = self.measured * self.signers.len() as u64;
-        let mut kept = Kept::open(&self.fleet.desk)?;
+        let mut kept = Kept::open(&self.database)?;
         grows(all - self.lost, ASK_EVERY, || kept.count())?;
         let before = std::mem::replace(&mut self.lost, kept.lost(&said)?);
         Ok(self.lost.saturating_sub(before))

@@ -15,6 +15,8 @@ use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 const KILLS: usize = 20;
+/// How often is looked when something is to happen in the middle of it.
+pub(super) const MOMENT: Duration = Duration::from_millis(20);
 /// Where strace may be.
 const STRACE: [&str; 2] = ["/usr/bin/strace", "/usr/local/bin/strace"];
 /// What SQLite writes with fails as on a disk without room.
@@ -26,7 +28,7 @@ const ENDURES: Duration = Duration::from_secs(20);
 
 impl Crowd {
     /// Starts the bridge again; its address is another one.
-    fn land_again(&mut self) -> anyhow::Result<()> {
+    pub(super) fn land_again(&mut self) -> anyhow::Result<()> {
         self.fleet.bridge_again()?;
         self.rest = Rest::new(&self.fleet, ADMIN)?;
         Ok(())
@@ -42,7 +44,7 @@ pub(super) fn kills(crowd: &mut Crowd) -> anyhow::Result<Value> {
         let (taken, some) = (crowd.rest.metric(TAKEN)?, dice.u64(1..=first.len() as u64));
         messages += first.len() + more.len();
         crowd.say(first)?;
-        reached("what the bridge takes", taken + some, Duration::from_millis(20), || crowd.rest.metric(TAKEN))?;
+        reached("what the bridge takes", taken + some, MOMENT, || crowd.rest.metric(TAKEN))?;
         crowd.fleet.bridge().cut()?;
         let began = Instant::now();
         crowd.say(more)?;
@@ -53,7 +55,7 @@ pub(super) fn kills(crowd: &mut Crowd) -> anyhow::Result<Value> {
         longest = longest.max(seconds);
         eprintln!("  kill {round}, after {some} messages: settled after {seconds:.1} s, {lost} lost so far");
     }
-    Kept::open(&crowd.fleet.desk)?.is_whole()?;
+    Kept::open(&crowd.database)?.is_whole()?;
     Ok(json!({ "kills": KILLS, "messages": messages, "lost": lost, "longest_s": longest }))
 }
 
@@ -86,7 +88,7 @@ pub(super) fn full(crowd: &mut Crowd) -> anyhow::Result<Value> {
     }
     let lost = crowd.settled()?;
     let seconds = began.elapsed().as_secs_f64();
-    Kept::open(&crowd.fleet.desk)?.is_whole()?;
+    Kept::open(&crowd.database)?.is_whole()?;
     Ok(json!({
         "messages": messages, "lost": lost, "ended": ended, "starts_in_vain": in_vain, "seconds": seconds,
     }))

@@ -1,10 +1,15 @@
 //! What devices say, in any bytes on any topic: understood or refused, never a panic, and never believed of another device.
 
 use super::*;
+use crate::service::driver::ahead::{Ahead, Coming};
+use crate::service::mqtt::Inbound;
 use bridge_core::Now;
 use protocol::{Profile, SIGNATURE_BYTES, Topics};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use rumqttc::v5::mqttbytes::{QoS, v5::Publish};
+use std::time::Instant;
+use tokio::sync::mpsc;
 use trust::{Envelope, Signature, pae};
 
 /// A bridge in whose fleet `rpi-1` is, and that device's key.
@@ -144,4 +149,34 @@ fn another_version_is_named() {
         let error = error.unwrap().err().unwrap();
         assert_eq!(code(&error), Some("E_VERSION"), "{leaf}: {error}");
     }
+}
+
+/// What came while something was saved is read by then: in its order, and what was not believed is left for its turn. What a
+/// person decides before that turn counts.
+#[tokio::test]
+async fn what_was_read_ahead_counts_only_as_long_as_its_key_does() {
+    let mut bench = Bench::new();
+    let (tell, inbound) = mpsc::unbounded_channel();
+    let mut ahead = Ahead::new(inbound);
+    let stranger = Bench::new();
+    let bytes = |of: &Bench| of.signed("telemetry", &honest("telemetry"));
+    for number in 0..40 {
+        let payload = bytes(if number % 2 == 0 { &bench } else { &stranger });
+        let publish = Publish::new(said(1, "telemetry"), QoS::AtLeastOnce, payload, None);
+        assert!(tell.send(Inbound::Said(Box::new(publish), Instant::now())).is_ok());
+    }
+    assert_eq!(ahead.read_while(&bench.bridge, &bench.topics, || "saved"), "saved");
+    assert_eq!(ahead.waiting(), 40);
+    let came = ahead.come().await;
+    let believed: Vec<Option<&Believed>> = came.iter().map(|Coming { read, .. }| read.as_ref()).collect();
+    let honest = |(number, read): (usize, &Option<&Believed>)| read.is_some() == (number % 2 == 0);
+    assert!(came.len() == 40 && believed.iter().enumerate().all(honest), "{} came", came.len());
+    let counts = |bridge: &Bridge| believed.iter().flatten().filter(|read| read.still_counts(bridge)).count();
+    assert_eq!(counts(&bench.bridge), 20);
+    let step =
+        bench.bridge.step(Now { unix: 1_700_000_001_000 }, Event::DeviceRevoked { device: "rpi-1".parse().unwrap() });
+    step.commit(|_| anyhow::Ok(())).unwrap().answer.unwrap();
+    assert_eq!(counts(&bench.bridge), 0);
+    drop(tell);
+    assert!(ahead.come().await.is_empty(), "there are no more");
 }

@@ -1,0 +1,94 @@
+//! What came is read while what came before it is saved: to find out whose word a message is takes as long as to keep it, and
+//! neither waits for the other.
+//!
+//! Decides nothing. What was read ahead counts only where it would be read the same at its turn.
+
+use super::belief::{Believed, understand};
+use crate::service::mqtt::Inbound;
+use bridge_core::Bridge;
+use protocol::{BridgeTopic, Topics};
+use rumqttc::v5::mqttbytes::v5::Publish;
+use std::num::NonZero;
+use std::thread;
+use tokio::sync::mpsc;
+
+/// Messages that are taken together: whoever asks next waits no longer than for these.
+const AT_ONCE: usize = 256;
+/// For so few no thread is begun.
+const FEW: usize = 8;
+
+/// What came and was not taken.
+pub(super) struct Ahead {
+    inbound: mpsc::UnboundedReceiver<Inbound>,
+    next: Vec<Coming>,
+    threads: usize,
+}
+
+/// One of the news, and what was understood of it. Of what was not believed nothing is: what came before it may change that.
+pub(super) struct Coming {
+    pub(super) news: Inbound,
+    pub(super) read: Option<Believed>,
+}
+
+impl Ahead {
+    pub(super) fn new(inbound: mpsc::UnboundedReceiver<Inbound>) -> Self {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        Self { inbound, next: Vec::new(), threads }
+    }
+
+    /// Waits for news, and hands out what came; nothing when there will be no more. Nothing is lost when nobody waits to the
+    /// end.
+    pub(super) async fn come(&mut self) -> Vec<Coming> {
+        if self.next.is_empty() {
+            let mut news = Vec::with_capacity(AT_ONCE);
+            self.inbound.recv_many(&mut news, AT_ONCE).await;
+            self.next.extend(news.into_iter().map(Coming::from));
+        }
+        std::mem::take(&mut self.next)
+    }
+
+    /// How many wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.next.len() + self.inbound.len()
+    }
+
+    /// Saves, and reads meanwhile what is next.
+    pub(super) fn read_while<T>(&mut self, bridge: &Bridge, topics: &Topics, save: impl FnOnce() -> T) -> T {
+        let known = self.next.len();
+        while self.next.len() < AT_ONCE
+            && let Ok(news) = self.inbound.try_recv()
+        {
+            self.next.push(news.into());
+        }
+        let new = &mut self.next[known..];
+        if new.len() < FEW {
+            return save();
+        }
+        let share = new.len().div_ceil(self.threads);
+        thread::scope(|scope| {
+            for some in new.chunks_mut(share) {
+                scope.spawn(move || some.iter_mut().for_each(|coming| coming.read(bridge, topics)));
+            }
+            save()
+        })
+    }
+}
+
+impl From<Inbound> for Coming {
+    fn from(news: Inbound) -> Self {
+        Self { news, read: None }
+    }
+}
+
+impl Coming {
+    fn read(&mut self, bridge: &Bridge, topics: &Topics) {
+        let Inbound::Said(publish, _) = &self.news else { return };
+        let Some(from) = topic(topics, publish) else { return };
+        self.read = understand(bridge, &from, &publish.payload).ok();
+    }
+}
+
+/// Which of the devices' topics it came on.
+pub(super) fn topic(topics: &Topics, publish: &Publish) -> Option<BridgeTopic> {
+    topics.read_up(&String::from_utf8_lossy(&publish.topic))
+}
