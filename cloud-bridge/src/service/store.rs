@@ -37,6 +37,8 @@ use trust::Digest;
 /// How often a server is asked whether it is there, and how long it may take to say so.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of a value on its way to a server, besides its text.
+const VALUE: usize = 8;
 /// How a bridge changes its database.
 const MOVE: &str = "to move it: `petrel backup` with the old configuration, stop the bridge, move the data folder away, and `petrel restore` \
                     with the new one";
@@ -166,7 +168,7 @@ impl Store {
     pub(crate) async fn are_new(&self, all: &[Telemetry]) -> anyhow::Result<Vec<bool>> {
         let mut connection = self.readers.acquire().await?;
         let mut seen = BTreeSet::new();
-        for some in portions(all, self.dialect.most_rows()) {
+        for some in portions(all, self.dialect, |said| said.device.as_str().len() + 3 * VALUE) {
             // Of a question of its own for each there is one plan: it is looked up. A join, or `IN`, may go through the whole table.
             let known = format!(
                 "WITH asked(device, run, seq) AS (VALUES {}) SELECT device, run, seq FROM asked
@@ -292,14 +294,16 @@ impl Store {
         now: UnixMillis,
     ) -> anyhow::Result<()> {
         let now = i64::try_from(now)?;
-        for some in portions(telemetry, self.dialect.most_rows()) {
+        let bodies: Vec<_> = telemetry.iter().map(|said| (said, protocol::encode_cbor(said))).collect();
+        let bytes = |(said, body): &(&Telemetry, Vec<u8>)| said.device.as_str().len() + body.len() + 5 * VALUE;
+        for some in portions(&bodies, self.dialect, bytes) {
             let rows = self.dialect.rows(some.len(), 5);
             let kept =
                 format!("INSERT INTO telemetry (device, run, seq, taken, body) VALUES {rows} ON CONFLICT DO NOTHING");
             let mut kept = sqlx::query(AssertSqlSafe(kept));
-            for said in some {
+            for (said, body) in some {
                 kept = kept.bind(said.device.as_str()).bind(said.run.cast_signed()).bind(said.seq.cast_signed());
-                kept = kept.bind(now).bind(protocol::encode_cbor(said));
+                kept = kept.bind(now).bind(body.as_slice());
             }
             kept.execute(&mut *connection).await?;
         }
@@ -319,7 +323,7 @@ impl Store {
                 Some(record) => there.push((kind, key, *record)),
             }
         }
-        for some in portions(&gone, self.dialect.most_rows()) {
+        for some in portions(&gone, self.dialect, |(_, key)| key.len() + 2 * VALUE) {
             let rows = self.dialect.rows(some.len(), 2);
             let gone = format!("DELETE FROM record WHERE (kind, key) IN (VALUES {rows})");
             let mut gone = sqlx::query(AssertSqlSafe(gone));
@@ -329,16 +333,21 @@ impl Store {
             gone.execute(&mut *connection).await?;
         }
         // Written out a few at a time: a rollout to all changes each device at once.
-        for some in portions(&there, self.dialect.most_rows()) {
-            let rows = self.dialect.rows(some.len(), 3);
-            let put = format!(
-                "INSERT INTO record (kind, key, body) VALUES {rows} ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body"
-            );
-            let mut put = sqlx::query(AssertSqlSafe(put));
-            for (kind, key, record) in some {
-                put = put.bind(**kind).bind(key.as_str()).bind(serde_json::to_string(record)?);
+        for some in there.chunks(self.dialect.limits().0) {
+            let write = |(_, _, record): &(_, _, &Record)| serde_json::to_string(record);
+            let bodies = some.iter().map(write).collect::<Result<Vec<String>, _>>()?;
+            let some: Vec<_> = some.iter().zip(&bodies).map(|((kind, key, _), body)| (*kind, *key, body)).collect();
+            for some in portions(&some, self.dialect, |(_, key, body)| key.len() + body.len() + 3 * VALUE) {
+                let rows = self.dialect.rows(some.len(), 3);
+                let put = format!(
+                    "INSERT INTO record (kind, key, body) VALUES {rows} ON CONFLICT (kind, key) DO UPDATE SET body = excluded.body"
+                );
+                let mut put = sqlx::query(AssertSqlSafe(put));
+                for (kind, key, body) in some {
+                    put = put.bind(**kind).bind(key.as_str()).bind(body.as_str());
+                }
+                put.execute(&mut *connection).await?;
             }
-            put.execute(&mut *connection).await?;
         }
         Ok(())
     }
@@ -349,12 +358,17 @@ fn taken(row: &AnyRow) -> anyhow::Result<Taken> {
     Ok(Taken { at: u64::try_from(row.try_get::<i64, _>("taken")?)?, telemetry })
 }
 
-/// A statement is prepared for each length: so rows go in portions of `most`, half of it, … and 1.
-fn portions<T>(all: &[T], most: usize) -> impl Iterator<Item = &[T]> {
+/// A statement is prepared for each length: so rows go in portions of 128, half of it, … and 1, each of no more bytes than there
+/// may be; of a longer row alone it is that.
+fn portions<T>(all: &[T], dialect: Dialect, bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    let (most, most_bytes) = dialect.limits();
     let mut rest = all;
     std::iter::from_fn(move || {
-        let length = (rest.len() + 1).next_power_of_two() / 2;
-        let (some, more) = rest.split_at(length.min(most));
+        let mut length = ((rest.len() + 1).next_power_of_two() / 2).min(most);
+        while length > 1 && rest[..length].iter().map(&bytes).sum::<usize>() > most_bytes {
+            length /= 2;
+        }
+        let (some, more) = rest.split_at(length);
         rest = more;
         (!some.is_empty()).then_some(some)
     })

@@ -3,7 +3,7 @@
 //! Which tables and columns there are is read from the SQLite side, and nothing here knows one by its name.
 
 use super::database::{Database, Dialect, FILE, Opened};
-use super::{plain, portions};
+use super::{VALUE, plain, portions};
 use crate::fault::Fault;
 use anyhow::Context;
 use sqlx::any::AnyRow;
@@ -189,7 +189,7 @@ async fn fill(
                 }
             }
             let some = some.fetch_all(&mut *source).await?;
-            for rows in portions(&some, into.most_rows()) {
+            for rows in portions(&some, into, |row| table.bytes(row)) {
                 let mut put = sqlx::query(AssertSqlSafe(table.insert(&into.rows(rows.len(), table.columns.len()))));
                 for row in rows {
                     for (n, column) in table.columns.iter().enumerate() {
@@ -227,12 +227,26 @@ impl Table {
         format!("SELECT {all} FROM {name} {behind} ORDER BY {keys} LIMIT {SOME}")
     }
 
+    /// About as many bytes as a row has.
+    fn bytes(&self, row: &AnyRow) -> usize {
+        self.columns.iter().enumerate().map(|(n, column)| VALUE + column.kind.bytes(row, n)).sum()
+    }
+
     fn insert(&self, rows: &str) -> String {
         format!("INSERT INTO {} ({}) VALUES {rows}", self.name, self.names(|_| true))
     }
 }
 
 impl Kind {
+    /// How long a text is, or what is like one.
+    fn bytes(self, row: &AnyRow, n: usize) -> usize {
+        match self {
+            Self::Number => 0,
+            Self::Text => row.try_get::<&str, _>(n).map_or(0, str::len),
+            Self::Bytes => row.try_get::<&[u8], _>(n).map_or(0, <[u8]>::len),
+        }
+    }
+
     /// Binds a row's value to a query; nothing, too, is of a kind.
     fn pass<'a>(self, query: Query<'a>, row: &AnyRow, n: usize) -> sqlx::Result<Query<'a>> {
         Ok(match self {

@@ -123,9 +123,17 @@ async fn telemetry_is_taken_once_also_after_a_restart_and_from_a_device_that_for
 fn rows_go_in_portions_of_few_lengths() {
     for (count, lengths) in [(0, vec![]), (1, vec![1]), (7, vec![4, 2, 1]), (300, vec![128, 128, 32, 8, 4])] {
         let all: Vec<u32> = (0..count).collect();
-        assert_eq!(portions(&all, 128).map(<[u32]>::len).collect::<Vec<_>>(), lengths);
-        assert_eq!(portions(&all, 128).flatten().copied().collect::<Vec<_>>(), all);
+        let of = |dialect| portions(&all, dialect, |_| 8);
+        for dialect in [Dialect::Sqlite, Dialect::Postgres] {
+            assert_eq!(of(dialect).map(<[u32]>::len).collect::<Vec<_>>(), lengths, "{dialect:?}");
+            assert_eq!(of(dialect).flatten().copied().collect::<Vec<_>>(), all);
+        }
     }
+    // In one record of TLS each, where that can be.
+    let sizes = [2_000; 20].into_iter().chain([40_000, 100]).collect::<Vec<usize>>();
+    let some: Vec<&[usize]> = portions(&sizes, Dialect::Postgres, |bytes| *bytes).collect();
+    assert_eq!(some.iter().map(|some| some.len()).collect::<Vec<_>>(), [4, 4, 4, 4, 4, 1, 1]);
+    assert_eq!(portions(&sizes, Dialect::Sqlite, |bytes| *bytes).next().map(<[usize]>::len), Some(16));
 }
 
 #[tokio::test]
