@@ -143,12 +143,12 @@ impl Store {
         for (once, number) in &words.once {
             once::keep(&mut transaction, once, *number, now).await?;
         }
-        // Of a row that changes several times the last is kept, and many at a time; so are the lines of the audit log.
-        let (mut rows, mut deeds) = (BTreeMap::new(), Vec::new());
+        // Of a row that changes several times the last is kept, and many at a time; so are commands, and lines of the audit log.
+        let (mut rows, mut deeds, mut drafts) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         for record in records {
             match row(record) {
                 Row::Deed(deed) => deeds.push(deed),
-                Row::Command(draft) => commands::save(&mut transaction, draft).await?,
+                Row::Command(draft) => drop(drafts.insert((&draft.device, draft.seq), draft)),
                 Row::Gone(kind, key) => drop(rows.insert((kind, key), None)),
                 Row::Is(kind, key) => {
                     // Against the one before it, also within these records.
@@ -157,6 +157,7 @@ impl Store {
                 }
             }
         }
+        commands::save(&mut transaction, self.dialect, drafts).await?;
         self.add(&mut transaction, deeds).await?;
         self.put(&mut transaction, &rows).await?;
         transaction.commit().await?;

@@ -3,11 +3,11 @@
 //! How lines hold each other is decided by `bridge_core::audit`. The end of the log is read inside each
 //! transaction that adds to it, so no two lines can follow the same one.
 
-use super::Store;
+use super::{Store, VALUE, portions};
 use bridge_core::audit::{Deed, Head, Line};
 use bridge_core::notice::means;
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use trust::Digest;
 
 /// The most lines that are read at once.
@@ -65,15 +65,19 @@ impl Store {
             return Ok(());
         }
         let mut head = self.head_within(connection).await?;
+        let mut lines = Vec::new();
         for deed in deeds {
             let (line, next) = head.follow(self.now(), deed);
-            sqlx::query("INSERT INTO audit (seq, text, sha256) VALUES ($1, $2, $3)")
-                .bind(i64::try_from(next.seq)?)
-                .bind(line.text)
-                .bind(line.sha256.0.to_vec())
-                .execute(&mut *connection)
-                .await?;
+            lines.push((i64::try_from(next.seq)?, line));
             head = next;
+        }
+        for some in portions(&lines, self.dialect, |(_, line)| line.text.len() + 32 + 3 * VALUE) {
+            let rows = self.dialect.rows(some.len(), 3);
+            let mut added = sqlx::query(AssertSqlSafe(format!("INSERT INTO audit (seq, text, sha256) VALUES {rows}")));
+            for (seq, line) in some {
+                added = added.bind(*seq).bind(line.text.as_str()).bind(line.sha256.0.as_slice());
+            }
+            added.execute(&mut *connection).await?;
         }
         Ok(())
     }

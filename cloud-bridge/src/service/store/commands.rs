@@ -2,12 +2,14 @@
 //!
 //! The latest of each device are kept, and of those that brought diagnostics, which are large, fewer.
 
-use super::{Store, samples};
+use super::database::Dialect;
+use super::{Store, VALUE, portions, samples};
 use anyhow::Context;
 use bridge_core::{CommandDraft, UnixMillis};
 use protocol::{CommandResult, DeviceId, Sample};
 use sqlx::any::AnyRow;
-use sqlx::{AnyConnection, Row};
+use sqlx::{AnyConnection, AssertSqlSafe, Row};
+use std::collections::BTreeMap;
 
 /// Commands that are kept of each device.
 pub(crate) const KEPT: u32 = 50;
@@ -41,19 +43,38 @@ pub(crate) enum Reply {
     Unasked,
 }
 
-/// Keeps a command in the transaction that counts it.
-pub(super) async fn save(connection: &mut AnyConnection, draft: &CommandDraft) -> anyhow::Result<()> {
+/// Keeps commands in the transaction that counts them; of one number the last.
+pub(super) async fn save(
+    connection: &mut AnyConnection,
+    dialect: Dialect,
+    drafts: BTreeMap<(&DeviceId, u64), &CommandDraft>,
+) -> anyhow::Result<()> {
+    let texts = drafts.values().map(serde_json::to_string).collect::<Result<Vec<String>, _>>()?;
+    let written: Vec<_> = drafts.values().copied().zip(texts).collect();
+    let bytes = |(draft, text): &(&CommandDraft, String)| draft.device.as_str().len() + text.len() + 4 * VALUE;
+    for some in portions(&written, dialect, bytes) {
+        let rows = dialect.rows(some.len(), 4);
+        let kept = format!(
+            "INSERT INTO command (device, seq, at, draft) VALUES {rows}
+             ON CONFLICT (device, seq) DO UPDATE SET at = excluded.at, draft = excluded.draft, answered = NULL, result = NULL"
+        );
+        let mut kept = sqlx::query(AssertSqlSafe(kept));
+        for (draft, text) in some {
+            kept = kept.bind(draft.device.as_str()).bind(i64::try_from(draft.seq)?);
+            kept = kept.bind(i64::try_from(draft.issued)?).bind(text.as_str());
+        }
+        kept.execute(&mut *connection).await?;
+    }
+    // Numbers begin at 1: of most devices there is nothing to forget.
+    for draft in drafts.into_values().filter(|draft| draft.seq > u64::from(KEPT_WHOLE)) {
+        forget(connection, draft).await?;
+    }
+    Ok(())
+}
+
+/// Lets go what is too old, now that there is this one.
+async fn forget(connection: &mut AnyConnection, draft: &CommandDraft) -> anyhow::Result<()> {
     let seq = i64::try_from(draft.seq)?;
-    sqlx::query(
-        "INSERT INTO command (device, seq, at, draft) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (device, seq) DO UPDATE SET at = excluded.at, draft = excluded.draft, answered = NULL, result = NULL",
-    )
-    .bind(draft.device.as_str())
-    .bind(seq)
-    .bind(i64::try_from(draft.issued)?)
-    .bind(serde_json::to_string(draft)?)
-    .execute(&mut *connection)
-    .await?;
     sqlx::query("DELETE FROM command WHERE device = $1 AND seq <= $2")
         .bind(draft.device.as_str())
         .bind(seq - i64::from(KEPT))
