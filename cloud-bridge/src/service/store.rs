@@ -38,7 +38,7 @@ use trust::Digest;
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_PATIENCE: Duration = Duration::from_secs(60);
 /// Bytes of a value on its way to a server, besides its text.
-const VALUE: usize = 8;
+const VALUE: usize = 12;
 /// How a bridge changes its database.
 const MOVE: &str = "to move it: `petrel backup` with the old configuration, stop the bridge, move the data folder away, and `petrel restore` \
                     with the new one";

@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 const AT_ONCE: usize = 256;
 /// For so few no thread is begun.
 const FEW: usize = 8;
+/// Saving takes as long as verifying on so many.
+const MOST_THREADS: usize = 4;
 
 /// What came and was not taken.
 pub(super) struct Ahead {
@@ -32,7 +34,7 @@ pub(super) struct Coming {
 
 impl Ahead {
     pub(super) fn new(inbound: mpsc::UnboundedReceiver<Inbound>) -> Self {
-        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = thread::available_parallelism().map_or(1, NonZero::get).min(MOST_THREADS);
         Self { inbound, next: Vec::new(), threads }
     }
 
@@ -52,7 +54,7 @@ impl Ahead {
         self.next.len() + self.inbound.len()
     }
 
-    /// Saves, and reads meanwhile what is next.
+    /// Saves, and reads meanwhile what is next: whoever waits for what is saved waits for that too, some milliseconds.
     pub(super) fn read_while<T>(&mut self, bridge: &Bridge, topics: &Topics, save: impl FnOnce() -> T) -> T {
         let known = self.next.len();
         while self.next.len() < AT_ONCE
@@ -67,7 +69,9 @@ impl Ahead {
         let share = new.len().div_ceil(self.threads);
         thread::scope(|scope| {
             for some in new.chunks_mut(share) {
-                scope.spawn(move || some.iter_mut().for_each(|coming| coming.read(bridge, topics)));
+                let read = move || some.iter_mut().for_each(|coming| coming.read(bridge, topics));
+                // Where there is no thread to be had it is read at its turn.
+                let _ = thread::Builder::new().spawn_scoped(scope, read);
             }
             save()
         })

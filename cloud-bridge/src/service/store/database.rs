@@ -354,7 +354,7 @@ impl Server {
         if !says(&["application_name"]) {
             query.append_pair("application_name", "petrel-bridge");
         }
-        // Each statement of many rows is one of five lengths, and all of them are known to the connection that writes.
+        // Each statement of many rows is one of eight lengths, and all of them are known to the connection that writes.
         query.append_pair("statement-cache-capacity", "500");
         drop(query);
         Ok(Self { at, password })

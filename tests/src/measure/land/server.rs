@@ -4,7 +4,7 @@
 
 use super::kept::Kept;
 use super::rough::MOMENT;
-use super::{ADMIN, Crowd, TAKEN, reached};
+use super::{ADMIN, Crowd, reached};
 use crate::programs::wait_for;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
@@ -27,9 +27,11 @@ pub(super) fn stopped(crowd: &mut Crowd) -> anyhow::Result<Value> {
     move_there(crowd)?;
     let (first, more) = (crowd.sign(1)?, crowd.sign(1)?);
     let messages = first.len() + more.len();
-    let half = crowd.rest.metric(TAKEN)? + first.len() as u64 / 2;
+    let mut kept = Kept::open(&crowd.database)?;
+    let (before, each) = (kept.count()?, first.len() as u64);
     crowd.say(first)?;
-    reached("what the bridge takes", half, MOMENT, || crowd.rest.metric(TAKEN))?;
+    reached("what is kept", before + each / 4, MOMENT, || kept.count())?;
+    ensure!(kept.count()? < before + each, "all of it was kept before the server could be stopped");
     tell("stop -m immediate")?;
     let began = Instant::now();
     crowd.say(more)?;
