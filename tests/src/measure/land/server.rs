@@ -39,7 +39,9 @@ pub(super) fn stopped(crowd: &mut Crowd) -> anyhow::Result<Value> {
     // As systemd does. It waits for its server.
     let back = thread::scope(|scope| {
         let back = scope.spawn(|| {
-            thread::sleep(STOPPED.saturating_sub(began.elapsed()));
+            while let Some(rest) = STOPPED.checked_sub(began.elapsed()) {
+                thread::park_timeout(rest);
+            }
             tell("start").map(|()| Instant::now())
         });
         crowd.land_again()?;
