@@ -37,6 +37,8 @@ use trust::Digest;
 /// How often a server is asked whether it is there, and how long it may take to say so.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const LOOK_PATIENCE: Duration = Duration::from_secs(60);
+/// Rows of one statement: the more the better, and each length is a statement of its own.
+const MOST_ROWS: usize = 128;
 /// Bytes of a value on its way to a server, besides its text.
 const VALUE: usize = 12;
 /// How a bridge changes its database.
@@ -334,7 +336,7 @@ impl Store {
             gone.execute(&mut *connection).await?;
         }
         // Written out a few at a time: a rollout to all changes each device at once.
-        for some in there.chunks(self.dialect.limits().0) {
+        for some in there.chunks(MOST_ROWS) {
             let write = |(_, _, record): &(_, _, &Record)| serde_json::to_string(record);
             let bodies = some.iter().map(write).collect::<Result<Vec<String>, _>>()?;
             let some: Vec<_> = some.iter().zip(&bodies).map(|((kind, key, _), body)| (*kind, *key, body)).collect();
@@ -359,14 +361,13 @@ fn taken(row: &AnyRow) -> anyhow::Result<Taken> {
     Ok(Taken { at: u64::try_from(row.try_get::<i64, _>("taken")?)?, telemetry })
 }
 
-/// A statement is prepared for each length: so rows go in portions of 128, half of it, … and 1, each of no more bytes than there
+/// A statement is prepared for each length: so rows go in portions of [`MOST_ROWS`], half of it, … and 1, each of no more bytes than there
 /// may be; of a longer row alone it is that.
 fn portions<T>(all: &[T], dialect: Dialect, bytes: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
-    let (most, most_bytes) = dialect.limits();
     let mut rest = all;
     std::iter::from_fn(move || {
-        let mut length = ((rest.len() + 1).next_power_of_two() / 2).min(most);
-        while length > 1 && rest[..length].iter().map(&bytes).sum::<usize>() > most_bytes {
+        let mut length = ((rest.len() + 1).next_power_of_two() / 2).min(MOST_ROWS);
+        while length > 1 && rest[..length].iter().map(&bytes).sum::<usize>() > dialect.most_bytes() {
             length /= 2;
         }
         let (some, more) = rest.split_at(length);

@@ -1,13 +1,12 @@
-//! What came is read while what came before it is saved: to find out whose word a message is takes as long as to keep it, and
-//! neither waits for the other.
+//! What came is read while what came before it is saved: to find out whose word a message is costs about as much as to keep
+//! it, and neither waits for the other.
 //!
 //! Decides nothing. What was read ahead counts only where it would be read the same at its turn.
 
 use super::belief::{Believed, understand};
 use crate::service::mqtt::Inbound;
 use bridge_core::Bridge;
-use protocol::{BridgeTopic, Topics};
-use rumqttc::v5::mqttbytes::v5::Publish;
+use protocol::Topics;
 use std::num::NonZero;
 use std::thread;
 use tokio::sync::mpsc;
@@ -16,7 +15,7 @@ use tokio::sync::mpsc;
 const AT_ONCE: usize = 256;
 /// For so few no thread is begun.
 const FEW: usize = 8;
-/// Saving takes as long as verifying on so many.
+/// A batch is small: on a large machine more would have little to do.
 const MOST_THREADS: usize = 4;
 
 /// What came and was not taken.
@@ -87,12 +86,7 @@ impl From<Inbound> for Coming {
 impl Coming {
     fn read(&mut self, bridge: &Bridge, topics: &Topics) {
         let Inbound::Said(publish, _) = &self.news else { return };
-        let Some(from) = topic(topics, publish) else { return };
-        self.read = understand(bridge, &from, &publish.payload).ok();
+        let from = topics.read_up(&String::from_utf8_lossy(&publish.topic));
+        self.read = from.and_then(|from| understand(bridge, &from, &publish.payload).ok());
     }
-}
-
-/// Which of the devices' topics it came on.
-pub(super) fn topic(topics: &Topics, publish: &Publish) -> Option<BridgeTopic> {
-    topics.read_up(&String::from_utf8_lossy(&publish.topic))
 }

@@ -90,12 +90,12 @@ impl Dialect {
         }
     }
 
-    /// The most rows of one statement, and the most bytes in them: the more the better, but sqlx leaves Nagle's algorithm on, so
-    /// that whatever does not fit into one record of TLS, 16 KiB, waits 40 ms for the server's word.
-    pub(super) fn limits(self) -> (usize, usize) {
+    /// The most bytes in the rows of one statement: sqlx leaves Nagle's algorithm on, so that whatever does not fit into one
+    /// record of TLS, 16 KiB, waits 40 ms for the server's word.
+    pub(super) fn most_bytes(self) -> usize {
         match self {
-            Self::Sqlite => (128, usize::MAX),
-            Self::Postgres => (128, 15 << 10),
+            Self::Sqlite => usize::MAX,
+            Self::Postgres => 15 << 10,
         }
     }
 

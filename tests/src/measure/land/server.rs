@@ -18,7 +18,7 @@ const STOPPED: Duration = Duration::from_secs(60);
 
 /// Moves land to the server by its backup, and stops the server while devices speak.
 pub(super) fn stopped(crowd: &mut Crowd) -> anyhow::Result<Value> {
-    let control = told("CONTROL")?;
+    let control = told("PETREL_TEST_POSTGRES_CONTROL")?;
     let tell = |what: &str| {
         let done = Command::new("sh").args(["-c", &format!("{control} {what}")]).status()?;
         ensure!(done.success(), "the server does not {what}");
@@ -57,12 +57,12 @@ pub(super) fn stopped(crowd: &mut Crowd) -> anyhow::Result<Value> {
 
 /// As people do it: a backup, and its restore with another configuration.
 fn move_there(crowd: &mut Crowd) -> anyhow::Result<()> {
-    let (server, authority) = (told("")?, told("CA")?);
+    let (server, authority) = (told("PETREL_TEST_POSTGRES")?, told("PETREL_TEST_POSTGRES_CA")?);
     let desk = &crowd.fleet.desk;
     desk.done("petrel backup --config fleet/bridge.toml --out land.petrel")?;
     crowd.fleet.bridge().cut()?;
     let desk = &crowd.fleet.desk;
-    let password = std::env::var("PGPASSWORD").context("PGPASSWORD says the server's password")?;
+    let password = told("PGPASSWORD")?;
     desk.write("fleet/database.password", &password)?;
     fs::set_permissions(desk.path("fleet/database.password"), Permissions::from_mode(0o600))?;
     let lines = format!(
@@ -77,7 +77,6 @@ fn move_there(crowd: &mut Crowd) -> anyhow::Result<()> {
     crowd.land_again()
 }
 
-fn told(what: &str) -> anyhow::Result<String> {
-    let name = ["PETREL_TEST_POSTGRES", what].join(if what.is_empty() { "" } else { "_" });
-    std::env::var(&name).with_context(|| format!("{name} says nothing: `cargo xtask bench land` starts a server"))
+fn told(name: &str) -> anyhow::Result<String> {
+    std::env::var(name).with_context(|| format!("{name} says nothing: `cargo xtask bench land` starts a server"))
 }
