@@ -1,13 +1,14 @@
 //! Commands: whom land asks, and what it signs.
 
 use super::{Bench, device, fleet};
-use bridge_core::{Effect, Event, Record};
+use bridge_core::{Answer, Effect, Event, Record};
 use trust::Request;
 
 fn give(bench: &mut Bench, good_for: u64) -> Vec<String> {
     let request = Request::Restart { stream: "digits".into() };
     let committed = bench.step(Event::CommandRequested { device: device("a"), request, good_for });
     let answer = match committed.answer {
+        Ok(Answer::Commanded { seq, new: Some(_) }) => format!("command {seq}"),
         Ok(answer) => format!("{answer:?}"),
         Err(rejection) => format!("{}: {rejection}", rejection.code()),
     };
@@ -27,7 +28,7 @@ fn a_command_answers_the_latest_hello_and_is_numbered() {
     let unix = bench.unix;
     bench.happen("hello a 100 a first");
     bench.unix += 5_000;
-    assert_eq!(give(&mut bench, 30_000), ["sign 1 first 0 30000 heard 5000", "Commanded { seq: 1 }"]);
+    assert_eq!(give(&mut bench, 30_000), ["sign 1 first 0 30000 heard 5000", "command 1"]);
     let kept: Vec<_> = bench.saved.iter().filter(|record| matches!(record, Record::Command(_))).collect();
     assert!(
         matches!(&kept[..], [Record::Command(draft)] if draft.seq == 1 && draft.issued == unix + 5_000),

@@ -226,7 +226,7 @@ impl Bench {
         let committed = self.step(event);
         let answer = match committed.answer {
             Ok(Answer::Done | Answer::Known { .. } | Answer::Taken { .. }) => None,
-            Ok(Answer::Commanded { seq }) => Some(format!("command {seq}")),
+            Ok(Answer::Commanded { seq, .. }) => Some(format!("command {seq}")),
             Ok(Answer::Wanted { request }) => Some(format!("wanted {request}")),
             Ok(Answer::Started { rollout }) => Some(format!("started {rollout}")),
             Ok(Answer::Forgotten { releases }) => Some(format!("forgotten {}", releases.len())),

@@ -99,6 +99,8 @@ pub enum Answer {
     Commanded {
         /// Its number among those for the device.
         seq: u64,
+        /// What is signed; nothing of one that was given before.
+        new: Option<Box<CommandDraft>>,
     },
     /// A request for inputs waits for approval.
     Wanted {

@@ -29,6 +29,7 @@ use bridge_core::audit::Deed;
 use bridge_core::{Answer, Bridge, Committed, Effect, Event, Measured, Now, Record, Rejection, Said, Step};
 use protocol::{BridgeTopic, CommandResult, DeviceId, DocumentKind, Drift, Telemetry, Topics};
 use rumqttc::v5::mqttbytes::v5::Publish;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
@@ -75,6 +76,13 @@ struct Asked {
     event: Event,
     deed: Deed,
     once: Option<Once>,
+}
+
+/// What names an answer to a command: whose, and which.
+type Replied = (DeviceId, u64, String);
+
+fn replied(result: &CommandResult) -> Replied {
+    (result.device_id.clone(), result.seq, result.nonce.clone())
 }
 
 enum Question {
@@ -172,37 +180,49 @@ async fn drive(
                 None => std::future::pending().await,
             }
         };
-        let (mut batch, mut looks) = (Batch::default(), Vec::new());
+        let (mut batch, mut looks, mut came) = (Batch::default(), Vec::new(), Vec::new());
         tokio::select! {
             () = overdue => batch.take(&mut bridge, Event::DeadlineReached),
-            1.. = questions.recv_many(&mut asked, QUESTIONS) => {
-                for question in asked.drain(..) {
-                    match question {
-                        Question::Look(look) => looks.push(look),
-                        Question::Event(asked, tell) => {
-                            // What came of the one before it is on the disk then.
-                            if batch.knows(asked.once.as_ref()) {
-                                std::mem::take(&mut batch).keep(&mut bridge, &hands, &mut ahead).await?;
-                            }
-                            batch.ask(&mut bridge, &hands, *asked, tell).await?;
-                        }
-                    }
+            1.. = questions.recv_many(&mut asked, QUESTIONS) => {}
+            some = ahead.come() => {
+                anyhow::ensure!(!some.is_empty(), "the wire ended");
+                came = some;
+            }
+        }
+        // Whatever else is there is kept in one with it: the disk is waited for once.
+        came.append(&mut ahead.there());
+        while asked.len() < QUESTIONS
+            && let Ok(question) = questions.try_recv()
+        {
+            asked.push(question);
+        }
+        if came.len() > 1 {
+            came.iter_mut().for_each(|coming| coming.read(&bridge, &hands.topics));
+            batch.look_up(&hands, &came).await?;
+        }
+        for Coming { news, read, .. } in came {
+            match news {
+                Inbound::Connected { remembered, retains } => {
+                    batch.measure(&mut bridge, &hands).await?;
+                    batch.take(&mut bridge, Event::BrokerConnected { remembered, retains });
+                }
+                Inbound::Missed { bundle } => batch.take(&mut bridge, Event::BundleMissed { bundle }),
+                Inbound::Said(publish, came) => {
+                    hands.tally.began(came);
+                    hear(&mut bridge, &hands, *publish, read, &mut batch).await?;
                 }
             }
-            came = ahead.come() => {
-                anyhow::ensure!(!came.is_empty(), "the wire ended");
-                for Coming { news, read } in came {
-                    match news {
-                        Inbound::Connected { remembered, retains } => {
-                            batch.measure(&mut bridge, &hands).await?;
-                            batch.take(&mut bridge, Event::BrokerConnected { remembered, retains });
-                        }
-                        Inbound::Missed { bundle } => batch.take(&mut bridge, Event::BundleMissed { bundle }),
-                        Inbound::Said(publish, came) => {
-                            hands.tally.began(came);
-                            hear(&mut bridge, &hands, *publish, read, &mut batch).await?;
-                        }
+        }
+        for question in asked.drain(..) {
+            match question {
+                Question::Look(look) => looks.push(look),
+                Question::Event(asked, tell) => {
+                    // What came of the one before it is on the disk then.
+                    if batch.knows(asked.once.as_ref()) {
+                        std::mem::take(&mut batch).keep(&mut bridge, &hands, &mut ahead).await?;
                     }
+                    batch.measure(&mut bridge, &hands).await?;
+                    batch.ask(&mut bridge, &hands, *asked, tell).await?;
                 }
             }
         }
@@ -222,6 +242,8 @@ struct Batch {
     telemetry: Vec<Telemetry>,
     /// What was new, to be kept with the steps.
     words: Words,
+    /// What answers to commands would be in the database as it is.
+    replies: BTreeMap<Replied, Reply>,
     /// To be acknowledged when all of it is on the disk.
     publishes: Vec<Publish>,
 }
@@ -292,12 +314,24 @@ impl Batch {
         if self.words.windows.iter().any(same) { Ok(Room::Known) } else { hands.store.room_for(drift).await }
     }
 
+    /// Asks the database at once what all these answers to commands would be.
+    async fn look_up(&mut self, hands: &Hands, came: &[Coming]) -> anyhow::Result<()> {
+        let results: Vec<&CommandResult> = came.iter().filter_map(Coming::result).collect();
+        let replies = hands.store.replies(&results).await?;
+        self.replies.extend(results.into_iter().map(replied).zip(replies));
+        Ok(())
+    }
+
     /// What an answer to a command would be here, after those of this batch.
-    async fn reply(&self, hands: &Hands, result: &CommandResult) -> anyhow::Result<Reply> {
-        let same = |Answered { result: one, .. }: &Answered| {
-            (&one.device_id, one.seq, &one.nonce) == (&result.device_id, result.seq, &result.nonce)
+    async fn reply(&mut self, hands: &Hands, result: &CommandResult) -> anyhow::Result<Reply> {
+        let reply = match self.replies.get(&replied(result)) {
+            Some(reply) => *reply,
+            None => hands.store.replies(&[result]).await?.pop().context("an answer is something")?,
         };
-        if self.words.answers.iter().any(same) { Ok(Reply::Again) } else { hands.store.reply(result).await }
+        if reply == Reply::First {
+            self.replies.insert(replied(result), Reply::Again);
+        }
+        Ok(reply)
     }
 
     /// Saves all of it, and then does what follows. Only what is on the disk is answered and acknowledged. An error is the
@@ -356,7 +390,7 @@ fn number(answer: &Result<Answer, Rejection>) -> Option<u64> {
     match answer {
         Ok(
             Answer::Started { rollout: number }
-            | Answer::Commanded { seq: number }
+            | Answer::Commanded { seq: number, .. }
             | Answer::Wanted { request: number },
         ) => Some(*number),
         Ok(Answer::Done | Answer::Taken { .. } | Answer::Known { .. } | Answer::Forgotten { .. }) | Err(_) => None,
@@ -367,7 +401,7 @@ fn number(answer: &Result<Answer, Rejection>) -> Option<u64> {
 fn repeated(event: &Event, number: u64) -> Option<Answer> {
     match event {
         Event::RolloutRequested(_) => Some(Answer::Started { rollout: number }),
-        Event::CommandRequested { .. } => Some(Answer::Commanded { seq: number }),
+        Event::CommandRequested { .. } => Some(Answer::Commanded { seq: number, new: None }),
         Event::SamplesWanted(_) => Some(Answer::Wanted { request: number }),
         _ => None,
     }

@@ -139,9 +139,7 @@ impl Store {
         for window in &words.windows {
             self.keep_window(&mut transaction, window, now).await?;
         }
-        for answered in &words.answers {
-            commands::answer(&mut transaction, answered, now).await?;
-        }
+        commands::answer(&mut transaction, self.dialect, &words.answers, now).await?;
         for (once, number) in &words.once {
             once::keep(&mut transaction, once, *number, now).await?;
         }

@@ -289,7 +289,7 @@ impl Bridge {
                 approved: request.approved.clone().unwrap_or_default(),
             };
             // One that is not there is asked when it has come.
-            let Ok(Answer::Commanded { seq }) = self.command(now, &device, asked, good_for) else { continue };
+            let Ok(Answer::Commanded { seq, .. }) = self.command(now, &device, asked, good_for) else { continue };
             request.devices.insert(device, Asked::By { seq, until: now.unix + good_for });
             asked_some = true;
         }

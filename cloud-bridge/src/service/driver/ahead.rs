@@ -3,10 +3,10 @@
 //!
 //! Decides nothing. What was read ahead counts only where it would be read the same at its turn.
 
-use super::belief::{Believed, understand};
+use super::belief::{Believed, Heard, understand};
 use crate::service::mqtt::Inbound;
 use bridge_core::Bridge;
-use protocol::Topics;
+use protocol::{CommandResult, Topics};
 use std::num::NonZero;
 use std::thread;
 use tokio::sync::mpsc;
@@ -29,6 +29,8 @@ pub(super) struct Ahead {
 pub(super) struct Coming {
     pub(super) news: Inbound,
     pub(super) read: Option<Believed>,
+    /// Whether it was read: what is not believed is read once more at its turn, and not again before.
+    tried: bool,
 }
 
 impl Ahead {
@@ -45,6 +47,11 @@ impl Ahead {
             self.inbound.recv_many(&mut news, AT_ONCE).await;
             self.next.extend(news.into_iter().map(Coming::from));
         }
+        std::mem::take(&mut self.next)
+    }
+
+    /// What came already, without waiting.
+    pub(super) fn there(&mut self) -> Vec<Coming> {
         std::mem::take(&mut self.next)
     }
 
@@ -79,14 +86,24 @@ impl Ahead {
 
 impl From<Inbound> for Coming {
     fn from(news: Inbound) -> Self {
-        Self { news, read: None }
+        Self { news, read: None, tried: false }
     }
 }
 
 impl Coming {
-    fn read(&mut self, bridge: &Bridge, topics: &Topics) {
-        let Inbound::Said(publish, _) = &self.news else { return };
+    /// Reads it, if that was not done.
+    pub(super) fn read(&mut self, bridge: &Bridge, topics: &Topics) {
+        let (Inbound::Said(publish, _), false) = (&self.news, self.tried) else { return };
+        self.tried = true;
         let from = topics.read_up(&String::from_utf8_lossy(&publish.topic));
         self.read = from.and_then(|from| understand(bridge, &from, &publish.payload).ok());
+    }
+
+    /// The answer to a command that it is.
+    pub(super) fn result(&self) -> Option<&CommandResult> {
+        match &self.read.as_ref()?.heard {
+            Heard::Result(result) => Some(result),
+            Heard::Event(_) | Heard::Telemetry(_) | Heard::Drift(_) | Heard::Nothing => None,
+        }
     }
 }

@@ -98,44 +98,68 @@ async fn forget(connection: &mut AnyConnection, draft: &CommandDraft) -> anyhow:
     Ok(())
 }
 
-/// Keeps what a device says of a command that it was given, if it had not answered. Inputs that it gives for a request are kept
-/// apart.
+/// Keeps what devices say of commands that they were given, of each the first. Inputs that they give for a request are kept apart.
 pub(super) async fn answer(
     connection: &mut AnyConnection,
-    Answered { result, samples }: &Answered,
+    dialect: Dialect,
+    answers: &[Answered],
     now: UnixMillis,
 ) -> anyhow::Result<()> {
-    let kept =
-        sqlx::query("UPDATE command SET answered = $1, result = $2 WHERE device = $3 AND seq = $4 AND result IS NULL")
-            .bind(i64::try_from(now)?)
-            .bind(serde_json::to_string(result)?)
-            .bind(result.device_id.as_str())
-            .bind(result.seq.cast_signed())
-            .execute(&mut *connection)
-            .await?;
-    match samples {
-        Some((request, samples)) if kept.rows_affected() > 0 => {
-            samples::keep(connection, *request, &result.device_id, samples, now).await
-        }
-        Some(_) | None => Ok(()),
+    let mut first = BTreeMap::new();
+    for Answered { result, samples } in answers {
+        first.entry((result.device_id.as_str(), result.seq.cast_signed())).or_insert((result, samples));
     }
+    let write = |(key, (result, _)): (&_, &(&CommandResult, _))| Ok((*key, serde_json::to_string(result)?));
+    let written = first.iter().map(write).collect::<Result<Vec<((&str, i64), String)>, serde_json::Error>>()?;
+    for some in portions(&written, dialect, |((device, _), text)| device.len() + text.len() + 4 * VALUE) {
+        let kept = format!(
+            "WITH said(whose, number, at, text) AS (VALUES {}) UPDATE command SET answered = said.at, result = said.text
+             FROM said WHERE device = said.whose AND seq = said.number AND result IS NULL RETURNING device, seq",
+            dialect.rows(some.len(), 4)
+        );
+        let mut kept = sqlx::query(AssertSqlSafe(kept));
+        for ((device, seq), text) in some {
+            kept = kept.bind(*device).bind(*seq).bind(i64::try_from(now)?).bind(text.as_str());
+        }
+        for row in kept.fetch_all(&mut *connection).await? {
+            if let Some((result, Some((request, samples)))) = first.get(&(row.try_get("device")?, row.try_get("seq")?)) {
+                samples::keep(connection, *request, &result.device_id, samples, now).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Store {
-    /// What this answer to a command would be here.
-    pub(crate) async fn reply(&self, result: &CommandResult) -> anyhow::Result<Reply> {
-        // What came is not looked into: an answer of another version must not keep the bridge from hearing it again.
-        let row = sqlx::query("SELECT draft, result IS NULL AS first FROM command WHERE device = $1 AND seq = $2")
-            .bind(result.device_id.as_str())
-            .bind(result.seq.cast_signed())
-            .fetch_optional(&self.readers)
-            .await?;
-        let Some(row) = row else { return Ok(Reply::Unasked) };
-        let draft: serde_json::Value = serde_json::from_str(row.try_get("draft")?)?;
-        if draft["nonce"] != result.nonce.as_str() {
-            return Ok(Reply::Unasked);
+    /// What each of these answers to commands would be here, by itself.
+    pub(crate) async fn replies(&self, results: &[&CommandResult]) -> anyhow::Result<Vec<Reply>> {
+        let mut known = BTreeMap::new();
+        for some in portions(results, self.dialect, |result| result.device_id.as_str().len() + 2 * VALUE) {
+            // What came is not looked into: an answer of another version must not keep the bridge from hearing it again.
+            let asked = format!(
+                "WITH said(device, seq) AS (VALUES {}) SELECT device, seq,
+                 (SELECT draft FROM command AS c WHERE c.device = said.device AND c.seq = said.seq) AS draft,
+                 (SELECT count(*) FROM command AS c WHERE c.device = said.device AND c.seq = said.seq AND c.result IS NULL) AS first
+                 FROM said",
+                self.dialect.rows(some.len(), 2)
+            );
+            let mut asked = sqlx::query(AssertSqlSafe(asked));
+            for result in some {
+                asked = asked.bind(result.device_id.as_str()).bind(result.seq.cast_signed());
+            }
+            for row in asked.fetch_all(&self.readers).await? {
+                let Some(draft) = row.try_get::<Option<&str>, _>("draft")? else { continue };
+                let draft: serde_json::Value = serde_json::from_str(draft)?;
+                let waits = row.try_get::<i64, _>("first")? > 0;
+                let command = (row.try_get::<String, _>("device")?, row.try_get::<i64, _>("seq")?.cast_unsigned());
+                known.insert(command, (draft["nonce"].clone(), waits));
+            }
         }
-        Ok(if first(&row)? { Reply::First } else { Reply::Again })
+        let reply = |result: &&CommandResult| match known.get(&(result.device_id.to_string(), result.seq)) {
+            Some((nonce, waits)) if *nonce == result.nonce.as_str() => if *waits { Reply::First } else { Reply::Again },
+            Some(_) | None => Reply::Unasked,
+        };
+        Ok(results.iter().map(reply).collect())
     }
 
     /// The latest commands of a device, the oldest first.
@@ -158,11 +182,6 @@ impl Store {
             .await?;
         row.as_ref().map(given).transpose()
     }
-}
-
-/// SQLite has no word for what is true.
-fn first(row: &AnyRow) -> sqlx::Result<bool> {
-    row.try_get("first").or_else(|_| row.try_get::<i64, _>("first").map(|first| first != 0))
 }
 
 fn given(row: &AnyRow) -> anyhow::Result<Given> {
@@ -219,7 +238,7 @@ mod tests {
                 assert!(store.command(&edge, seq).await.unwrap().unwrap().answer.is_none());
                 let said = result(&draft);
                 let kept = async |result: CommandResult| {
-                    let reply = store.reply(&result).await.unwrap();
+                    let reply = store.replies(&[&result]).await.unwrap()[0];
                     if reply != Reply::Unasked {
                         let answers = vec![Answered { result, samples: None }];
                         store.save(&[], &Words { answers, ..Words::default() }).await.unwrap();
@@ -240,6 +259,33 @@ mod tests {
             assert_eq!(store.commands(&edge, 2).await.unwrap()[0].draft.seq, 59);
             assert_eq!(store.commands(&other, 9).await.unwrap().len(), 1);
             assert!(store.command(&other, 2).await.unwrap().is_none());
+
+            // Many at once: each by itself, and of one command the first.
+            let given = [draft("edge-3", 1), draft("edge-3", 2), draft("edge-4", 1)];
+            let records: Vec<_> = given.iter().map(|draft| Record::Command(Box::new(draft.clone()))).collect();
+            store.save(&records, &Words::default()).await.unwrap();
+            let said = [result(&given[0]), result(&given[1]), result(&draft("edge-5", 1))];
+            let all: Vec<&CommandResult> = said.iter().collect();
+            assert_eq!(store.replies(&all).await.unwrap(), [Reply::First, Reply::First, Reply::Unasked]);
+            let second = CommandResult { outcome: CommandOutcome::Failed, ..said[0].clone() };
+            let samples = Some((7, Vec::new()));
+            let answers = vec![
+                Answered { result: said[0].clone(), samples: samples.clone() },
+                Answered { result: second.clone(), samples: None },
+                Answered { result: said[1].clone(), samples: None },
+            ];
+            store.save(&[], &Words { answers, ..Words::default() }).await.unwrap();
+            assert_eq!(store.replies(&all).await.unwrap(), [Reply::Again, Reply::Again, Reply::Unasked]);
+            let three = "edge-3".parse().unwrap();
+            let kept = store.commands(&three, 9).await.unwrap();
+            let kept: Vec<_> = kept.into_iter().map(|given| given.answer.unwrap().1).collect();
+            assert_eq!(kept, said[..2]);
+            assert!(store.command(&"edge-4".parse().unwrap(), 1).await.unwrap().unwrap().answer.is_none());
+            // Inputs come with the answer that is kept, and with no other.
+            let late = Answered { result: second, samples: Some((8, Vec::new())) };
+            store.save(&[], &Words { answers: vec![late], ..Words::default() }).await.unwrap();
+            let given = async |request| store.samples(request).await.unwrap().len();
+            assert_eq!((given(7).await, given(8).await), (1, 0));
         })
         .await;
     }

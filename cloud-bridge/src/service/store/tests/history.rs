@@ -353,7 +353,7 @@ impl Hand {
                 let id = dice.choice(&known).map_or(99_999, |(id, _)| *id);
                 format!("acknowledge {id} {:?}", store.acknowledge(id, &word(dice)).await)
             }
-            8 => format!("reply {:?}", store.reply(&answered(dice).result).await),
+            8 => format!("reply {:?}", store.replies(&[&answered(dice).result]).await),
             9 => format!("commands {:?}", store.commands(&name(dice), limit).await),
             10 => format!("command {:?}", store.command(&name(dice), dice.u64(1..90)).await),
             11 => format!("samples {:?}", store.samples(dice.u64(1..20)).await),
