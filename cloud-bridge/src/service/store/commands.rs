@@ -122,7 +122,8 @@ pub(super) async fn answer(
             kept = kept.bind(*device).bind(*seq).bind(i64::try_from(now)?).bind(text.as_str());
         }
         for row in kept.fetch_all(&mut *connection).await? {
-            if let Some((result, Some((request, samples)))) = first.get(&(row.try_get("device")?, row.try_get("seq")?)) {
+            if let Some((result, Some((request, samples)))) = first.get(&(row.try_get("device")?, row.try_get("seq")?))
+            {
                 samples::keep(connection, *request, &result.device_id, samples, now).await?;
             }
         }
@@ -156,7 +157,13 @@ impl Store {
             }
         }
         let reply = |result: &&CommandResult| match known.get(&(result.device_id.to_string(), result.seq)) {
-            Some((nonce, waits)) if *nonce == result.nonce.as_str() => if *waits { Reply::First } else { Reply::Again },
+            Some((nonce, waits)) if *nonce == result.nonce.as_str() => {
+                if *waits {
+                    Reply::First
+                } else {
+                    Reply::Again
+                }
+            }
             Some(_) | None => Reply::Unasked,
         };
         Ok(results.iter().map(reply).collect())
