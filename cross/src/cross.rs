@@ -148,7 +148,7 @@ impl Wanted {
     }
 
     fn cargo_profile(&self) -> &'static str {
-        if self.quick { "quick" } else { "release" }
+        if self.quick { "quick" } else { "board" }
     }
 
     /// Gives the folder of what was compiled.

@@ -8,7 +8,7 @@ fn give(bench: &mut Bench, good_for: u64) -> Vec<String> {
     let request = Request::Restart { stream: "digits".into() };
     let committed = bench.step(Event::CommandRequested { device: device("a"), request, good_for });
     let answer = match committed.answer {
-        Ok(Answer::Commanded { seq, new: Some(_) }) => format!("command {seq}"),
+        Ok(Answer::Commanded { seq, draft: Some(_) }) => format!("command {seq}"),
         Ok(answer) => format!("{answer:?}"),
         Err(rejection) => format!("{}: {rejection}", rejection.code()),
     };

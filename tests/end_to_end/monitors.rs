@@ -5,6 +5,7 @@ use crate::programs::wait_for;
 use crate::receiver::Receiver;
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 #[test]
 fn the_dashboard_shows_every_metric_and_none_that_is_not_there() {
@@ -31,6 +32,14 @@ fn the_dashboard_shows_every_metric_and_none_that_is_not_there() {
         Vec::<&&str>::new(),
         "the dashboard asks for what is not there"
     );
+    let days = |what: &str| {
+        let row = format!("petrel_expiry_timestamp_seconds{{what=\"{what}\"}} ");
+        let end: u64 = page.lines().find_map(|line| line.strip_prefix(row.as_str())).unwrap().parse().unwrap();
+        (end - SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).div_ceil(24 * 3_600)
+    };
+    let (two_years, ten_years) = (2 * 365, 3_650);
+    assert_eq!(["tls_cert", "client_cert"].map(days), [two_years; 2]);
+    assert_eq!(["root", "ca", "devices_cert"].map(days), [ten_years; 3]);
     // Two are for whoever looks closer.
     let unseen: Vec<&&str> = families.difference(&named).collect();
     assert_eq!(unseen, [&"petrel_needs_total", &"petrel_published_messages_total"]);

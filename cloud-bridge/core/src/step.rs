@@ -100,7 +100,7 @@ pub enum Answer {
         /// Its number among those for the device.
         seq: u64,
         /// What is signed; nothing of one that was given before.
-        new: Option<Box<CommandDraft>>,
+        draft: Option<Box<CommandDraft>>,
     },
     /// A request for inputs waits for approval.
     Wanted {

@@ -115,6 +115,15 @@ fn at(seconds: u64) -> OffsetDateTime {
     date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
 }
 
+/// When a certificate ends, in seconds since 1970.
+///
+/// # Errors
+/// When it is none, in DER.
+pub(crate) fn end(certificate: &[u8]) -> anyhow::Result<u64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).context("this is no certificate")?;
+    Ok(u64::try_from(certificate.validity().not_after.timestamp()).unwrap_or_default())
+}
+
 fn write(dir: &Path, name: &str, chain: &[&Certificate], key: &KeyPair) -> anyhow::Result<()> {
     let pem: String = chain.iter().map(|certificate| certificate.pem()).collect();
     keyfile::write_new(&dir.join(format!("{name}.pem")), pem.as_bytes(), 0o644)?;

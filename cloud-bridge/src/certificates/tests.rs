@@ -34,6 +34,18 @@ fn chain(path: &Path) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap).collect()
 }
 
+#[test]
+fn each_says_when_it_ends() {
+    let dir = first();
+    let ends = |name: &str| {
+        let all = chain(&dir.path().join(name));
+        all.iter().map(|certificate| (end(certificate).unwrap() - NOW) / DAY).collect::<Vec<_>>()
+    };
+    assert_eq!((ends("ca.pem"), ends("devices.pem")), (vec![3_650], vec![3_650]));
+    assert_eq!((ends("bridge.pem"), ends("petrel-bridge.pem")), (vec![730], vec![730, 3_650]));
+    assert!(end(b"no certificate").is_err());
+}
+
 fn anchor(dir: &TempDir, name: &str) -> Arc<RootCertStore> {
     let mut store = RootCertStore::empty();
     store.add(chain(&dir.path().join(name)).remove(0)).unwrap();

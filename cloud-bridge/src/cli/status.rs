@@ -1,8 +1,9 @@
 //! `petrel status`: the fleet in a few numbers.
 
 use super::client::Client;
-use super::table::ago;
+use super::table::{ago, ends};
 use super::{Out, bytes};
+use crate::service::expiry::soon;
 use crate::service::unix_millis;
 use crate::service::view::StatusView;
 
@@ -35,6 +36,10 @@ impl Args {
                 "\ndevices that are told nothing since land was put back from a copy: {} (not heard yet, or see `petrel devices show`)",
                 status.forgotten
             );
+        }
+        for (what, end) in soon(&status.ends, unix_millis()) {
+            people +=
+                &format!("\nends: {what}, {} (`A certificate ends` in docs/operations.md)", ends(end, unix_millis()));
         }
         let doubts: Vec<String> = status.disbelieved.iter().map(|(why, count)| format!("{why} {count}")).collect();
         if !doubts.is_empty() {

@@ -1,15 +1,19 @@
-//! The caretaker: every hour, what is older than it is kept becomes less, or goes.
+//! The caretaker: every hour, what is older than it is kept becomes less, or goes; every day, people are warned of what ends.
 //!
 //! Decides how long things are kept. How they go is the store's, and which bundles may go the core's.
 
 use super::driver::{DONE, Driver};
+use super::expiry::{self, Ends};
 use super::store::{Store, unix_millis};
 use bridge_core::audit::Deed;
 use bridge_core::{Bridge, Event, UnixMillis};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How often.
 const EVERY: Duration = Duration::from_secs(3_600);
+/// People are warned at the start, and each so many times.
+const WARNS_EVERY: usize = 24;
 /// The pause after a rollout that went.
 const BETWEEN: Duration = Duration::from_millis(50);
 /// Milliseconds of a day.
@@ -35,10 +39,15 @@ pub(crate) struct Retention {
 }
 
 /// Until it is ended.
-pub(crate) async fn keep(retention: Retention, store: Store, driver: Driver) {
+pub(crate) async fn keep(retention: Retention, ends: Arc<Ends>, store: Store, driver: Driver) {
     let mut every = tokio::time::interval(EVERY);
-    loop {
+    for round in 0_usize.. {
         every.tick().await;
+        if round.is_multiple_of(WARNS_EVERY) {
+            let ends = ends.clone();
+            // Nobody asks a bridge that stops.
+            let _ = driver.look(move |bridge| expiry::warn(&expiry::with_root(&ends, bridge))).await;
+        }
         once(retention, &store, &driver, unix_millis()).await;
     }
 }

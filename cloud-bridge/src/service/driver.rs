@@ -22,7 +22,7 @@ use super::store::{Store, Words, unix_millis};
 use super::tally::{Tally, What};
 use crate::broker::Guests;
 use crate::fault::Fault;
-use ahead::{Ahead, Coming};
+use ahead::{AT_ONCE, Ahead, Coming};
 use anyhow::Context;
 use belief::{Believed, Doubt, Heard, code, understand};
 use bridge_core::audit::Deed;
@@ -180,9 +180,9 @@ async fn drive(
                 None => std::future::pending().await,
             }
         };
-        let (mut batch, mut looks, mut came) = (Batch::default(), Vec::new(), Vec::new());
+        let (mut batch, mut looks, mut came, mut due) = (Batch::default(), Vec::new(), Vec::new(), false);
         tokio::select! {
-            () = overdue => batch.take(&mut bridge, Event::DeadlineReached),
+            () = overdue => due = true,
             1.. = questions.recv_many(&mut asked, QUESTIONS) => {}
             some = ahead.come() => {
                 anyhow::ensure!(!some.is_empty(), "the wire ended");
@@ -190,14 +190,15 @@ async fn drive(
             }
         }
         // Whatever else is there is kept in one with it: the disk is waited for once.
-        came.append(&mut ahead.there());
+        came.append(&mut ahead.there(AT_ONCE.saturating_sub(came.len())));
         while asked.len() < QUESTIONS
             && let Ok(question) = questions.try_recv()
         {
             asked.push(question);
         }
+        // One that comes alone is looked up at its turn.
         if came.len() > 1 {
-            came.iter_mut().for_each(|coming| coming.read(&bridge, &hands.topics));
+            came.iter_mut().for_each(|coming| coming.read_result(&bridge, &hands.topics));
             batch.look_up(&hands, &came).await?;
         }
         for Coming { news, read, .. } in came {
@@ -212,6 +213,11 @@ async fn drive(
                     hear(&mut bridge, &hands, *publish, read, &mut batch).await?;
                 }
             }
+        }
+        // What came in time counts first.
+        if due {
+            batch.measure(&mut bridge, &hands).await?;
+            batch.take(&mut bridge, Event::DeadlineReached);
         }
         for question in asked.drain(..) {
             match question {
@@ -242,7 +248,7 @@ struct Batch {
     telemetry: Vec<Telemetry>,
     /// What was new, to be kept with the steps.
     words: Words,
-    /// What answers to commands would be in the database as it is.
+    /// What answers to commands would be, after those of this batch.
     replies: BTreeMap<Replied, Reply>,
     /// To be acknowledged when all of it is on the disk.
     publishes: Vec<Publish>,
@@ -401,7 +407,7 @@ fn number(answer: &Result<Answer, Rejection>) -> Option<u64> {
 fn repeated(event: &Event, number: u64) -> Option<Answer> {
     match event {
         Event::RolloutRequested(_) => Some(Answer::Started { rollout: number }),
-        Event::CommandRequested { .. } => Some(Answer::Commanded { seq: number, new: None }),
+        Event::CommandRequested { .. } => Some(Answer::Commanded { seq: number, draft: None }),
         Event::SamplesWanted(_) => Some(Answer::Wanted { request: number }),
         _ => None,
     }
@@ -535,7 +541,9 @@ async fn heed(bridge: &mut Bridge, hands: &Hands, topic: &str, heard: Heard, bat
                 reply => {
                     info!(%device, command, ?outcome, ?reply, "a command was answered");
                     batch.take(bridge, Event::CommandAnswered { device, seq: command, outcome, said });
-                    batch.words.answers.push(Answered { result, samples });
+                    if reply == Reply::First {
+                        batch.words.answers.push(Answered { result, samples });
+                    }
                 }
             }
         }

@@ -8,6 +8,7 @@ pub(crate) mod backup;
 mod caretaker;
 mod config;
 mod driver;
+pub(crate) mod expiry;
 mod expulsion;
 mod herald;
 mod hijack;
@@ -85,6 +86,7 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     store.admit(&config.data).await?;
     let library = Arc::new(Library::open(&config.data, root)?);
     let issuer = Arc::new(Issuer::open(&config.fleet, &config.devices_cert, &config.devices_key)?);
+    let ends = Arc::new(expiry::read(&config)?);
     // Before anybody can knock: a device that is refused once stays away for a minute.
     let guests = guests(&store).await?;
     let (broker, address) = start_broker(&config, guests.clone()).await?;
@@ -126,10 +128,11 @@ pub(crate) async fn run(config: BridgeConfig) -> anyhow::Result<()> {
     let listener = http::listen(config.listen)?;
     let invitation = invitation(&config, listener.local_addr()?, &address);
     let doors = http::Doors::new(driver, library, store.clone(), pen, issuer, invitation, (tally, connection))
-        .telling(&config.webhooks);
+        .telling(&config.webhooks)
+        .ending(ends.clone());
     let (api, serving) = http::start(&config, listener, doors).await?;
     let telling = tokio::spawn(herald.run(store.clone()));
-    let care = tokio::spawn(caretaker::keep(config.retention, store.clone(), caring));
+    let care = tokio::spawn(caretaker::keep(config.retention, ends, store.clone(), caring));
 
     // Another broker may be away for long; the one inside answers at once, and then no hello is lost.
     let _ = tokio::time::timeout(LISTEN_PATIENCE, listens.wait_for(|listens| *listens)).await;

@@ -9,7 +9,7 @@ use crate::size::Size;
 use std::path::Path;
 
 /// What the page says of it.
-pub(super) const ABOUT: &str = "The agent's program for 64-bit ARM, in the release profile, stripped: with everything, and as `firmware-profiles/rpi-zero-2w.toml` \
+pub(super) const ABOUT: &str = "The agent's program for 64-bit ARM as `cargo xtask cross` builds it (cargo's profile `board`), stripped: with everything, and as `firmware-profiles/rpi-zero-2w.toml` \
 asks for it, without pictures and text. By crate: the functions and tables that are there because of a crate, before the file is stripped; \
 what is inlined counts for the crate it is inlined into. `cargo xtask size --target aarch64-unknown-linux-gnu` shows all of it.\n\n\
 Instructions: of one answer of an example model, one row, one thread, counted by a plugin of qemu-user that is a Cortex-A53; those of ONNX Runtime's own wheel for ARM beside them, of the \

@@ -48,7 +48,7 @@ impl Bridge {
         };
         self.changed_devices.insert(id.clone());
         self.records.push(Record::Command(Box::new(draft.clone())));
-        let answer = Answer::Commanded { seq: draft.seq, new: Some(Box::new(draft.clone())) };
+        let answer = Answer::Commanded { seq: draft.seq, draft: Some(Box::new(draft.clone())) };
         self.effects.push(Effect::PublishCommand(draft));
         Ok(answer)
     }

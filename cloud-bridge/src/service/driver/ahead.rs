@@ -1,18 +1,18 @@
-//! What came is read while what came before it is saved: to find out whose word a message is costs about as much as to keep
-//! it, and neither waits for the other.
+//! What came is read while what came before it is saved, where there is much of it: to find out whose word a message is costs
+//! about as much as to keep it, and neither waits for the other.
 //!
 //! Decides nothing. What was read ahead counts only where it would be read the same at its turn.
 
 use super::belief::{Believed, Heard, understand};
 use crate::service::mqtt::Inbound;
 use bridge_core::Bridge;
-use protocol::{CommandResult, Topics};
+use protocol::{BridgeTopic, CommandResult, Topics};
 use std::num::NonZero;
 use std::thread;
 use tokio::sync::mpsc;
 
 /// Messages that are taken together: whoever asks next waits no longer than for these.
-const AT_ONCE: usize = 256;
+pub(super) const AT_ONCE: usize = 256;
 /// For so few no thread is begun.
 const FEW: usize = 8;
 /// A batch is small: on a large machine more would have little to do.
@@ -50,9 +50,19 @@ impl Ahead {
         std::mem::take(&mut self.next)
     }
 
-    /// What came already, without waiting.
-    pub(super) fn there(&mut self) -> Vec<Coming> {
-        std::mem::take(&mut self.next)
+    /// Hands out what else came, no more than so much, without waiting.
+    pub(super) fn there(&mut self, most: usize) -> Vec<Coming> {
+        self.fill(most);
+        let later = self.next.split_off(most.min(self.next.len()));
+        std::mem::replace(&mut self.next, later)
+    }
+
+    fn fill(&mut self, most: usize) {
+        while self.next.len() < most
+            && let Ok(news) = self.inbound.try_recv()
+        {
+            self.next.push(news.into());
+        }
     }
 
     /// How many wait.
@@ -63,11 +73,7 @@ impl Ahead {
     /// Saves, and reads meanwhile what is next: whoever waits for what is saved waits for that too, some milliseconds.
     pub(super) fn read_while<T>(&mut self, bridge: &Bridge, topics: &Topics, save: impl FnOnce() -> T) -> T {
         let known = self.next.len();
-        while self.next.len() < AT_ONCE
-            && let Ok(news) = self.inbound.try_recv()
-        {
-            self.next.push(news.into());
-        }
+        self.fill(AT_ONCE);
         let new = &mut self.next[known..];
         if new.len() < FEW {
             return save();
@@ -91,12 +97,21 @@ impl From<Inbound> for Coming {
 }
 
 impl Coming {
-    /// Reads it, if that was not done.
-    pub(super) fn read(&mut self, bridge: &Bridge, topics: &Topics) {
-        let (Inbound::Said(publish, _), false) = (&self.news, self.tried) else { return };
+    fn read(&mut self, bridge: &Bridge, topics: &Topics) {
         self.tried = true;
-        let from = topics.read_up(&String::from_utf8_lossy(&publish.topic));
-        self.read = from.and_then(|from| understand(bridge, &from, &publish.payload).ok());
+        if let Inbound::Said(publish, _) = &self.news {
+            let from = topics.read_up(&String::from_utf8_lossy(&publish.topic));
+            self.read = from.and_then(|from| understand(bridge, &from, &publish.payload).ok());
+        }
+    }
+
+    /// Reads it, if that was not done and it is an answer to a command.
+    pub(super) fn read_result(&mut self, bridge: &Bridge, topics: &Topics) {
+        if let (Inbound::Said(publish, _), false) = (&self.news, self.tried)
+            && matches!(topics.read_up(&String::from_utf8_lossy(&publish.topic)), Some(BridgeTopic::Result(_)))
+        {
+            self.read(bridge, topics);
+        }
     }
 
     /// The answer to a command that it is.

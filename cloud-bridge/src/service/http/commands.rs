@@ -145,11 +145,11 @@ pub(super) async fn give(
     let good_for = new.good_for_s.saturating_mul(1_000);
     let event = Event::CommandRequested { device: device.clone(), request, good_for };
     match doors.request(&asked, "device.command", subject, event).await? {
-        Answer::Commanded { new: Some(draft), .. } => {
+        Answer::Commanded { draft: Some(draft), .. } => {
             let given = CommandView::new(Given { draft: *draft, answer: None }, unix_millis(), true);
             Ok((StatusCode::CREATED, Json(given.map_err(anyhow::Error::from)?)))
         }
-        Answer::Commanded { seq, new: None } => Ok((StatusCode::CREATED, Json(look(&doors, &device, seq).await?))),
+        Answer::Commanded { seq, draft: None } => Ok((StatusCode::CREATED, Json(look(&doors, &device, seq).await?))),
         answer => Err(anyhow::anyhow!("the core answered {answer:?}").into()),
     }
 }

@@ -7,6 +7,7 @@
 use super::Doors;
 use super::problem::Problem;
 use super::status::{needed, word};
+use crate::service::expiry;
 use crate::service::tally::Work;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
@@ -51,8 +52,12 @@ pub(super) async fn metrics(State(doors): State<Doors>) -> Result<impl IntoRespo
     for (stream, count) in &alarms {
         page.row("petrel_drift_alarms", &labels(&[("stream", stream)]), *count);
     }
-    let work = doors.tally.work();
+    let (work, ends) = (doors.tally.work(), doors.ends.clone());
     let page = doors.driver.look(move |bridge| {
+        page.family("petrel_expiry_timestamp_seconds", "gauge", "When the root and the bridge's certificates end.");
+        for (what, end) in expiry::with_root(&ends, bridge) {
+            page.row("petrel_expiry_timestamp_seconds", &labels(&[("what", &what)]), end / 1_000);
+        }
         worked(&mut page, bridge, &work);
         fleet(page, bridge)
     });

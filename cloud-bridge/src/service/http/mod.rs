@@ -27,6 +27,7 @@ pub(crate) mod webhooks;
 
 use super::config::{BridgeConfig, Webhook};
 use super::driver::Driver;
+use super::expiry::Ends;
 use super::library::Library;
 use super::pen::Pen;
 use super::store::Store;
@@ -78,6 +79,8 @@ pub(crate) struct Doors {
     pub(crate) invitation: Arc<Invitation>,
     /// Who is told of events.
     pub(crate) webhooks: Arc<[Webhook]>,
+    /// When the bridge's certificates end.
+    pub(crate) ends: Arc<Ends>,
     /// What was said and heard.
     pub(crate) tally: Arc<Tally>,
     /// Whether there is a connection to the broker.
@@ -117,6 +120,7 @@ impl Doors {
             issuer,
             invitation,
             webhooks: Arc::default(),
+            ends: Arc::default(),
             tally,
             connection,
             limiter,
@@ -130,6 +134,11 @@ impl Doors {
     /// And these are told of events.
     pub(crate) fn telling(self, webhooks: &[Webhook]) -> Self {
         Self { webhooks: webhooks.into(), ..self }
+    }
+
+    /// And this is known of its certificates.
+    pub(crate) fn ending(self, ends: Arc<Ends>) -> Self {
+        Self { ends, ..self }
     }
 }
 

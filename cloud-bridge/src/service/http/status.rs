@@ -3,6 +3,7 @@
 use super::Doors;
 use super::problem::Problem;
 use super::view::StatusView;
+use crate::service::expiry;
 use axum::Json;
 use axum::extract::State;
 use bridge_core::{Bridge, Disbelief, Needs, Status};
@@ -26,6 +27,7 @@ pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView
     let size = doors.store.size().await?;
     let (lag, waiting) = doors.tally.behind();
     let disk_free_bytes = doors.library.disk_free()?;
+    let ends = doors.ends.clone();
     let count = move |bridge: &Bridge| {
         let of = |status| bridge.devices().values().filter(move |d| d.status == status);
         StatusView {
@@ -46,6 +48,7 @@ pub(super) async fn status(State(doors): State<Doors>) -> Result<Json<StatusView
             telemetry_since: size.telemetry_since,
             hours_since: size.hours_since,
             audit_lines: size.audit_lines,
+            ends: expiry::with_root(&ends, bridge),
         }
     };
     Ok(Json(doors.driver.look(count).await?))

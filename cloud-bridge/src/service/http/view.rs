@@ -530,4 +530,7 @@ pub(crate) struct StatusView {
     /// Lines of the audit log.
     #[serde(default)]
     pub(crate) audit_lines: u64,
+    /// When `root` and the certificates end, by the key of the configuration that names each, in milliseconds since 1970.
+    #[serde(default)]
+    pub(crate) ends: BTreeMap<String, u64>,
 }

@@ -9,7 +9,7 @@ use bridge_core::{CommandDraft, UnixMillis};
 use protocol::{CommandResult, DeviceId, Sample};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Commands that are kept of each device.
 pub(crate) const KEPT: u32 = 50;
@@ -112,6 +112,7 @@ pub(super) async fn answer(
     let write = |(key, (result, _)): (&_, &(&CommandResult, _))| Ok((*key, serde_json::to_string(result)?));
     let written = first.iter().map(write).collect::<Result<Vec<((&str, i64), String)>, serde_json::Error>>()?;
     for some in portions(&written, dialect, |((device, _), text)| device.len() + text.len() + 4 * VALUE) {
+        // A join, on purpose: of so few rows each is looked up, as soon as the server has counted the table once.
         let kept = format!(
             "WITH said(whose, number, at, text) AS (VALUES {}) UPDATE command SET answered = said.at, result = said.text
              FROM said WHERE device = said.whose AND seq = said.number AND result IS NULL RETURNING device, seq",
@@ -134,36 +135,32 @@ pub(super) async fn answer(
 impl Store {
     /// What each of these answers to commands would be here, by itself.
     pub(crate) async fn replies(&self, results: &[&CommandResult]) -> anyhow::Result<Vec<Reply>> {
-        let mut known = BTreeMap::new();
-        for some in portions(results, self.dialect, |result| result.device_id.as_str().len() + 2 * VALUE) {
+        let command = |result: &CommandResult| (result.device_id.to_string(), result.seq.cast_signed());
+        // Who says something a hundred times is looked up once.
+        let commands: BTreeSet<(String, i64)> = results.iter().map(|result| command(result)).collect();
+        let (commands, mut known) = (Vec::from_iter(commands), BTreeMap::new());
+        for some in portions(&commands, self.dialect, |(device, _)| device.len() + 2 * VALUE) {
             // What came is not looked into: an answer of another version must not keep the bridge from hearing it again.
             let asked = format!(
                 "WITH said(device, seq) AS (VALUES {}) SELECT device, seq,
                  (SELECT draft FROM command AS c WHERE c.device = said.device AND c.seq = said.seq) AS draft,
-                 (SELECT count(*) FROM command AS c WHERE c.device = said.device AND c.seq = said.seq AND c.result IS NULL) AS first
+                 (SELECT count(*) FROM command AS c WHERE c.device = said.device AND c.seq = said.seq AND c.result IS NULL) AS waits
                  FROM said",
                 self.dialect.rows(some.len(), 2)
             );
             let mut asked = sqlx::query(AssertSqlSafe(asked));
-            for result in some {
-                asked = asked.bind(result.device_id.as_str()).bind(result.seq.cast_signed());
+            for (device, seq) in some {
+                asked = asked.bind(device.as_str()).bind(*seq);
             }
             for row in asked.fetch_all(&self.readers).await? {
                 let Some(draft) = row.try_get::<Option<&str>, _>("draft")? else { continue };
-                let draft: serde_json::Value = serde_json::from_str(draft)?;
-                let waits = row.try_get::<i64, _>("first")? > 0;
-                let command = (row.try_get::<String, _>("device")?, row.try_get::<i64, _>("seq")?.cast_unsigned());
-                known.insert(command, (draft["nonce"].clone(), waits));
+                let mut draft: serde_json::Value = serde_json::from_str(draft)?;
+                let reply = if row.try_get::<i64, _>("waits")? > 0 { Reply::First } else { Reply::Again };
+                known.insert((row.try_get("device")?, row.try_get("seq")?), (draft["nonce"].take(), reply));
             }
         }
-        let reply = |result: &&CommandResult| match known.get(&(result.device_id.to_string(), result.seq)) {
-            Some((nonce, waits)) if *nonce == result.nonce.as_str() => {
-                if *waits {
-                    Reply::First
-                } else {
-                    Reply::Again
-                }
-            }
+        let reply = |result: &&CommandResult| match known.get(&command(result)) {
+            Some((nonce, reply)) if *nonce == result.nonce.as_str() => *reply,
             Some(_) | None => Reply::Unasked,
         };
         Ok(results.iter().map(reply).collect())
