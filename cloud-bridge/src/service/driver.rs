@@ -189,7 +189,8 @@ async fn drive(
                 came = some;
             }
         }
-        // Whatever else is there is kept in one with it: the disk is waited for once.
+        // Whatever else is there, or about to be, is kept in one with it: the disk is waited for once.
+        tokio::task::yield_now().await;
         came.append(&mut ahead.there(AT_ONCE.saturating_sub(came.len())));
         while asked.len() < QUESTIONS
             && let Ok(question) = questions.try_recv()

@@ -23,13 +23,14 @@ use commands::Answered;
 use database::{Database, Dialect, Opened, Turn, Writer};
 use notices::Wants;
 use once::Once;
+use people::Holders;
 use protocol::{DeviceId, Drift, Telemetry};
 use sqlx::any::AnyRow;
 use sqlx::{Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Row as _, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 use trust::Digest;
@@ -54,6 +55,8 @@ pub(crate) struct Store {
     outside: Outside,
     /// Whose audit log it holds.
     fleet: Arc<str>,
+    /// Who asked lately.
+    holders: Arc<Mutex<Holders>>,
     /// What webhooks are told.
     wants: Arc<[Wants]>,
     /// Somebody is to be told.
@@ -107,7 +110,8 @@ impl Store {
         let Opened { dialect, writer, readers } = database.open().await?;
         let outside = Outside { now: unix_millis, chance: getrandom::fill };
         let (fleet, noticed) = (fleet.into(), watch::channel(()).0);
-        Ok(Self { readers, writer, dialect, outside, fleet, wants: Arc::default(), noticed })
+        let (holders, wants) = (Arc::default(), Arc::default());
+        Ok(Self { readers, writer, dialect, outside, fleet, holders, wants, noticed })
     }
 
     /// With webhooks that are told.

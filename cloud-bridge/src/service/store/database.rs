@@ -269,11 +269,13 @@ impl Database {
     }
 
     fn readers(&self) -> AnyPoolOptions {
-        let manners = match self {
-            Self::File(_) => SQLITE_MANNERS,
-            Self::Server(_) => "",
+        // A file does not go away between two questions, and to ask is a third of what a small one takes.
+        let (manners, may_be_lost) = match self {
+            Self::File(_) => (SQLITE_MANNERS, false),
+            Self::Server(_) => ("", true),
         };
-        AnyPoolOptions::new().max_connections(READERS).after_connect(move |connection, _| {
+        let readers = AnyPoolOptions::new().max_connections(READERS).test_before_acquire(may_be_lost);
+        readers.after_connect(move |connection, _| {
             Box::pin(async move { sqlx::raw_sql(manners).execute(connection).await.map(|_| ()) })
         })
     }
