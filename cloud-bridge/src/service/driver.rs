@@ -210,8 +210,8 @@ async fn drive(
             }
         }
         // What came in time counts first.
+        batch.measure(&mut bridge, &hands).await?;
         if due {
-            batch.measure(&mut bridge, &hands).await?;
             batch.take(&mut bridge, Event::DeadlineReached);
         }
         for question in asked.drain(..) {
@@ -222,7 +222,6 @@ async fn drive(
                     if batch.knows(asked.once.as_ref()) {
                         std::mem::take(&mut batch).keep(&mut bridge, &hands, &mut ahead).await?;
                     }
-                    batch.measure(&mut bridge, &hands).await?;
                     batch.ask(&mut bridge, &hands, *asked, tell).await?;
                 }
             }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// People are warned so long before.
-pub(crate) const WARN_BEFORE: u64 = 60 * 24 * 3_600_000;
+const WARN_BEFORE: u64 = 60 * 24 * 3_600_000;
 
 /// What ends, by the key of the configuration that names its file.
 pub(crate) type Ends = BTreeMap<String, UnixMillis>;

@@ -269,7 +269,7 @@ impl Database {
     }
 
     fn readers(&self) -> AnyPoolOptions {
-        // A file does not go away between two questions, and to ask is a third of what a small one takes.
+        // A file does not go away between two questions, and to ask is one more turn of its thread for each.
         let (manners, may_be_lost) = match self {
             Self::File(_) => (SQLITE_MANNERS, false),
             Self::Server(_) => ("", true),
