@@ -185,6 +185,7 @@ impl Bench {
             heard: self.greeted * 1_000,
             numbers: self.numbers,
             request: Request::Report {},
+            fan_out: None,
         };
         let request = serde_json::from_str(request).unwrap();
         document(DocumentKind::Command, self.signer.command(&draft, request))

@@ -1,8 +1,9 @@
 //! Commands: whom land asks, and what it signs.
 
 use super::{Bench, device, fleet};
-use bridge_core::{Answer, Effect, Event, Record};
-use trust::Request;
+use bridge_core::{Answer, Effect, Event, FanOutWish, MOST_AT_ONCE, Record};
+use std::collections::BTreeMap;
+use trust::{LogLevel, Request, U53};
 
 fn give(bench: &mut Bench, good_for: u64) -> Vec<String> {
     let request = Request::Restart { stream: "digits".into() };
@@ -60,4 +61,88 @@ fn a_device_that_is_not_there_is_not_asked() {
     assert_eq!(give(&mut bench, 1_000), ["conflict: device `a` is revoked"]);
     let nobody = Event::CommandRequested { device: device("z"), request: Request::Report {}, good_for: 1_000 };
     assert_eq!(bench.step(nobody).answer.unwrap_err().code(), "not_found");
+}
+
+fn fan_out(bench: &mut Bench, to: &str, request: Request, good_for: u64) -> Vec<String> {
+    let wish = FanOutWish { to: to.parse().unwrap(), request, good_for, by: "anna".into() };
+    let committed = bench.step(Event::FanOutRequested(Box::new(wish)));
+    let answer = match committed.answer {
+        Ok(answer) => format!("{answer:?}"),
+        Err(rejection) => format!("{}: {rejection}", rejection.code()),
+    };
+    let signed = committed.effects.iter().filter_map(|effect| match effect {
+        Effect::PublishCommand(d) => Some(format!("sign {} {} of {:?}", d.device, d.seq, d.fan_out)),
+        _ => None,
+    });
+    signed.chain([answer]).collect()
+}
+
+#[test]
+fn whoever_is_meant_and_there_is_asked_at_once() {
+    let mut bench = fleet(&[]);
+    let label = |bench: &mut Bench, id: &str| {
+        let labels = BTreeMap::from([("site".into(), Some("north".into()))]);
+        bench.step(Event::DeviceLabelled { device: device(id), labels }).answer.unwrap();
+    };
+    for id in ["a", "b", "c"] {
+        bench.happen(&format!("hello {id} 1"));
+        label(&mut bench, id);
+    }
+    // Who waits for a person's word is not of the fleet.
+    bench.happen("enrol d d pending");
+    bench.happen("gone b");
+    give(&mut bench, 1_000);
+    let report = || Request::Report {};
+    let asked = ["sign a 2 of Some(1)", "sign c 1 of Some(1)", "FannedOut { fan_out: 1 }"];
+    assert_eq!(fan_out(&mut bench, "site=north or id=d", report(), 1_000), asked);
+    let told = &bench.bridge.fan_outs()[&1];
+    assert_eq!((told.given, told.left_out, told.by.as_str()), (2, 1, "anna"));
+    assert_eq!((told.at, told.deadline), (bench.unix, bench.unix + 1_000));
+    bench.happen("restart");
+    let level = || Request::LogLevel { level: LogLevel::Debug, for_s: U53::from(60_u32) };
+    assert_eq!(fan_out(&mut bench, "id=c", level(), 1_000), ["sign c 2 of Some(2)", "FannedOut { fan_out: 2 }"]);
+
+    // Nothing of what is refused is remembered.
+    let saved = bench.saved.len();
+    for (to, request, good_for, why) in [
+        ("id=z", report(), 1_000, "conflict: no device of the fleet is meant by `id=z`"),
+        ("id=d", report(), 1_000, "conflict: no device of the fleet is meant by `id=d`"),
+        ("id=b", report(), 1_000, "conflict: none of the 1 devices that `id=b` means is there now"),
+        ("id=a", report(), 999, "invalid: a command counts for 1 to 3600 seconds"),
+        ("id=a", Request::Diagnostics {}, 1_000, "invalid: diagnostics are large, and asked of one device: of many"),
+        ("id=a", Request::Labels { stream: "digits".into(), labels: vec![] }, 1_000, "invalid: labels are of one"),
+    ] {
+        let said = fan_out(&mut bench, to, request, good_for);
+        assert!(said.len() == 1 && said[0].starts_with(why), "{said:?}");
+    }
+    assert_eq!(bench.saved.len(), saved);
+    assert_eq!(fan_out(&mut bench, "id=a", report(), 1_000)[1], "FannedOut { fan_out: 3 }");
+}
+
+#[test]
+fn the_latest_fan_outs_are_remembered_and_their_numbers_are_not_given_again() {
+    let mut bench = fleet(&[]);
+    bench.happen("hello a 1");
+    for number in 1..=205 {
+        let said = fan_out(&mut bench, "id=a", Request::Report {}, 1_000);
+        assert_eq!(said[1], format!("FannedOut {{ fan_out: {number} }}"));
+    }
+    let kept: Vec<u64> = bench.bridge.fan_outs().keys().copied().collect();
+    assert_eq!(kept, (6..=205).collect::<Vec<_>>());
+    bench.happen("restart");
+    assert_eq!(bench.bridge.fan_outs().len(), 200);
+}
+
+#[test]
+fn more_devices_than_land_can_say_something_to_are_not_asked() {
+    let mut bench = fleet(&[]);
+    let mut devices: Vec<Record> = bench.saved.clone();
+    let one = bench.bridge.devices()[&device("a")].clone();
+    devices.extend((0..MOST_AT_ONCE).map(|n| {
+        Record::Device(Box::new(bridge_core::Device { id: format!("many-{n}").parse().unwrap(), ..one.clone() }))
+    }));
+    bench.bridge = bridge_core::Bridge::restore(world::signer::FLEET.parse().unwrap(), devices.clone()).unwrap();
+    bench.saved = devices;
+    let said = fan_out(&mut bench, "cores >= 1", Request::Report {}, 1_000);
+    assert_eq!(said, ["conflict: `cores >= 1` means 20003 devices, and 20000 are asked at once: name fewer"]);
 }

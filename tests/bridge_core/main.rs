@@ -227,6 +227,7 @@ impl Bench {
         let answer = match committed.answer {
             Ok(Answer::Done | Answer::Known { .. } | Answer::Taken { .. }) => None,
             Ok(Answer::Commanded { seq, .. }) => Some(format!("command {seq}")),
+            Ok(Answer::FannedOut { fan_out }) => Some(format!("fan-out {fan_out}")),
             Ok(Answer::Wanted { request }) => Some(format!("wanted {request}")),
             Ok(Answer::Started { rollout }) => Some(format!("started {rollout}")),
             Ok(Answer::Forgotten { releases }) => Some(format!("forgotten {}", releases.len())),
@@ -255,6 +256,7 @@ impl Bench {
         assert_eq!(again.rollouts(), self.bridge.rollouts(), "what the core holds is what was saved");
         assert_eq!(again.releases(), self.bridge.releases(), "what the core holds is what was saved");
         assert_eq!(again.devices(), self.bridge.devices(), "what the core holds is what was saved");
+        assert_eq!(again.fan_outs(), self.bridge.fan_outs(), "what the core holds is what was saved");
         assert_eq!(again.withdrawn(), self.bridge.withdrawn(), "what the core holds is what was saved");
         assert!(again.documents().eq(self.bridge.documents()), "what the core holds is what was saved");
         committed

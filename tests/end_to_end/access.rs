@@ -18,6 +18,7 @@ const MAY: [(&str, &[&str]); 5] = [
             "POST /api/v1/devices/{id}/retire",
             "POST /api/v1/devices/{id}/revoke",
             "POST /api/v1/drift-alarms/{id}/acknowledge",
+            "POST /api/v1/fan-outs",
             "POST /api/v1/join-tokens",
             "POST /api/v1/join-tokens/{id}/revoke",
             "POST /api/v1/rollouts",

@@ -132,3 +132,57 @@ fn post(fleet: &Fleet, body: &Value) -> (u16, Value) {
     let token = String::from_utf8(fleet.desk.read("fleet/data/admin.token")).unwrap();
     fleet.post_as(token.trim(), "/devices/edge-1/commands", body)
 }
+
+#[test]
+fn many_devices_are_asked_at_once() {
+    let mut fleet = Fleet::start();
+    for (id, site) in [("edge-1", "north"), ("edge-2", "north"), ("edge-3", "south"), ("edge-4", "north")] {
+        fleet.enlist(id);
+        fleet.desk.done(&format!("petrel devices label {id} site={site}"));
+    }
+    assert!(fleet.agents.get_mut("edge-4").unwrap().terminate().success());
+    fleet.device("edge-4", "gone", |device| device["online"] == false);
+
+    let told = fleet.desk.json("petrel devices command -l site=north report");
+    assert_eq!((&told["given"], &told["left_out"]), (&json!(2), &json!(1)), "{told}");
+    assert_eq!(told["answers"], json!({ "waiting": 0, "done": 2, "refused": 0, "failed": 0, "silent": 0 }));
+    let people = fleet.desk.done("petrel devices command -l site=north --to not(id=edge-2) log-level debug --for 1m");
+    for word in ["fan-out 2 of admin", "1 devices were asked, 1 were not there", "done"] {
+        assert!(people.contains(word), "{people}");
+    }
+    let whose = fleet.desk.json("petrel devices fan-outs 1 --commands");
+    let whose: Vec<_> =
+        whose.as_array().unwrap().iter().map(|command| (&command["device"], &command["state"])).collect();
+    assert_eq!(whose, [(&json!("edge-1"), &json!("done")), (&json!("edge-2"), &json!("done"))]);
+    // Each device's own list has it too.
+    let own = fleet.desk.json("petrel devices commands edge-1");
+    assert_eq!(own.as_array().unwrap().len(), 2, "{own}");
+
+    // Nobody has this stream: each says so itself.
+    let said = fleet.desk.run("petrel devices command --to site=south restart digits");
+    assert_eq!(said.code, Some(1));
+    assert!(said.out.contains("edge-3") && said.out.contains("E_REQUEST"), "{}", said.out);
+    assert!(said.err.contains("1 of 1 devices have not done it"), "{}", said.err);
+    assert!(fleet.desk.done("petrel devices fan-outs 3").contains("E_REQUEST"));
+    assert_eq!(fleet.ask("/fan-outs/3/commands?state=done").1["items"], json!([]));
+    assert_eq!(fleet.ask("/fan-outs/3/commands?state=refused").1["items"][0]["device"], "edge-3");
+    let all = fleet.desk.done("petrel devices fan-outs");
+    assert!(all.contains("label.site=") && all.contains("site=south"), "{all}");
+
+    fleet.desk.refused("petrel devices command --to id=edge-4 report", &["none of the 1 devices"], "petrel devices");
+    fleet.desk.refused("petrel devices command --to site=west report", &["no device of the fleet"], "petrel devices");
+    let token = fleet.token_of("ann", "operator");
+    for (to, what, code) in
+        [("site=", "report", "invalid"), ("online", "diagnostics", "invalid"), ("online", "x", "E_REQUEST")]
+    {
+        let body = json!({ "to": to, "request": { "what": what } });
+        let (status, problem) = fleet.post_as(&token, "/fan-outs", &body);
+        assert_eq!((status, &problem["code"]), (422, &json!(code)), "{to} {what}: {problem}");
+    }
+    let audit = fleet.ask("/audit?action=device.fan_out&limit=50").1["items"].as_array().unwrap().clone();
+    let lines: Vec<Value> =
+        audit.iter().map(|line| serde_json::from_str(line["text"].as_str().unwrap()).unwrap()).collect();
+    let outcomes: Vec<_> = lines.iter().map(|line| line["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["done", "done", "done", "conflict", "conflict", "invalid"], "{lines:?}");
+    assert!(lines[0]["subject"].as_str().unwrap().contains("label.site=\"north\": {\"what\":\"report\"}"), "{lines:?}");
+}

@@ -37,9 +37,18 @@ fn what_is_asked_again_with_its_key_is_not_done_again() {
     assert_eq!(fleet.post_with(&headers, path, &report).1["seq"], 3);
     assert_eq!(commands(&fleet), 3);
 
+    // One for many is done once as well, and told as it stands.
+    let all = json!({ "to": "online", "request": { "what": "report" } });
+    let (status, first) = post(&fleet, "/fan-outs", "all", &all);
+    assert_eq!((status, &first["id"], &first["given"]), (201, &json!(1), &json!(1)), "{first}");
+    fleet.cut_bridge();
+    let (status, again) = post(&fleet, "/fan-outs", "all", &all);
+    assert_eq!((status, &again["id"], &again["at"]), (201, &json!(1), &first["at"]), "{again}");
+    assert_eq!(commands(&fleet), 4);
+
     // What was refused began nothing: the key is free.
     assert_eq!(post(&fleet, "/devices/edge-9/commands", "third", &report).0, 404);
-    assert_eq!(post(&fleet, path, "third", &report).1["seq"], 4);
+    assert_eq!(post(&fleet, path, "third", &report).1["seq"], 5);
     for (path, key) in [(path, "two words"), (path, ""), (path, &"k".repeat(129)), ("/devices/edge-1/retire", "a-key")]
     {
         let (status, refused) = post(&fleet, path, key, &report);

@@ -11,7 +11,7 @@ mod shelf;
 mod stock;
 mod twin;
 
-pub use command::LONGEST_COMMAND;
+pub use command::{FanOut, FanOutWish, LONGEST_COMMAND, MOST_AT_ONCE};
 pub use repair::{NEED_RATE, Needs};
 pub use returned::put_back;
 pub use rollouts::{Preview, Wish};
@@ -43,6 +43,7 @@ pub struct Bridge {
     releases: BTreeMap<Digest, Release>,
     rollouts: BTreeMap<u64, Rollout>,
     sample_requests: BTreeMap<u64, SampleRequest>,
+    fan_outs: BTreeMap<u64, FanOut>,
     /// When whoever gave no inputs is asked again.
     samples_due: Option<UnixMillis>,
     looks: BTreeMap<u64, Looks>,
@@ -82,6 +83,7 @@ impl Bridge {
             releases: BTreeMap::new(),
             rollouts: BTreeMap::new(),
             sample_requests: BTreeMap::new(),
+            fan_outs: BTreeMap::new(),
             samples_due: None,
             looks: BTreeMap::new(),
             put_back: None,
@@ -115,6 +117,8 @@ impl Bridge {
                 Record::NoMember { rollout, device } => drop(members.remove(&(rollout, device))),
                 Record::Samples(request) => drop(bridge.sample_requests.insert(request.id, *request)),
                 Record::NoSamples { request } => drop(bridge.sample_requests.remove(&request)),
+                Record::FanOut(fan_out) => drop(bridge.fan_outs.insert(fan_out.id, *fan_out)),
+                Record::NoFanOut { fan_out } => drop(bridge.fan_outs.remove(&fan_out)),
                 // The log is the hands' to read.
                 Record::Deed(_) => {}
                 // So are commands, and what came of them.
@@ -217,6 +221,7 @@ impl Bridge {
                 "inputs are given for a request that somebody approved: `petrel samples ask`".into(),
             )),
             Event::CommandRequested { device, request, good_for } => self.command(now, &device, request, good_for),
+            Event::FanOutRequested(wish) => self.fan_out(now, *wish),
             Event::CommandAnswered { device, seq, outcome, said } => {
                 self.take_samples(now, &device, seq, outcome, said);
                 Ok(Answer::Done)

@@ -104,6 +104,9 @@ pub struct CommandDraft {
     pub numbers: Numbers,
     /// What is asked.
     pub request: Request,
+    /// The number of what was asked of many at once, where it is a part of that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fan_out: Option<u64>,
 }
 
 /// A beacon before it is signed.

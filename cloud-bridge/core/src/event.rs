@@ -1,7 +1,9 @@
 //! What the hands tell the core: news of devices, verified, and requests of people, authorised.
 
 use crate::evidence::Measured;
-use crate::{Credential, Device, Disbelief, Policy, Said, SampleTurn, SampleWish, Target, UnixMillis, Wish};
+use crate::{
+    Credential, Device, Disbelief, FanOutWish, Policy, Said, SampleTurn, SampleWish, Target, UnixMillis, Wish,
+};
 use protocol::{CommandOutcome, DeviceId, DocumentKind, Profile, Report, StreamName, Verdict};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -171,6 +173,8 @@ pub enum Event {
         /// For how long that counts, in milliseconds.
         good_for: UnixMillis,
     },
+    /// A person wants something of many devices now.
+    FanOutRequested(Box<FanOutWish>),
     /// A device said what came of a command, and it was kept.
     CommandAnswered {
         /// Which.

@@ -26,8 +26,8 @@ mod step;
 mod target;
 
 pub use bridge::{
-    Asked, Bridge, LONGEST_COMMAND, MOST_ASKED, NEED_RATE, Needs, Preview, Said, SampleRequest, SampleState,
-    SampleTurn, SampleWish, Stay, Wish, put_back,
+    Asked, Bridge, FanOut, FanOutWish, LONGEST_COMMAND, MOST_ASKED, MOST_AT_ONCE, NEED_RATE, Needs, Preview, Said,
+    SampleRequest, SampleState, SampleTurn, SampleWish, Stay, Wish, put_back,
 };
 pub use credential::{Credential, Disbelief, Withdrawn};
 pub use device::{Alarm, Desired, Device, Greeted, Heard, Sealed, Status};

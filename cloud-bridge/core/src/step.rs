@@ -2,7 +2,7 @@
 
 use crate::audit::Deed;
 use crate::{
-    CommandDraft, Device, Effect, Member, Rejection, Release, Rollout, SampleRequest, StoredDocument, Withdrawn,
+    CommandDraft, Device, Effect, FanOut, Member, Rejection, Release, Rollout, SampleRequest, StoredDocument, Withdrawn,
 };
 use protocol::{DeviceId, DocumentKind, StreamName};
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,13 @@ pub enum Record {
     Deed(Box<Deed>),
     /// A command, for whoever keeps what came of it.
     Command(Box<CommandDraft>),
+    /// What was asked of many devices at once.
+    FanOut(Box<FanOut>),
+    /// One of long ago: its row goes.
+    NoFanOut {
+        /// Its number.
+        fan_out: u64,
+    },
     /// A document for everybody.
     Document(Box<StoredDocument>),
     /// Numbers of beacons below this may be in use.
@@ -101,6 +108,11 @@ pub enum Answer {
         seq: u64,
         /// What is signed; nothing of one that was given before.
         draft: Option<Box<CommandDraft>>,
+    },
+    /// Many devices were asked.
+    FannedOut {
+        /// The number of that.
+        fan_out: u64,
     },
     /// A request for inputs waits for approval.
     Wanted {

@@ -1,11 +1,13 @@
-//! `petrel devices command`: asks something of one device, and waits for what came of it.
+//! `petrel devices command`: asks something of a device, or of many, and waits for what came of it.
 
-use super::Out;
 use super::client::Client;
 use super::table::{ago, table};
+use super::target::Meant;
 use super::token::duration;
+use super::{Out, fan_outs};
 use crate::fault::Fault;
 use crate::service::commands::{CommandView, DiagnosticsView, NewCommand};
+use crate::service::fan_outs::NewFanOut;
 use crate::service::view::DeviceView;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ const ASK_EVERY: Duration = Duration::from_millis(200);
 /// How often it is asked whether the device is there.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Ask something of a device that is there, and wait for its answer
+/// Ask something of a device that is there, or of many, and wait for the answer
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -25,11 +27,19 @@ Examples:
   petrel devices command edge-1 restart digits
   petrel devices command edge-1 log-level debug --for 10m
   petrel devices command edge-1 report --wait            # as soon as it is there
+  petrel devices command -l site=plant-3 report          # of every device with that label
+  petrel devices command --to 'board=rpi4 and ram_mb<1024' restart digits
+
+Of many devices a report, a restart or a log level can be asked; those that are not there are left
+out, and counted.
 
 Exit codes: 0 done, 1 refused, failed or not answered")]
 pub(crate) struct Args {
     /// The device's name
-    id: String,
+    #[arg(required_unless_present_any = ["labels", "to"], conflicts_with_all = ["labels", "to"])]
+    id: Option<String>,
+    #[command(flatten)]
+    meant: Meant,
     #[command(subcommand)]
     what: What,
     /// For how long it counts, and how long an answer is waited for
@@ -75,14 +85,20 @@ fn level(text: &str) -> Result<LogLevel, String> {
 impl Args {
     /// Asks the bridge.
     pub(super) fn run(self, client: &Client, out: &Out) -> anyhow::Result<()> {
-        if self.wait {
-            wait_for(client, out, &self.id)?;
-        }
-        let new = NewCommand {
-            request: serde_json::to_value(self.what.request()?)?,
-            good_for_s: self.timeout.as_secs().clamp(1, bridge_core::LONGEST_COMMAND / 1_000),
+        let request = serde_json::to_value(self.what.request()?)?;
+        let good_for_s = self.timeout.as_secs().clamp(1, bridge_core::LONGEST_COMMAND / 1_000);
+        let id = match (&self.id, self.meant.expression()) {
+            (Some(id), _) => id,
+            (None, to) => {
+                let new = NewFanOut { to: to.context("no device is named")?, request, good_for_s };
+                return fan_outs::ask(client, out, &new, self.timeout);
+            }
         };
-        let path = format!("/devices/{}/commands", self.id);
+        if self.wait {
+            wait_for(client, out, id)?;
+        }
+        let new = NewCommand { request, good_for_s };
+        let path = format!("/devices/{id}/commands");
         let given: CommandView = client.post(&path, &new)?.context("the bridge's answer was empty")?;
         let began = Instant::now();
         let progress = out.progress("waiting for the device's answer");
@@ -94,19 +110,14 @@ impl Args {
             std::thread::sleep(ASK_EVERY);
         };
         progress.finish_and_clear();
-        self.tell(out, answer)
+        self.tell(out, id, &answer)
     }
 
-    fn tell(&self, out: &Out, answer: CommandView) -> anyhow::Result<()> {
-        let id = &self.id;
-        let why = || match (&answer.code, &answer.detail) {
-            (Some(code), Some(detail)) => format!("{code}: {detail}"),
-            (code, detail) => code.clone().or(detail.clone()).unwrap_or_default(),
-        };
+    fn tell(&self, out: &Out, id: &str, answer: &CommandView) -> anyhow::Result<()> {
         match answer.state.as_str() {
             "done" => {}
             "refused" | "failed" => {
-                let fault = Fault::new(format!("{id} answered: {}", answer.state)).because(why());
+                let fault = Fault::new(format!("{id} answered: {}", answer.state)).because(why(answer));
                 return Err(fault.remedy(format!("see how it is doing: petrel devices show {id}")).into());
             }
             _ => {
@@ -132,8 +143,14 @@ impl Args {
                 format!("{id} logs from {} on for {minutes}, then as before", level.as_str())
             }
         };
-        out.result(&answer, people)
+        out.result(answer, people)
     }
+}
+
+/// Why a device did not do it, in its words.
+pub(super) fn why(answer: &CommandView) -> String {
+    let CommandView { code, detail, .. } = answer;
+    [code.clone(), detail.clone()].into_iter().flatten().collect::<Vec<_>>().join(": ")
 }
 
 impl What {
@@ -177,10 +194,7 @@ fn wait_for(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
 pub(super) fn list(client: &Client, out: &Out, id: &str) -> anyhow::Result<()> {
     let commands: Vec<CommandView> = client.list(&format!("/devices/{id}/commands"))?;
     let now = crate::service::unix_millis();
-    let row = |c: &CommandView| {
-        let why = [c.code.clone(), c.detail.clone()].into_iter().flatten().collect::<Vec<_>>().join(": ");
-        [c.seq.to_string(), ago(c.at, now), c.request.to_string(), c.state.clone(), why]
-    };
+    let row = |c: &CommandView| [c.seq.to_string(), ago(c.at, now), c.request.to_string(), c.state.clone(), why(c)];
     let people = match commands.is_empty() {
         true => format!("nobody asked anything of {id} lately\nask with: petrel devices command {id} report"),
         false => table(["COMMAND", "WHEN", "REQUEST", "STATE", "WHY"], commands.iter().map(row)).to_string(),

@@ -2,7 +2,8 @@
 
 use super::client::{Client, encoded};
 use super::table::{ago, arriving, spark, table};
-use super::{Out, command, token};
+use super::target::{Meant, pair};
+use super::{Out, command, fan_outs, token};
 use crate::service::unix_millis;
 use crate::service::view::{DeviceView, SpoolView, TelemetryView};
 use anyhow::Context;
@@ -18,6 +19,7 @@ Examples:
   petrel devices ls -l site=plant-3
   petrel devices label edge-1 site=plant-3
   petrel devices command edge-1 diagnostics
+  petrel devices command -l site=plant-3 report        # of many at once
   petrel devices revoke edge-1                         # stolen: its session ends, its name stays taken
   petrel devices retire edge-1                         # gone: its name is free")]
 pub(crate) struct Args {
@@ -29,14 +31,7 @@ pub(crate) struct Args {
 enum Command {
     Token(token::Args),
     /// Every device, or those with some labels
-    Ls {
-        /// Only with this label [may be repeated]
-        #[arg(short, long = "label", value_name = "KEY=VALUE", value_parser = pair)]
-        labels: Vec<(String, String)>,
-        /// Only those that an expression means, such as `site=plant-3 and not online`
-        #[arg(long, value_name = "EXPRESSION")]
-        to: Option<String>,
-    },
+    Ls(Meant),
     /// One device
     Show {
         /// The device's name
@@ -94,6 +89,14 @@ enum Command {
         /// The device's name
         id: String,
     },
+    /// What was asked of many devices at once lately, and what came of it
+    FanOuts {
+        /// The number of one
+        number: Option<u64>,
+        /// Every device of it, and what it answered
+        #[arg(long, requires = "number")]
+        commands: bool,
+    },
     /// How a device was doing lately
     Telemetry {
         /// The device's name
@@ -110,7 +113,7 @@ impl Args {
         let client = Client::from_context()?;
         match self.command {
             Command::Token(args) => args.run(&client, out),
-            Command::Ls { labels, to } => list(&client, out, &labels, to),
+            Command::Ls(meant) => list(&client, out, &meant),
             Command::Label { id, labels } => label(&client, out, &id, labels),
             Command::Pin { id } => label(&client, out, &id, vec![("pinned".into(), Some("yes".into()))]),
             Command::Unpin { id } => label(&client, out, &id, vec![("pinned".into(), None)]),
@@ -121,15 +124,12 @@ impl Args {
             Command::Retire { id } => decide(&client, out, &id, "retire", "retired"),
             Command::Ask(args) => args.run(&client, out),
             Command::Commands { id } => command::list(&client, out, &id),
+            Command::FanOuts { number: None, .. } => fan_outs::list(&client, out),
+            Command::FanOuts { number: Some(number), commands: true } => fan_outs::commands(&client, out, number),
+            Command::FanOuts { number: Some(number), .. } => fan_outs::show(&client, out, number),
             Command::Telemetry { id, last } => telemetry(&client, out, &id, last),
         }
     }
-}
-
-/// `KEY=VALUE`
-fn pair(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty());
-    pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| "write KEY=VALUE".into())
 }
 
 /// `KEY=VALUE`, or `KEY-`
@@ -157,12 +157,11 @@ fn link(device: &DeviceView) -> String {
     if device.online { "online".into() } else { "offline".into() }
 }
 
-fn list(client: &Client, out: &Out, labels: &[(String, String)], to: Option<String>) -> anyhow::Result<()> {
-    let labels = labels.iter().map(|(key, value)| format!("label.{key}=\"{value}\""));
-    let meant: Vec<String> = labels.chain(to.map(|to| format!("({to})"))).collect();
-    let path = match meant.as_slice() {
-        [] => "/devices".to_owned(),
-        meant => format!("/devices?to={}", encoded(&meant.join(" and "))),
+fn list(client: &Client, out: &Out, meant: &Meant) -> anyhow::Result<()> {
+    let meant = meant.expression();
+    let path = match &meant {
+        None => "/devices".to_owned(),
+        Some(meant) => format!("/devices?to={}", encoded(meant)),
     };
     let devices: Vec<DeviceView> = client.list(&path)?;
     let now = unix_millis();
@@ -179,7 +178,7 @@ fn list(client: &Client, out: &Out, labels: &[(String, String)], to: Option<Stri
             serving.collect::<Vec<_>>().join(", "),
         ]
     };
-    let people = if devices.is_empty() && !meant.is_empty() {
+    let people = if devices.is_empty() && meant.is_some() {
         "no device is meant".to_owned()
     } else if devices.is_empty() {
         "no device has enrolled yet\nbegin with: petrel devices token new DEVICE --out DEVICE.join".to_owned()

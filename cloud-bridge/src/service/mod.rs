@@ -26,7 +26,7 @@ mod traces;
 
 pub(crate) use config::{BridgeConfig, Doorsteps, starter};
 pub(crate) use hijack::{Hijacked, Tap};
-pub(crate) use http::{commands, people, rollouts, samples, tokens, view, webhooks};
+pub(crate) use http::{commands, fan_outs, people, rollouts, samples, tokens, view, webhooks};
 pub(crate) use store::unix_millis;
 pub(crate) use traces::Traces;
 

@@ -411,6 +411,8 @@ fn row(record: &Record) -> Row<'_> {
         Record::Document(document) => {
             Row::Is("document", format!("{:?}/{}", document.document, document.slot()).to_lowercase())
         }
+        Record::FanOut(fan_out) => Row::Is("fan-out", fan_out.id.to_string()),
+        Record::NoFanOut { fan_out } => Row::Gone("fan-out", fan_out.to_string()),
         Record::Samples(request) => Row::Is("samples", request.id.to_string()),
         Record::NoSamples { request } => Row::Gone("samples", request.to_string()),
         Record::Beacons { .. } => Row::Is("beacons", String::new()),

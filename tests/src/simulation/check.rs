@@ -259,6 +259,8 @@ impl Checks {
                 | Record::Beacons { .. }
                 | Record::Deed(_)
                 | Record::Command(_)
+                | Record::FanOut(_)
+                | Record::NoFanOut { .. }
                 | Record::Samples(_)
                 | Record::NoSamples { .. }
                 | Record::NoRollout { .. }

@@ -196,6 +196,8 @@ impl World {
             // Nothing is decided from the audit log, nobody gives commands or asks for inputs here, and land is not put back from copies.
             Record::Deed(_)
             | Record::Command(_)
+            | Record::FanOut(_)
+            | Record::NoFanOut { .. }
             | Record::Samples(_)
             | Record::NoSamples { .. }
             | Record::PutBack { .. } => return,

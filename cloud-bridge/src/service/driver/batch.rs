@@ -174,6 +174,7 @@ fn outcome(answer: &Result<Answer, Rejection>) -> &'static str {
             | Answer::Taken { .. }
             | Answer::Known { .. }
             | Answer::Commanded { .. }
+            | Answer::FannedOut { .. }
             | Answer::Wanted { .. }
             | Answer::Forgotten { .. },
         ) => DONE,
@@ -187,6 +188,7 @@ fn number(answer: &Result<Answer, Rejection>) -> Option<u64> {
         Ok(
             Answer::Started { rollout: number }
             | Answer::Commanded { seq: number, .. }
+            | Answer::FannedOut { fan_out: number }
             | Answer::Wanted { request: number },
         ) => Some(*number),
         Ok(Answer::Done | Answer::Taken { .. } | Answer::Known { .. } | Answer::Forgotten { .. }) | Err(_) => None,
@@ -198,6 +200,7 @@ fn repeated(event: &Event, number: u64) -> Option<Answer> {
     match event {
         Event::RolloutRequested(_) => Some(Answer::Started { rollout: number }),
         Event::CommandRequested { .. } => Some(Answer::Commanded { seq: number, draft: None }),
+        Event::FanOutRequested(_) => Some(Answer::FannedOut { fan_out: number }),
         Event::SamplesWanted(_) => Some(Answer::Wanted { request: number }),
         _ => None,
     }
@@ -223,6 +226,10 @@ fn tell(hands: &Hands, records: &[Record]) {
             Record::NoRelease { bundle } => info!(bundle = %bundle.short(), "release removed"),
             Record::NoSamples { request } => debug!(request, "request for samples forgotten"),
             Record::Samples(r) => debug!(request = r.id, stream = %r.stream, "request for samples"),
+            Record::FanOut(f) => {
+                info!(fan_out = f.id, to = %f.to, request = ?f.request, given = f.given, left_out = f.left_out, "fan-out");
+            }
+            Record::NoFanOut { fan_out } => debug!(fan_out, "fan-out forgotten"),
             Record::Command(c) => info!(device = %c.device, command = c.seq, request = ?c.request, "command"),
             Record::Deed(deed) => debug!(who = deed.who, action = deed.action, subject = deed.subject, "audit"),
             Record::Document(d) => info!(document = ?d.document, number = d.number, "document"),

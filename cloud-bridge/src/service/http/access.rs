@@ -39,6 +39,7 @@ pub(super) fn needs(method: &Method, route: &str) -> Option<Needs> {
         ("POST", "sample-requests") => of_a_stream(&[Right::Operate]),
         ("POST", "sample-requests/{id}") => of_a_stream(&[Right::Operate, Right::Approve]),
         ("POST", "rollouts/{id}") => of_a_stream(&[Right::Operate, Right::Approve]),
+        ("POST", "fan-outs") => any(&[Right::Operate]),
         ("POST", "drift-alarms/{id}/acknowledge") => any(&[Right::Operate]),
         ("POST", "join-tokens" | "join-tokens/{id}/revoke") => any(&[Right::Operate]),
         (

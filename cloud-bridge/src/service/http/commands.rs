@@ -29,13 +29,20 @@ pub(crate) struct NewCommand {
     pub(crate) good_for_s: u64,
 }
 
-fn thirty() -> u64 {
+pub(super) fn thirty() -> u64 {
     30
+}
+
+/// What is asked, as a device will understand it.
+pub(super) fn asked_for(request: &serde_json::Value) -> Result<Request, Problem> {
+    Ok(Request::read(request).map_err(anyhow::Error::from)?)
 }
 
 /// A command, and what came of it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub(crate) struct CommandView {
+    /// Of which device.
+    pub(crate) device: String,
     /// Its number among those for the device.
     pub(crate) seq: u64,
     /// When it was given, milliseconds since 1970.
@@ -96,7 +103,7 @@ pub(crate) struct SettingView {
 }
 
 impl CommandView {
-    fn new(given: Given, now: UnixMillis, whole: bool) -> Result<Self, serde_json::Error> {
+    pub(super) fn new(given: Given, now: UnixMillis, whole: bool) -> Result<Self, serde_json::Error> {
         let Given { draft, answer } = given;
         let (answered, result) = answer.unzip();
         let state = match result.as_ref().map(|result| result.outcome) {
@@ -116,6 +123,7 @@ impl CommandView {
             log_left_out: d.log_left_out,
         };
         Ok(Self {
+            device: draft.device.to_string(),
             seq: draft.seq,
             at: draft.issued,
             deadline: draft.deadline,
@@ -140,7 +148,7 @@ pub(super) async fn give(
     Json(new): Json<NewCommand>,
 ) -> Result<(StatusCode, Json<CommandView>), Problem> {
     let device: DeviceId = id.parse().map_err(Problem::invalid)?;
-    let request = Request::read(&new.request).map_err(anyhow::Error::from)?;
+    let request = asked_for(&new.request)?;
     let subject = format!("{id} {}", new.request);
     let good_for = new.good_for_s.saturating_mul(1_000);
     let event = Event::CommandRequested { device: device.clone(), request, good_for };

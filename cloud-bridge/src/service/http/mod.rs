@@ -12,6 +12,7 @@ mod documents;
 mod drift;
 mod enrol;
 mod etag;
+pub(crate) mod fan_outs;
 mod limiter;
 mod metrics;
 mod once;
@@ -189,6 +190,9 @@ fn routes() -> (Router<Doors>, utoipa::openapi::OpenApi) {
         .routes(routes!(drift::acknowledge))
         .routes(routes!(commands::list, commands::give))
         .routes(routes!(commands::show))
+        .routes(routes!(fan_outs::list, fan_outs::give))
+        .routes(routes!(fan_outs::show))
+        .routes(routes!(fan_outs::commands))
         .routes(routes!(documents::list, documents::publish))
         .routes(routes!(people::list, people::make))
         .routes(routes!(people::revoke))

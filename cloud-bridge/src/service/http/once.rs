@@ -12,7 +12,8 @@ pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// The most characters of a key.
 const MAX_KEY: usize = 128;
 /// The routes on which something is begun that has a number.
-pub(super) const ROUTES: [&str; 3] = ["/api/v1/rollouts", "/api/v1/devices/{id}/commands", "/api/v1/sample-requests"];
+pub(super) const ROUTES: [&str; 4] =
+    ["/api/v1/rollouts", "/api/v1/devices/{id}/commands", "/api/v1/fan-outs", "/api/v1/sample-requests"];
 
 /// The key of a request, where it has one, with all that is asked.
 ///

@@ -25,6 +25,16 @@ pub(crate) struct Given {
     pub(crate) answer: Option<(UnixMillis, CommandResult)>,
 }
 
+/// What came of the commands of a fan-out so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Answers {
+    /// Commands that nobody answered.
+    pub(crate) none: u64,
+    pub(crate) done: u64,
+    pub(crate) refused: u64,
+    pub(crate) failed: u64,
+}
+
 /// A device's answer to a command, and the inputs that it gives for a request of this number.
 #[derive(Debug)]
 pub(crate) struct Answered {
@@ -53,44 +63,53 @@ pub(super) async fn save(
     let written: Vec<_> = drafts.values().copied().zip(texts).collect();
     let bytes = |(draft, text): &(&CommandDraft, String)| draft.device.as_str().len() + text.len() + 4 * VALUE;
     for some in portions(&written, dialect, bytes) {
-        let rows = dialect.rows(some.len(), 4);
+        let rows = dialect.rows(some.len(), 5);
         let kept = format!(
-            "INSERT INTO command (device, seq, at, draft) VALUES {rows}
-             ON CONFLICT (device, seq) DO UPDATE SET at = excluded.at, draft = excluded.draft, answered = NULL, result = NULL"
+            "INSERT INTO command (device, seq, at, draft, fan_out) VALUES {rows} ON CONFLICT (device, seq) DO UPDATE
+             SET at = excluded.at, draft = excluded.draft, fan_out = excluded.fan_out, answered = NULL, result = NULL"
         );
         let mut kept = sqlx::query(AssertSqlSafe(kept));
         for (draft, text) in some {
-            kept = kept.bind(draft.device.as_str()).bind(i64::try_from(draft.seq)?);
-            kept = kept.bind(i64::try_from(draft.issued)?).bind(text.as_str());
+            kept = kept.bind(draft.device.as_str()).bind(draft.seq.cast_signed());
+            kept =
+                kept.bind(i64::try_from(draft.issued)?).bind(text.as_str()).bind(draft.fan_out.map(u64::cast_signed));
         }
         kept.execute(&mut *connection).await?;
     }
     // Numbers begin at 1: of most devices there is nothing to forget.
-    for draft in drafts.into_values().filter(|draft| draft.seq > u64::from(KEPT_WHOLE)) {
-        forget(connection, draft).await?;
+    let latest: BTreeMap<&DeviceId, u64> = drafts.into_keys().collect();
+    let latest: Vec<_> = latest.into_iter().filter(|(_, seq)| *seq > u64::from(KEPT_WHOLE)).collect();
+    for some in portions(&latest, dialect, |(device, _)| device.as_str().len() + 2 * VALUE) {
+        forget(connection, dialect, some).await?;
     }
     Ok(())
 }
 
-/// Lets go what is too old, now that there is this one.
-async fn forget(connection: &mut AnyConnection, draft: &CommandDraft) -> anyhow::Result<()> {
-    let seq = i64::try_from(draft.seq)?;
-    sqlx::query("DELETE FROM command WHERE device = $1 AND seq <= $2")
-        .bind(draft.device.as_str())
-        .bind(seq - i64::from(KEPT))
-        .execute(&mut *connection)
-        .await?;
-    // In a JSON text these letters stand nowhere but where the member begins.
-    let large = sqlx::query(
-        "SELECT seq, result FROM command WHERE device = $1 AND seq <= $2 AND result LIKE '%\"diagnostics\":{%'",
+/// Lets go what is too old, now that these are the latest of their devices.
+async fn forget(connection: &mut AnyConnection, dialect: Dialect, latest: &[(&DeviceId, u64)]) -> anyhow::Result<()> {
+    let rows = dialect.rows(latest.len(), 2);
+    // The latest come first: of each device its own commands are looked up.
+    let old = format!(
+        "WITH latest(whose, number) AS (VALUES {rows}) DELETE FROM command WHERE (device, seq) IN
+         (SELECT device, seq FROM latest CROSS JOIN command WHERE device = whose AND seq <= number - {KEPT})"
     );
-    let large = large.bind(draft.device.as_str()).bind(seq - i64::from(KEPT_WHOLE)).fetch_all(&mut *connection).await?;
-    for row in large {
+    // In a JSON text these letters stand nowhere but where the member begins.
+    let large = format!(
+        "WITH latest(whose, number) AS (VALUES {rows}) SELECT device, seq, result FROM latest CROSS JOIN command
+         WHERE device = whose AND seq <= number - {KEPT_WHOLE} AND result LIKE '%\"diagnostics\":{{%'"
+    );
+    let (mut old, mut large) = (sqlx::query(AssertSqlSafe(old)), sqlx::query(AssertSqlSafe(large)));
+    for (device, seq) in latest {
+        old = old.bind(device.as_str()).bind(seq.cast_signed());
+        large = large.bind(device.as_str()).bind(seq.cast_signed());
+    }
+    old.execute(&mut *connection).await?;
+    for row in large.fetch_all(&mut *connection).await? {
         let mut result: CommandResult = serde_json::from_str(row.try_get("result")?)?;
         result.diagnostics = None;
         sqlx::query("UPDATE command SET result = $1 WHERE device = $2 AND seq = $3")
             .bind(serde_json::to_string(&result)?)
-            .bind(draft.device.as_str())
+            .bind(row.try_get::<&str, _>("device")?)
             .bind(row.try_get::<i64, _>("seq")?)
             .execute(&mut *connection)
             .await?;
@@ -177,6 +196,35 @@ impl Store {
         rows.iter().rev().map(given).collect()
     }
 
+    /// The commands of a fan-out, by their devices.
+    pub(crate) async fn commands_of(&self, fan_out: u64) -> anyhow::Result<Vec<Given>> {
+        let rows = sqlx::query("SELECT draft, answered, result FROM command WHERE fan_out = $1 ORDER BY device, seq")
+            .bind(fan_out.cast_signed())
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(given).collect()
+    }
+
+    /// How many of them were answered, and how.
+    pub(crate) async fn answers(&self, fan_out: u64) -> anyhow::Result<Answers> {
+        // In a JSON text these letters stand nowhere but where the member begins.
+        let count = |outcome: &str| {
+            format!("count(CASE WHEN result LIKE '%\"outcome\":\"{outcome}\"%' THEN 1 END) AS {outcome}")
+        };
+        let counts = ["done", "refused", "failed"].map(count).join(", ");
+        let counts = format!(
+            "SELECT count(CASE WHEN result IS NULL THEN 1 END) AS none, {counts} FROM command WHERE fan_out = $1"
+        );
+        let row = sqlx::query(AssertSqlSafe(counts)).bind(fan_out.cast_signed()).fetch_one(&self.readers).await?;
+        let number = |name: &str| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
+        Ok(Answers {
+            none: number("none")?,
+            done: number("done")?,
+            refused: number("refused")?,
+            failed: number("failed")?,
+        })
+    }
+
     /// One of them.
     pub(crate) async fn command(&self, device: &DeviceId, seq: u64) -> anyhow::Result<Option<Given>> {
         let row = sqlx::query("SELECT draft, answered, result FROM command WHERE device = $1 AND seq = $2")
@@ -218,6 +266,7 @@ mod tests {
             heard: 0,
             numbers: Numbers::default(),
             request: Request::Diagnostics {},
+            fan_out: None,
         }
     }
 
@@ -290,6 +339,24 @@ mod tests {
             store.save(&[], &Words { answers: vec![late], ..Words::default() }).await.unwrap();
             let given = async |request| store.samples(request).await.unwrap().len();
             assert_eq!((given(7).await, given(8).await), (1, 0));
+
+            // Of a fan-out each is counted by what it said, whatever that looks like.
+            let of = |device: &str, seq| CommandDraft { fan_out: Some(3), ..draft(device, seq) };
+            let drafts = ["edge-6", "edge-7", "edge-8", "edge-9"].map(|device| of(device, 60));
+            let records: Vec<_> = drafts.iter().map(|draft| Record::Command(Box::new(draft.clone()))).collect();
+            store.save(&records, &Words::default()).await.unwrap();
+            let outcomes = [CommandOutcome::Done, CommandOutcome::Refused, CommandOutcome::Failed];
+            let detail = Some(r#""outcome":"done""#.to_owned());
+            let said = drafts.iter().zip(outcomes).map(|(draft, outcome)| Answered {
+                result: CommandResult { outcome, detail: detail.clone(), ..result(draft) },
+                samples: None,
+            });
+            store.save(&[], &Words { answers: said.collect(), ..Words::default() }).await.unwrap();
+            let counted = Answers { none: 1, done: 1, refused: 1, failed: 1 };
+            assert_eq!(store.answers(3).await.unwrap(), counted);
+            let told = store.commands_of(3).await.unwrap();
+            assert_eq!(told.iter().map(|given| &given.draft).collect::<Vec<_>>(), drafts.iter().collect::<Vec<_>>());
+            assert_eq!(store.answers(4).await.unwrap(), Answers::default());
         })
         .await;
     }

@@ -295,6 +295,7 @@ fn record(dice: &mut Rng) -> Record {
                 heard: now,
                 numbers: Numbers::default(),
                 request: Request::Diagnostics {},
+                fan_out: dice.bool().then(|| dice.u64(1..5)),
             }))
         }
         11 => {
@@ -312,7 +313,7 @@ fn record(dice: &mut Rng) -> Record {
 }
 
 /// Kinds of operations.
-const KINDS: u8 = 33;
+const KINDS: u8 = 34;
 
 impl Hand {
     /// Does one thing, which dice choose; its name and what came of it.
@@ -429,6 +430,10 @@ impl Hand {
             31 => {
                 let known = format!("{}", dice.u16(..));
                 format!("once {:?} {:?}", store.once(&word(dice), &known).await, store.audit_base().await)
+            }
+            32 => {
+                let fan_out = dice.u64(1..6);
+                format!("fan_out {:?} {:?}", store.answers(fan_out).await, store.commands_of(fan_out).await)
             }
             // It takes a rest when something went, so it is rare; but by then much is old.
             _ if dice.u8(..3) > 0 => format!("is_writable {:?}", store.is_writable().await),
