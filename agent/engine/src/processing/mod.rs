@@ -113,6 +113,10 @@ impl Pre {
 
     /// What is measured of an input for drift: a table's columns, of pictures, texts and windows a few figures of each.
     /// Nothing where that would be too much, or it cannot be measured.
+    #[cfg_attr(
+        not(feature = "image"),
+        expect(unused_variables, reason = "only pictures are measured as they were prepared")
+    )]
     pub(crate) fn observe(&self, input: &Input, prepared: &[Tensor], ports: &[Port], limits: &Limits) -> Vec<Column> {
         let measured = match (self, input) {
             (Pre::Tabular(steps), input) => steps.observe(input, ports, limits),
