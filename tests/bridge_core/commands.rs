@@ -124,6 +124,7 @@ fn the_latest_fan_outs_are_remembered_and_their_numbers_are_not_given_again() {
     let mut bench = fleet(&[]);
     bench.happen("hello a 1");
     for number in 1..=205 {
+        bench.unix += 1;
         let said = fan_out(&mut bench, "id=a", Request::Report {}, 1_000);
         assert_eq!(said[1], format!("FannedOut {{ fan_out: {number} }}"));
     }
@@ -143,6 +144,20 @@ fn more_devices_than_land_can_say_something_to_are_not_asked() {
     }));
     bench.bridge = bridge_core::Bridge::restore(world::signer::FLEET.parse().unwrap(), devices.clone()).unwrap();
     bench.saved = devices;
-    let said = fan_out(&mut bench, "cores >= 1", Request::Report {}, 1_000);
+    let report = || Request::Report {};
+    let said = fan_out(&mut bench, "cores >= 1", report(), 1_000);
     assert_eq!(said, ["conflict: `cores >= 1` means 20003 devices, and 20000 are asked at once: name fewer"]);
+    for id in ["a", "many-1", "many-2"] {
+        bench.happen(&format!("hello {id} 1 a"));
+    }
+    let last = |said: Vec<String>| said.last().cloned().unwrap();
+    assert_eq!(last(fan_out(&mut bench, "id=a", report(), 1_000)), "FannedOut { fan_out: 1 }");
+    // Those of the last minute count as well.
+    let all_but = "not id in (b, c, many-0)";
+    let lately = "conflict: 1 devices were asked in the last minute, and 20000 are: wait a minute";
+    assert_eq!(last(fan_out(&mut bench, all_but, report(), 1_000)), lately);
+    bench.unix += 59_999;
+    assert_eq!(last(fan_out(&mut bench, all_but, report(), 1_000)), lately);
+    bench.unix += 1;
+    assert_eq!(last(fan_out(&mut bench, all_but, report(), 1_000)), "FannedOut { fan_out: 2 }");
 }

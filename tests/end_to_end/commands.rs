@@ -179,10 +179,28 @@ fn many_devices_are_asked_at_once() {
         let (status, problem) = fleet.post_as(&token, "/fan-outs", &body);
         assert_eq!((status, &problem["code"]), (422, &json!(code)), "{to} {what}: {problem}");
     }
+    let long = json!({ "to": "online", "request": { "what": "restart", "stream": "x".repeat(64) } });
+    assert_eq!(fleet.post_as(&token, "/fan-outs", &long).1["code"], "E_REQUEST");
+    assert_eq!(fleet.ask("/fan-outs/3/commands?state=dance").0, 400);
+    assert_eq!(fleet.ask("/fan-outs/1/commands?limit=1").1["next"], "edge-1");
+    assert_eq!(fleet.ask("/fan-outs/1/commands?after=edge-1").1["items"][0]["device"], "edge-2");
+    // What cannot be done of many, or names nobody, is told before anybody is asked.
+    fleet.desk.refused(
+        "petrel devices command -l site=north --wait report",
+        &["--wait is for one device"],
+        "without it",
+    );
+    for line in ["edge-1 -l site=north report", "report", "-l site=a\"b report"] {
+        assert_eq!(fleet.desk.run(&format!("petrel devices command {line}")).code, Some(2), "{line}");
+    }
     let audit = fleet.ask("/audit?action=device.fan_out&limit=50").1["items"].as_array().unwrap().clone();
     let lines: Vec<Value> =
         audit.iter().map(|line| serde_json::from_str(line["text"].as_str().unwrap()).unwrap()).collect();
     let outcomes: Vec<_> = lines.iter().map(|line| line["outcome"].as_str().unwrap()).collect();
-    assert_eq!(outcomes, ["done", "done", "done", "conflict", "conflict", "invalid"], "{lines:?}");
-    assert!(lines[0]["subject"].as_str().unwrap().contains("label.site=\"north\": {\"what\":\"report\"}"), "{lines:?}");
+    let outcome = |line: usize| outcomes[line];
+    assert_eq!(outcomes.len(), 9, "{lines:?}");
+    assert_eq!([6, 7, 8].map(outcome), ["conflict", "conflict", "invalid"], "{lines:?}");
+    assert!((0..6).all(|line| outcome(line) == "done"), "{lines:?}");
+    assert_eq!(lines[0]["subject"], "{\"what\":\"report\"} to label.site=\"north\"");
+    assert_eq!(lines[1]["subject"], "1: 2 devices asked, 1 not there");
 }

@@ -12,6 +12,7 @@ mod stock;
 mod twin;
 
 pub use command::{FanOut, FanOutWish, LONGEST_COMMAND, MOST_AT_ONCE};
+pub use identity::is_label_value;
 pub use repair::{NEED_RATE, Needs};
 pub use returned::put_back;
 pub use rollouts::{Preview, Wish};

@@ -27,7 +27,7 @@ mod target;
 
 pub use bridge::{
     Asked, Bridge, FanOut, FanOutWish, LONGEST_COMMAND, MOST_ASKED, MOST_AT_ONCE, NEED_RATE, Needs, Preview, Said,
-    SampleRequest, SampleState, SampleTurn, SampleWish, Stay, Wish, put_back,
+    SampleRequest, SampleState, SampleTurn, SampleWish, Stay, Wish, is_label_value, put_back,
 };
 pub use credential::{Credential, Disbelief, Withdrawn};
 pub use device::{Alarm, Desired, Device, Greeted, Heard, Sealed, Status};

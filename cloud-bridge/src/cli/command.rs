@@ -89,6 +89,10 @@ impl Args {
         let good_for_s = self.timeout.as_secs().clamp(1, bridge_core::LONGEST_COMMAND / 1_000);
         let id = match (&self.id, self.meant.expression()) {
             (Some(id), _) => id,
+            (None, _) if self.wait => {
+                let one = Fault::new("--wait is for one device: of many, those that are there are asked");
+                return Err(one.remedy("ask without it, or each by its name").into());
+            }
             (None, to) => {
                 let new = NewFanOut { to: to.context("no device is named")?, request, good_for_s };
                 return fan_outs::ask(client, out, &new, self.timeout);

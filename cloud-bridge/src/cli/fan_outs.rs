@@ -8,7 +8,9 @@ use crate::fault::Fault;
 use crate::service::commands::CommandView;
 use crate::service::fan_outs::{AnswersView, FanOutView, NewFanOut};
 use crate::service::unix_millis;
+use crate::service::view::List;
 use anyhow::Context;
+use comfy_table::Table;
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
@@ -54,16 +56,20 @@ fn tell(client: &Client, out: &Out, seen: &FanOutView) -> anyhow::Result<()> {
     if let Some(AnswersView { waiting, done, refused, failed, silent }) = &seen.answers {
         let counts =
             [("waiting", waiting), ("done", done), ("refused", refused), ("failed", failed), ("silent", silent)];
-        let rows = counts.into_iter().filter(|(_, count)| **count > 0);
+        let gone = given.saturating_sub(waiting + done + refused + failed + silent);
+        let rows = counts.into_iter().chain([("not kept any more", &gone)]).filter(|(_, count)| **count > 0);
         write!(people, "\n{}", table(["STATE", "DEVICES"], rows.map(|(state, n)| [state.to_owned(), n.to_string()])))?;
-        if done < given {
-            let commands: Vec<CommandView> = client.list(&format!("/fan-outs/{id}/commands"))?;
-            let others: Vec<_> = commands.iter().filter(|command| command.state != "done").collect();
-            let row = |command: &&CommandView| [command.device.clone(), command.state.clone(), why(command)];
-            write!(people, "\n\n{}", table(["DEVICE", "STATE", "WHY"], others.iter().take(NAMED).map(row)))?;
-            if let Some(more @ 1..) = others.len().checked_sub(NAMED) {
-                write!(people, "\nand {more} more: petrel devices fan-outs {id} --commands")?;
-            }
+        let mut others = Vec::new();
+        for (state, _) in counts.iter().filter(|(state, count)| *state != "done" && **count > 0) {
+            let left = NAMED.saturating_sub(others.len());
+            let path = format!("/fan-outs/{id}/commands?state={state}&limit={}", left.max(1));
+            others.extend(client.get::<List<CommandView>>(&path)?.items.into_iter().take(left));
+        }
+        if !others.is_empty() {
+            write!(people, "\n\n{}", commands_table(&others))?;
+        }
+        if waiting + refused + failed + silent > others.len() as u64 {
+            write!(people, "\nall of them: petrel devices fan-outs {id} --commands")?;
         }
     }
     out.result(seen, people)
@@ -72,8 +78,12 @@ fn tell(client: &Client, out: &Out, seen: &FanOutView) -> anyhow::Result<()> {
 /// The commands of one, and what came of each.
 pub(super) fn commands(client: &Client, out: &Out, id: u64) -> anyhow::Result<()> {
     let commands: Vec<CommandView> = client.list(&format!("/fan-outs/{id}/commands"))?;
+    out.result(&commands, commands_table(&commands))
+}
+
+fn commands_table(commands: &[CommandView]) -> Table {
     let row = |command: &CommandView| [command.device.clone(), command.state.clone(), why(command)];
-    out.result(&commands, table(["DEVICE", "STATE", "WHY"], commands.iter().map(row)))
+    table(["DEVICE", "STATE", "WHY"], commands.iter().map(row))
 }
 
 /// The latest.

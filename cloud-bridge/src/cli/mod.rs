@@ -70,14 +70,14 @@ impl Out {
 
     /// The result of a command: `machine` as JSON, or `people` as text.
     pub(crate) fn result(&self, machine: &impl Serialize, people: impl Display) -> anyhow::Result<()> {
-        let text = if self.json { serde_json::to_string_pretty(machine)? } else { people.to_string() };
+        let text = if self.json { serde_json::to_string_pretty(machine)? } else { printable(&people.to_string()) };
         print(&mut io::stdout().lock(), &text)?;
         Ok(())
     }
 
     /// The result as one line of JSON, for whoever reads the last line; or as text.
     pub(crate) fn line(&self, machine: &impl Serialize, people: impl Display) -> anyhow::Result<()> {
-        let text = if self.json { serde_json::to_string(machine)? } else { people.to_string() };
+        let text = if self.json { serde_json::to_string(machine)? } else { printable(&people.to_string()) };
         print(&mut io::stdout().lock(), &text)?;
         Ok(())
     }
@@ -146,7 +146,7 @@ impl Out {
 
 /// What others wrote (a file's name, a stranger's document) must not control the terminal.
 fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
+    text.replace(|c: char| c.is_control() && !['\n', '\t'].contains(&c), "\u{fffd}")
 }
 
 /// Writes one line or more. A reader who has gone away (`petrel … | head`) has seen enough.

@@ -1,5 +1,8 @@
 //! Which devices are meant on a command line: by labels, by an expression, or by both.
 
+use bridge_core::is_label_value;
+use protocol::StreamName;
+
 /// Devices by labels or by an expression; by both, those that all of it is true of.
 #[derive(Debug, clap::Args)]
 pub(super) struct Meant {
@@ -20,8 +23,13 @@ impl Meant {
     }
 }
 
-/// `KEY=VALUE`
+/// `KEY=VALUE`, as land takes it.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
-    let pair = text.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty());
-    pair.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or_else(|| "write KEY=VALUE".into())
+    let (key, value) = text.split_once('=').ok_or("write KEY=VALUE")?;
+    key.parse::<StreamName>().map_err(|_| "keys are 1 to 63 of a-z 0-9 - _ ., beginning with a letter or a digit")?;
+    // Nothing of it could be taken for more of the expression.
+    match is_label_value(value) {
+        true => Ok((key.to_owned(), value.to_owned())),
+        false => Err("values are 1 to 63 of a-z A-Z 0-9 - _ . / + :".into()),
+    }
 }

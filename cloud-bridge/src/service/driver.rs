@@ -348,7 +348,7 @@ impl Hands {
                 }
             },
             Effect::PublishCommand(draft) => match self.pen.command(&draft) {
-                Ok(envelope) => self.speaker.tell(What::Command, self.topics.command(&draft.device), envelope),
+                Ok(envelope) => self.speaker.command(self.topics.command(&draft.device), envelope),
                 Err(error) => {
                     error!(device = %draft.device, error = format!("{error:#}"), "a command cannot be signed")
                 }

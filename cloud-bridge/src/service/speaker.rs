@@ -90,6 +90,15 @@ impl Speaker {
         self.word(Word::Publish { what, topic, payload, retain: true });
     }
 
+    /// A command, which is said once: those that wait leave room for what a device must hear.
+    pub(crate) fn command(&self, topic: String, payload: Vec<u8>) {
+        if self.words.capacity() < WORDS / 2 {
+            warn!(topic, "too much waits to be said: a command is left out");
+            return;
+        }
+        self.tell(What::Command, topic, payload);
+    }
+
     /// A message for whoever listens now.
     pub(crate) fn tell(&self, what: What, topic: String, payload: Vec<u8>) {
         self.word(Word::Publish { what, topic, payload, retain: false });

@@ -17,6 +17,8 @@ const MAX_NONCE: usize = 128;
 pub const MAX_LOG_LEVEL_S: u64 = 24 * 3_600;
 /// The most labels of one command.
 pub const MAX_LABELS: usize = 400;
+/// The most bytes of the name of a stream.
+const MAX_STREAM_BYTES: usize = 63;
 /// The most bytes of an id, and of a label.
 const MAX_LABEL_BYTES: usize = 128;
 /// The most inputs that one command asks for.
@@ -149,6 +151,11 @@ impl Request {
             return Err(refuse(format!("the request `{what}` is not known here: update the agent")));
         }
         let request = Self::deserialize(asked).map_err(|e| refuse(format!("the request `{what}`: {e}")))?;
+        if let Request::Restart { stream } | Request::Labels { stream, .. } | Request::Samples { stream, .. } = &request
+            && stream.len() > MAX_STREAM_BYTES
+        {
+            return Err(refuse(format!("the name of a stream has at most {MAX_STREAM_BYTES} bytes")));
+        }
         if let Request::LogLevel { for_s, .. } = request
             && !(1..=MAX_LOG_LEVEL_S).contains(&for_s.get())
         {

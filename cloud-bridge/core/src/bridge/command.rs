@@ -4,6 +4,7 @@
 //! it, and counts for a short time; nothing of it is said twice. What came of it, the hands keep.
 
 use super::{Bridge, no_device};
+use crate::audit::Deed;
 use crate::{Answer, CommandDraft, Effect, Now, Numbers, Record, Rejection, Status, Target, UnixMillis};
 use protocol::DeviceId;
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,10 @@ use trust::Request;
 
 /// A command counts so long at most, in milliseconds.
 pub const LONGEST_COMMAND: UnixMillis = 3_600_000;
-/// The most devices that are asked at once: what land has to say waits in a queue that is longer.
+/// The most devices that are asked at once, or within a minute: what land has to say waits in a queue that is longer.
 pub const MOST_AT_ONCE: usize = 20_000;
+/// The time in which so many are at most.
+const LATELY: UnixMillis = 60_000;
 /// Fan-outs that are remembered.
 const REMEMBERED: usize = 200;
 
@@ -102,6 +105,13 @@ impl Bridge {
             let count = meant.len();
             return conflict(format!("`{to}` means {count} devices, and {MOST_AT_ONCE} are asked at once: name fewer"));
         }
+        let lately = self.fan_outs.values().rev().take_while(|fan_out| fan_out.at.saturating_add(LATELY) > now.unix);
+        let lately: u64 = lately.map(|fan_out| fan_out.given).sum();
+        if lately + meant.len() as u64 > MOST_AT_ONCE as u64 {
+            return conflict(format!(
+                "{lately} devices were asked in the last minute, and {MOST_AT_ONCE} are: wait a minute"
+            ));
+        }
         let given = meant.iter().filter(|id| self.give(id, request.clone(), terms).is_ok()).count();
         let left_out = meant.len() - given;
         if given == 0 {
@@ -110,6 +120,9 @@ impl Bridge {
         let Terms { issued: at, deadline, .. } = terms;
         let (given, left_out) = (given as u64, left_out as u64);
         let fan_out = FanOut { id, to, request, by, at, deadline, given, left_out };
+        // Behind the line of who asked, which does not know that.
+        let subject = format!("{id}: {given} devices asked, {left_out} not there");
+        self.records.push(Record::Deed(Box::new(Deed::new("director", "device.fan_out", &subject, "done"))));
         self.records.push(Record::FanOut(Box::new(fan_out.clone())));
         self.fan_outs.insert(id, fan_out);
         while self.fan_outs.len() > REMEMBERED

@@ -284,8 +284,8 @@ impl Bridge {
     }
 }
 
-/// Whether it can be written in an expression without quotes: a site, a line, a time zone.
-fn is_label_value(value: &str) -> bool {
+/// Whether it can be the value of a label, and be written in an expression as it is: a site, a line, a time zone.
+pub fn is_label_value(value: &str) -> bool {
     let is_plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./+:".contains(&b);
     (1..=63).contains(&value.len()) && value.bytes().all(is_plain)
 }

@@ -230,6 +230,8 @@ fn tell(hands: &Hands, records: &[Record]) {
                 info!(fan_out = f.id, to = %f.to, request = ?f.request, given = f.given, left_out = f.left_out, "fan-out");
             }
             Record::NoFanOut { fan_out } => debug!(fan_out, "fan-out forgotten"),
+            // One line tells of all of them.
+            Record::Command(c) if c.fan_out.is_some() => debug!(device = %c.device, command = c.seq, "command"),
             Record::Command(c) => info!(device = %c.device, command = c.seq, request = ?c.request, "command"),
             Record::Deed(deed) => debug!(who = deed.who, action = deed.action, subject = deed.subject, "audit"),
             Record::Document(d) => info!(document = ?d.document, number = d.number, "document"),

@@ -3,7 +3,7 @@
 use super::Doors;
 use super::audit::Asked;
 use super::problem::Problem;
-use super::view::List;
+use super::view::{List, plain};
 use crate::service::store::commands::{Given, KEPT};
 use crate::service::store::unix_millis;
 use axum::extract::{Path, Query, State};
@@ -115,6 +115,7 @@ impl CommandView {
         };
         let labels = result.as_ref().and_then(|result| result.labels);
         let (code, detail, diagnostics) = result.map_or((None, None, None), |r| (r.code, r.detail, r.diagnostics));
+        let [code, detail] = [code, detail].map(|words| words.as_deref().map(plain));
         let view = |d: protocol::Diagnostics| DiagnosticsView {
             // A device that writes no JSON is shown as what it wrote.
             status: serde_json::from_str(&d.status).unwrap_or(d.status.into()),

@@ -7,10 +7,11 @@ use super::problem::Problem;
 use super::view::List;
 use crate::service::store::commands::Answers;
 use crate::service::store::unix_millis;
-use axum::extract::{Path, Query, State};
+use axum::extract::{self, Path, Query};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bridge_core::{Answer, Event, FanOut, FanOutWish, Target};
+use protocol::{CommandOutcome, DeviceId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -94,13 +95,14 @@ impl FanOutView {
 #[utoipa::path(post, path = "/api/v1/fan-outs", request_body = NewFanOut,
     responses((status = 201, body = FanOutView), (status = 409), (status = 422)))]
 pub(super) async fn give(
-    State(doors): State<Doors>,
+    extract::State(doors): extract::State<Doors>,
     Extension(asked): Extension<Asked>,
     Json(new): Json<NewFanOut>,
 ) -> Result<(StatusCode, Json<FanOutView>), Problem> {
     let to: Target = new.to.parse().map_err(Problem::invalid)?;
     let request = asked_for(&new.request)?;
-    let subject = format!("{to}: {}", new.request);
+    // What was asked is short, and whom it meant may be cut.
+    let subject = format!("{} to {to}", new.request);
     let good_for = new.good_for_s.saturating_mul(1_000);
     let wish = FanOutWish { to, request, good_for, by: asked.who().to_owned() };
     match doors.request(&asked, "device.fan_out", subject, Event::FanOutRequested(Box::new(wish))).await? {
@@ -111,7 +113,7 @@ pub(super) async fn give(
 
 /// The latest fan-outs, the oldest first
 #[utoipa::path(get, path = "/api/v1/fan-outs", responses((status = 200, body = List<FanOutView>)))]
-pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<FanOutView>>, Problem> {
+pub(super) async fn list(extract::State(doors): extract::State<Doors>) -> Result<Json<List<FanOutView>>, Problem> {
     let all: Vec<FanOut> = doors.driver.look(|bridge| bridge.fan_outs().values().cloned().collect()).await?;
     let items = all.into_iter().map(|fan_out| FanOutView::new(fan_out, None)).collect::<Result<_, _>>();
     Ok(Json(List::of(items.map_err(anyhow::Error::from)?)))
@@ -120,30 +122,69 @@ pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<FanOutV
 /// One fan-out, and how many devices answered
 #[utoipa::path(get, path = "/api/v1/fan-outs/{id}", params(("id" = u64, Path)),
     responses((status = 200, body = FanOutView), (status = 404)))]
-pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<u64>) -> Result<Json<FanOutView>, Problem> {
+pub(super) async fn show(
+    extract::State(doors): extract::State<Doors>,
+    Path(id): Path<u64>,
+) -> Result<Json<FanOutView>, Problem> {
     look(&doors, id).await.map(Json)
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
 pub(super) struct Which {
-    /// Only `waiting`, `done`, `refused`, `failed` or `silent` ones.
-    state: Option<String>,
+    /// Only those in this state.
+    state: Option<State>,
+    /// Only devices behind this one: `next` of the answer before.
+    after: Option<String>,
+    /// How many, 1 to 1,000.
+    #[serde(default = "thousand")]
+    limit: u32,
+}
+
+fn thousand() -> u32 {
+    MOST_COMMANDS
+}
+
+/// The most commands of one answer.
+const MOST_COMMANDS: u32 = 1_000;
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Waiting,
+    Done,
+    Refused,
+    Failed,
+    Silent,
 }
 
 /// The commands of a fan-out and what came of each, by their devices
 #[utoipa::path(get, path = "/api/v1/fan-outs/{id}/commands", params(("id" = u64, Path), Which),
-    responses((status = 200, body = List<CommandView>), (status = 404)))]
+    responses((status = 200, body = List<CommandView>), (status = 400), (status = 404), (status = 422)))]
 pub(super) async fn commands(
-    State(doors): State<Doors>,
+    extract::State(doors): extract::State<Doors>,
     Path(id): Path<u64>,
     Query(which): Query<Which>,
 ) -> Result<Json<List<CommandView>>, Problem> {
-    known(&doors, id).await?;
-    let (given, now) = (doors.store.commands_of(id).await?, unix_millis());
-    let all = given.into_iter().map(|given| CommandView::new(given, now, false)).collect::<Result<Vec<_>, _>>();
-    let mut all = all.map_err(anyhow::Error::from)?;
-    all.retain(|command| which.state.as_ref().is_none_or(|state| *state == command.state));
-    Ok(Json(List::of(all)))
+    let Which { state, after, limit } = which;
+    let (limit, now) = (limit.clamp(1, MOST_COMMANDS), unix_millis());
+    let after: Option<DeviceId> = after.map(|id| id.parse()).transpose().map_err(Problem::invalid)?;
+    let is_open = now <= known(&doors, id).await?.deadline;
+    let outcome = match state {
+        None => None,
+        Some(State::Done) => Some(Some(CommandOutcome::Done)),
+        Some(State::Refused) => Some(Some(CommandOutcome::Refused)),
+        Some(State::Failed) => Some(Some(CommandOutcome::Failed)),
+        Some(State::Waiting) if is_open => Some(None),
+        Some(State::Silent) if !is_open => Some(None),
+        Some(State::Waiting | State::Silent) => return Ok(Json(List::of(Vec::new()))),
+    };
+    let mut given = doors.store.commands_of(id, outcome, after.as_ref(), limit + 1).await?;
+    let there_is_more = given.len() > limit as usize;
+    given.truncate(limit as usize);
+    let next = given.last().filter(|_| there_is_more).map(|last| last.draft.device.to_string());
+    let items = given.into_iter().map(|given| CommandView::new(given, now, false)).collect::<Result<_, _>>();
+    Ok(Json(List { items: items.map_err(anyhow::Error::from)?, next }))
 }
 
 async fn known(doors: &Doors, id: u64) -> Result<FanOut, Problem> {

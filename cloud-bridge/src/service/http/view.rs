@@ -333,7 +333,7 @@ impl From<&StoredDocument> for DocumentView {
 }
 
 /// Words of a device as a terminal may show them.
-fn plain(words: &str) -> String {
+pub(super) fn plain(words: &str) -> String {
     words.chars().take(300).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 

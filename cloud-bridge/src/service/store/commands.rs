@@ -6,7 +6,7 @@ use super::database::Dialect;
 use super::{Store, VALUE, portions, samples};
 use anyhow::Context;
 use bridge_core::{CommandDraft, UnixMillis};
-use protocol::{CommandResult, DeviceId, Sample};
+use protocol::{CommandOutcome, CommandResult, DeviceId, Sample};
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, AssertSqlSafe, Row};
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,7 +61,7 @@ pub(super) async fn save(
 ) -> anyhow::Result<()> {
     let texts = drafts.values().map(serde_json::to_string).collect::<Result<Vec<String>, _>>()?;
     let written: Vec<_> = drafts.values().copied().zip(texts).collect();
-    let bytes = |(draft, text): &(&CommandDraft, String)| draft.device.as_str().len() + text.len() + 4 * VALUE;
+    let bytes = |(draft, text): &(&CommandDraft, String)| draft.device.as_str().len() + text.len() + 5 * VALUE;
     for some in portions(&written, dialect, bytes) {
         let rows = dialect.rows(some.len(), 5);
         let kept = format!(
@@ -85,6 +85,15 @@ pub(super) async fn save(
     Ok(())
 }
 
+/// Whether an answer says this of itself. In a JSON text these letters stand nowhere but where the member is.
+fn has(outcome: CommandOutcome) -> &'static str {
+    match outcome {
+        CommandOutcome::Done => r#"result LIKE '%"outcome":"done"%'"#,
+        CommandOutcome::Refused => r#"result LIKE '%"outcome":"refused"%'"#,
+        CommandOutcome::Failed => r#"result LIKE '%"outcome":"failed"%'"#,
+    }
+}
+
 /// Lets go what is too old, now that these are the latest of their devices.
 async fn forget(connection: &mut AnyConnection, dialect: Dialect, latest: &[(&DeviceId, u64)]) -> anyhow::Result<()> {
     let rows = dialect.rows(latest.len(), 2);
@@ -93,7 +102,7 @@ async fn forget(connection: &mut AnyConnection, dialect: Dialect, latest: &[(&De
         "WITH latest(whose, number) AS (VALUES {rows}) DELETE FROM command WHERE (device, seq) IN
          (SELECT device, seq FROM latest CROSS JOIN command WHERE device = whose AND seq <= number - {KEPT})"
     );
-    // In a JSON text these letters stand nowhere but where the member begins.
+    // As the index has it: of most devices there is none.
     let large = format!(
         "WITH latest(whose, number) AS (VALUES {rows}) SELECT device, seq, result FROM latest CROSS JOIN command
          WHERE device = whose AND seq <= number - {KEPT_WHOLE} AND result LIKE '%\"diagnostics\":{{%'"
@@ -196,24 +205,34 @@ impl Store {
         rows.iter().rev().map(given).collect()
     }
 
-    /// The commands of a fan-out, by their devices.
-    pub(crate) async fn commands_of(&self, fan_out: u64) -> anyhow::Result<Vec<Given>> {
-        let rows = sqlx::query("SELECT draft, answered, result FROM command WHERE fan_out = $1 ORDER BY device, seq")
-            .bind(fan_out.cast_signed())
-            .fetch_all(&self.readers)
-            .await?;
-        rows.iter().map(given).collect()
+    /// The commands of a fan-out, by their devices, which have one each: those `after` a device, with an outcome or none.
+    pub(crate) async fn commands_of(
+        &self,
+        fan_out: u64,
+        outcome: Option<Option<CommandOutcome>>,
+        after: Option<&DeviceId>,
+        limit: u32,
+    ) -> anyhow::Result<Vec<Given>> {
+        let such = match outcome {
+            None => String::new(),
+            Some(None) => "AND result IS NULL".into(),
+            Some(Some(outcome)) => format!("AND {}", has(outcome)),
+        };
+        let some = format!(
+            "SELECT draft, answered, result FROM command WHERE fan_out = $1 AND device > $2 {such} ORDER BY device LIMIT $3"
+        );
+        let some = sqlx::query(AssertSqlSafe(some)).bind(fan_out.cast_signed());
+        let some = some.bind(after.map_or("", DeviceId::as_str)).bind(i64::from(limit));
+        some.fetch_all(&self.readers).await?.iter().map(given).collect()
     }
 
     /// How many of them were answered, and how.
     pub(crate) async fn answers(&self, fan_out: u64) -> anyhow::Result<Answers> {
-        // In a JSON text these letters stand nowhere but where the member begins.
-        let count = |outcome: &str| {
-            format!("count(CASE WHEN result LIKE '%\"outcome\":\"{outcome}\"%' THEN 1 END) AS {outcome}")
-        };
-        let counts = ["done", "refused", "failed"].map(count).join(", ");
+        let [done, refused, failed] = [CommandOutcome::Done, CommandOutcome::Refused, CommandOutcome::Failed].map(has);
         let counts = format!(
-            "SELECT count(CASE WHEN result IS NULL THEN 1 END) AS none, {counts} FROM command WHERE fan_out = $1"
+            "SELECT count(CASE WHEN result IS NULL THEN 1 END) AS none, count(CASE WHEN {done} THEN 1 END) AS done,
+             count(CASE WHEN {refused} THEN 1 END) AS refused, count(CASE WHEN {failed} THEN 1 END) AS failed
+             FROM command WHERE fan_out = $1"
         );
         let row = sqlx::query(AssertSqlSafe(counts)).bind(fan_out.cast_signed()).fetch_one(&self.readers).await?;
         let number = |name: &str| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
@@ -253,7 +272,7 @@ mod tests {
     use super::super::tests::everywhere;
     use super::*;
     use bridge_core::{Numbers, Record};
-    use protocol::{CommandOutcome, Diagnostics};
+    use protocol::Diagnostics;
     use trust::Request;
 
     fn draft(device: &str, seq: u64) -> CommandDraft {
@@ -354,9 +373,36 @@ mod tests {
             store.save(&[], &Words { answers: said.collect(), ..Words::default() }).await.unwrap();
             let counted = Answers { none: 1, done: 1, refused: 1, failed: 1 };
             assert_eq!(store.answers(3).await.unwrap(), counted);
-            let told = store.commands_of(3).await.unwrap();
-            assert_eq!(told.iter().map(|given| &given.draft).collect::<Vec<_>>(), drafts.iter().collect::<Vec<_>>());
             assert_eq!(store.answers(4).await.unwrap(), Answers::default());
+            let told = async |outcome, after: Option<&str>, limit| {
+                let after = after.map(|id| id.parse().unwrap());
+                let told = store.commands_of(3, outcome, after.as_ref(), limit).await.unwrap();
+                told.into_iter().map(|given| given.draft.device.to_string()).collect::<Vec<_>>()
+            };
+            assert_eq!(told(None, None, 9).await, ["edge-6", "edge-7", "edge-8", "edge-9"]);
+            assert_eq!(told(None, Some("edge-6"), 2).await, ["edge-7", "edge-8"]);
+            assert_eq!(told(Some(Some(CommandOutcome::Failed)), None, 9).await, ["edge-8"]);
+            assert_eq!(told(Some(None), None, 9).await, ["edge-9"]);
+
+            // What is too old of several devices goes at once, and of each its own.
+            let old =
+                ["edge-7", "edge-8"].map(|device| [draft(device, 3), draft(device, 54), draft(device, 55)]).concat();
+            let records: Vec<_> = old.iter().map(|draft| Record::Command(Box::new(draft.clone()))).collect();
+            store.save(&records, &Words::default()).await.unwrap();
+            let answers = old.iter().map(|draft| Answered { result: result(draft), samples: None }).collect();
+            store.save(&[], &Words { answers, ..Words::default() }).await.unwrap();
+            let next = [draft("edge-7", 61), draft("edge-8", 60)].map(|draft| Record::Command(Box::new(draft)));
+            store.save(&next, &Words::default()).await.unwrap();
+            let whole = async |device: &str| {
+                let kept = store.commands(&device.parse().unwrap(), 9).await.unwrap();
+                let row = |given: &Given| {
+                    (given.draft.seq, given.answer.as_ref().map(|(_, said)| said.diagnostics.is_some()))
+                };
+                kept.iter().map(row).collect::<Vec<_>>()
+            };
+            let edge_7 = [(54, Some(false)), (55, Some(false)), (60, Some(false)), (61, None)];
+            assert_eq!(whole("edge-7").await, edge_7);
+            assert_eq!(whole("edge-8").await, [(54, Some(false)), (55, Some(false)), (60, None)]);
         })
         .await;
     }

@@ -124,6 +124,8 @@ impl Vacant {
         let mut all = turn.begin(dialect).await?;
         fill(&tables, (Dialect::Sqlite, &mut moment), (dialect, &mut all)).await?;
         all.commit().await?;
+        // Until somebody has counted its rows, PostgreSQL takes a full table for an empty one, and reads it from end to end.
+        sqlx::query("ANALYZE").execute(&mut *turn).await?;
         drop(turn);
         readers.close().await;
         writer.close().await;

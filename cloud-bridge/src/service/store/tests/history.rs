@@ -14,13 +14,13 @@ use bridge_core::access::{Access, Role};
 use bridge_core::audit::Deed;
 use bridge_core::notice::Notice;
 use bridge_core::{
-    Asked, CommandDraft, Credential, Device, Figures, Heard, Member, Numbers, Phase, Place as At, Policy, Record,
-    Release, Rollout, SampleRequest, Sealed, Status, StoredDocument, Targets, Withdrawn,
+    Asked, CommandDraft, Credential, Device, FanOut, Figures, Heard, Member, Numbers, Phase, Place as At, Policy,
+    Record, Release, Rollout, SampleRequest, Sealed, Status, StoredDocument, Targets, Withdrawn,
 };
 use fastrand::Rng;
 use protocol::{
-    Chosen, CommandResult, DeviceId, Diagnostics, DocumentKind, Drift, JoinToken, Profile, Sample, SampledInput,
-    StreamName, Telemetry,
+    Chosen, CommandOutcome, CommandResult, DeviceId, Diagnostics, DocumentKind, Drift, JoinToken, Profile, Sample,
+    SampledInput, StreamName, Telemetry,
 };
 use sqlx::{AssertSqlSafe, Row};
 use std::cell::{Cell, RefCell};
@@ -192,7 +192,7 @@ fn phase(dice: &mut Rng) -> Phase {
 fn record(dice: &mut Rng) -> Record {
     let (now, serial) = (NOW.get(), format!("{:02x}", dice.u8(..40)));
     let bundle = Digest::of(&[dice.u8(..30)]);
-    match dice.u8(..17) {
+    match dice.u8(..19) {
         0 => {
             let credential = Credential { key: vec![1, 2], serial, certificate: bundle, until: now };
             let profile = Profile {
@@ -306,6 +306,17 @@ fn record(dice: &mut Rng) -> Record {
         }
         12 => Record::Beacons { reserved: dice.u64(..) },
         13 => Record::PutBack { at: now },
+        16 => Record::FanOut(Box::new(FanOut {
+            id: dice.u64(..20),
+            to: "site=north".parse().unwrap(),
+            request: Request::Report {},
+            by: word(dice),
+            at: now,
+            deadline: now,
+            given: dice.u64(..9),
+            left_out: 0,
+        })),
+        17 => Record::NoFanOut { fan_out: dice.u64(..20) },
         14 => Record::NoRollout { rollout: dice.u64(..20) },
         15 => Record::Withdrawn(Withdrawn { device: name(dice), serial, until: now, since: 1 }),
         _ => Record::NotWithdrawn { serial },
@@ -433,7 +444,10 @@ impl Hand {
             }
             32 => {
                 let fan_out = dice.u64(1..6);
-                format!("fan_out {:?} {:?}", store.answers(fan_out).await, store.commands_of(fan_out).await)
+                let outcome = dice.choice([None, Some(None), Some(Some(CommandOutcome::Done))]).unwrap();
+                let after = dice.bool().then(|| name(dice));
+                let some = store.commands_of(fan_out, outcome, after.as_ref(), limit).await;
+                format!("fan_out {:?} {some:?}", store.answers(fan_out).await)
             }
             // It takes a rest when something went, so it is rare; but by then much is old.
             _ if dice.u8(..3) > 0 => format!("is_writable {:?}", store.is_writable().await),
