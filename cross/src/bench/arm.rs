@@ -3,10 +3,9 @@
 //!
 //! Decides what is worth a row, and the goals.
 
-use super::{Row, instructions};
+use super::{Asked, Row, idle, instructions};
 use crate::cross::Wanted;
 use crate::size::Size;
-use std::path::Path;
 
 /// What the page says of it.
 pub(super) const ABOUT: &str = "The agent's program for 64-bit ARM as `cargo xtask cross` builds it (cargo's profile `board`), stripped: with everything, and as `firmware-profiles/rpi-zero-2w.toml` \
@@ -22,7 +21,7 @@ const MB: f64 = 1e6;
 /// The largest crates of each.
 const CRATES: usize = 12;
 
-pub(super) fn run(_: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(asked: Asked) -> anyhow::Result<Vec<Row>> {
     let (mut rows, mut crates) = (Vec::new(), Vec::new());
     for (board, goal) in BOARDS {
         let size = Size::of(&Wanted::of(board, false)?.build()?)?;
@@ -35,6 +34,7 @@ pub(super) fn run(_: &Path) -> anyhow::Result<Vec<Row>> {
         crates.extend(size.crates.iter().take(CRATES).map(of));
     }
     rows.extend(crates);
+    rows.push(idle::row(asked)?);
     rows.extend(instructions::rows()?);
     Ok(rows)
 }

@@ -2,9 +2,8 @@
 //!
 //! Decides how much is tried and what it should be. Each is a test, which fails when one device is not what it should be.
 
-use super::Row;
 use super::said::{numbers, test};
-use std::path::Path;
+use super::{Asked, Row};
 
 /// What the page says of it.
 pub(super) const ABOUT: &str = "The device's own program, a real bridge and a real disk: strace lets each call that writes fail (ENOSPC, EIO, EROFS) or be the \
@@ -17,7 +16,7 @@ const PROGRAM: [(&str, &str); 3] =
 const MEMORY: [(&str, &str); 3] =
     [("PETREL_CRASH_STATES", "100000"), ("PETREL_FAULTS", "10000"), ("PETREL_FLIPS", "100000")];
 
-pub(super) fn run(_: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(_: Asked) -> anyhow::Result<Vec<Row>> {
     let said = test(&["--workspace", "--test", "end_to_end", "faults"], &PROGRAM)?;
     let program = numbers(&said, "the device's program:")?;
     let [faults, unmet, cuts, bad] = program[..] else { anyhow::bail!("the sweep told {program:?}") };

@@ -2,11 +2,10 @@
 //!
 //! Decides what each figure should be. How it is made is decided by the program that measures, `tests/src/measure`.
 
-use super::Row;
+use super::{Asked, Row};
 use crate::build::output;
 use anyhow::Context;
 use serde_json::Value;
-use std::path::Path;
 use std::process::Command;
 
 /// What the page says of it.
@@ -25,7 +24,7 @@ const OVERHEAD: f64 = 1.05;
 /// For what a bridge says besides: assignments, answers, acknowledgements.
 const BESIDES: f64 = 0.02;
 
-pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(Asked { folder, .. }: Asked) -> anyhow::Result<Vec<Row>> {
     let said = output(Command::new(folder.join("measure")).arg(folder).arg("delivery"))?;
     let seen: Value = serde_json::from_str(&said).context("the program that measures did not say what it saw")?;
     let number = |name: &str| seen.pointer(name).and_then(Value::as_f64).with_context(|| format!("no {name} was seen"));

@@ -2,26 +2,26 @@
 //!
 //! Decides what each figure should be. How it is made is decided by the program that measures, `tests/src/measure`.
 
-use super::Row;
 use super::said::{numbers, test};
+use super::{Asked, Row, idle};
 use crate::build::{output, python as python_of};
 use anyhow::Context;
 use serde_json::Value;
-use std::path::Path;
 use std::process::Command;
 
 /// What the page says of it.
 pub(super) const ABOUT: &str = "The agent with Debian's Mosquitto on loopback; the digits model (50 KB), one row a request, one connection \
-that stays open. Idle: proportional set size, connected by TLS, no model. Start: from the start of the program to the first answer, the bundle on its disk, every byte \
+that stays open. Idle: as the bench `arm` has it. Start: from the start of the program to the first answer, the bundle on its disk, every byte \
 checked again; the best of five. The API: the middle of 2,000 requests, the best of five rounds in turns with `/v2/health/live`, which is a handler that does nothing; \
 the engine's own time is that of `petrel-agent infer --profile`. The other servers are of PyPI: FastAPI and uvicorn over ONNX Runtime, one process, and MLServer as it comes, with the few lines for ONNX Runtime that it asks for; two clients, the \
 same JSON, in turns. Memory is that of all processes of each, where what they share counts twice. Hostile models: seven files and three processes that end, sleep or leak. The swap: four clients that ask without a pause while a release comes, is \
 verified, probed, tried and confirmed.";
 
 const MB: f64 = 1e6;
-const FIGURES: [&str; 5] = ["idle", "start", "api", "server", "swap"];
+const FIGURES: [&str; 4] = ["start", "api", "server", "swap"];
 
-pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(asked: Asked) -> anyhow::Result<Vec<Row>> {
+    let folder = asked.folder;
     let python = python_of("oracles/python", "tests/oracles/requirements.txt")?;
     let mlserver = python_of("oracles/mlserver", "tests/oracles/mlserver/requirements.txt")?;
     let mut measure = Command::new(folder.join("measure"));
@@ -42,7 +42,7 @@ pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
     let hostile = numbers(&hostile, "hostile models:")?;
     let [ended, grown] = hostile[..] else { anyhow::bail!("the hostile models told {hostile:?}") };
     let mut rows = vec![
-        Row::new("idle, connected by TLS, no model: PSS", number("/idle/pss")? / MB, "MB").at_most(12.0),
+        idle::row(asked)?,
         Row::new("cold start to the first answer", number("/start/seconds")?, "s").at_most(0.5),
         Row::new("the API adds to the engine, bytes, over an empty handler", added("bytes")? / empty, "x")
             .at_most(3.0)

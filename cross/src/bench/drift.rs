@@ -2,11 +2,10 @@
 //!
 //! Decides what each figure should be. The streams are simulated by an example of the crate, with fixed seeds.
 
-use super::Row;
+use super::{Asked, Row};
 use crate::build::output;
 use anyhow::Context;
 use serde_json::Value;
-use std::path::Path;
 use std::process::Command;
 
 /// What the page says of it.
@@ -20,7 +19,7 @@ Evidently and river.";
 /// The program that measures.
 pub(super) const EXAMPLE: (&str, &str) = ("petrel-drift", "drift");
 
-pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(Asked { folder, .. }: Asked) -> anyhow::Result<Vec<Row>> {
     let seen: Value = serde_json::from_str(&output(&mut Command::new(folder.join("examples/drift")))?)?;
     let number = |at: &str| seen.pointer(at).and_then(Value::as_f64).with_context(|| format!("no {at} was measured"));
     let percent = |at: &str| anyhow::Ok(100.0 * number(at)?);

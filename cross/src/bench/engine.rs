@@ -3,7 +3,7 @@
 //! Decides what is a fair comparison and what the goals are. Each engine runs in a process of its own, which
 //! says what it measured: `agent/engine/examples/measure.rs` and `tests/models/beside.py`.
 
-use super::Row;
+use super::{Asked, Row};
 use crate::build::{output, python, workspace};
 use anyhow::{Context, ensure};
 use serde::Deserialize;
@@ -57,7 +57,7 @@ impl Model {
     }
 }
 
-pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(Asked { folder, .. }: Asked) -> anyhow::Result<Vec<Row>> {
     let python = python("bench/engine", "tests/models/zoo-requirements.txt")?;
     let scripts = workspace().join("tests/models");
     let zoo = workspace().join("target/bench/zoo");

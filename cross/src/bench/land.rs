@@ -2,12 +2,11 @@
 //!
 //! Decides what each figure should be. How it is made is decided by the program that measures, `tests/src/measure/land`.
 
-use super::Row;
+use super::{Asked, Row};
 use crate::build::output;
 use crate::postgres::Server;
 use anyhow::Context;
 use serde_json::Value;
-use std::path::Path;
 use std::process::Command;
 
 /// What the page says of it.
@@ -21,7 +20,7 @@ After each every record and every message in the database is read.";
 
 const MB: f64 = 1e6;
 
-pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(Asked { folder, .. }: Asked) -> anyhow::Result<Vec<Row>> {
     let server = Server::start(&folder.join("petrel"))?;
     let mut measure = Command::new(folder.join("measure"));
     server.introduce(&mut measure);

@@ -9,6 +9,7 @@ mod delivery;
 mod device;
 mod drift;
 mod engine;
+mod idle;
 mod instructions;
 mod land;
 mod rollout;
@@ -80,7 +81,16 @@ struct Bench {
     name: &'static str,
     about: &'static str,
     needs: Needs,
-    run: fn(&Path) -> anyhow::Result<Vec<Row>>,
+    run: fn(Asked<'_>) -> anyhow::Result<Vec<Row>>,
+}
+
+/// What a bench works with.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    /// Where the programs of the release profile are.
+    folder: &'a Path,
+    /// As long as a published method has it, where a shorter time says nearly as much.
+    full: bool,
 }
 
 /// What has to be built first, for release.
@@ -102,17 +112,17 @@ const BENCHES: [Bench; 10] = [
     Bench { name: "drift", about: drift::ABOUT, needs: Needs::Example(drift::EXAMPLE), run: drift::run },
     Bench { name: "rollout", about: rollout::ABOUT, needs: Needs::Example(rollout::EXAMPLE), run: rollout::run },
     Bench { name: "land", about: land::ABOUT, needs: Needs::Programs, run: land::run },
-    Bench { name: "arm", about: arm::ABOUT, needs: Needs::Nothing, run: arm::run },
+    Bench { name: "arm", about: arm::ABOUT, needs: Needs::Programs, run: arm::run },
     Bench { name: "crash", about: crash::ABOUT, needs: Needs::Nothing, run: crash::run },
 ];
 
-/// `cargo xtask bench NAME|--all [--json] [--write] [--no-build]`; `--write` makes the sections of docs/benchmarks.md anew.
+/// `cargo xtask bench NAME|--all [--full] [--json] [--write] [--no-build]`; `--write` makes the sections of docs/benchmarks.md anew.
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
     let has = |flag: &str| args.iter().any(|a| a == flag);
     let names: Vec<&String> = args.iter().filter(|a| !a.starts_with("--")).collect();
     let unknown = args
         .iter()
-        .find(|a| a.starts_with("--") && !["--all", "--json", "--write", "--no-build"].contains(&a.as_str()));
+        .find(|a| a.starts_with("--") && !["--all", "--full", "--json", "--write", "--no-build"].contains(&a.as_str()));
     if let Some(flag) = unknown {
         bail!("there is no flag {flag}");
     }
@@ -133,8 +143,9 @@ pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
         }
     }
     let page = workspace().join("docs/benchmarks.md");
+    let asked = Asked { folder: &binaries, full: has("--full") };
     for bench in chosen {
-        let outcome = Outcome { bench: bench.name, machine: machine(), date: date()?, rows: (bench.run)(&binaries)? };
+        let outcome = Outcome { bench: bench.name, machine: machine(), date: date()?, rows: (bench.run)(asked)? };
         println!("{}", table(&outcome));
         if has("--json") {
             println!("{}", serde_json::to_string(&outcome)?);

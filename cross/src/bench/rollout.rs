@@ -2,11 +2,10 @@
 //!
 //! Decides what each figure should be. The fleet is modelled by an example of the tests, under the real core of the bridge.
 
-use super::Row;
+use super::{Asked, Row};
 use crate::build::output;
 use anyhow::Context;
 use serde_json::Value;
-use std::path::Path;
 use std::process::Command;
 
 /// What the page says of it.
@@ -18,7 +17,7 @@ when it was stopped, or everybody. Without a change a stop is a false one.";
 /// The program that measures.
 pub(super) const EXAMPLE: (&str, &str) = ("world", "rollout");
 
-pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(Asked { folder, .. }: Asked) -> anyhow::Result<Vec<Row>> {
     let seen: Value = serde_json::from_str(&output(&mut Command::new(folder.join("examples/rollout")))?)?;
     let mut rows = Vec::new();
     for cell in seen["cells"].as_array().context("nothing was measured")? {

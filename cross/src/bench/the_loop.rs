@@ -1,10 +1,9 @@
 //! The whole loop, measured on real processes: the demo with its figures, and the simulation's speed.
 
-use super::Row;
+use super::{Asked, Row};
 use crate::build::output;
 use anyhow::Context;
 use serde_json::Value;
-use std::path::Path;
 use std::process::Command;
 
 /// What the page says of it.
@@ -16,7 +15,7 @@ const RUNS: usize = 5;
 /// Seeds of the simulation.
 const SEEDS: &str = "200";
 
-pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(Asked { folder, .. }: Asked) -> anyhow::Result<Vec<Row>> {
     let mut runs = Vec::new();
     for number in 1..=RUNS {
         eprintln!("demo {number} of {RUNS}");

@@ -3,8 +3,8 @@
 //! Decides which proofs count and what their goals are. Each runs as its own test, example or oracle, whose
 //! last words are read here; nothing is counted twice.
 
-use super::Row;
 use super::said::{numbers, test};
+use super::{Asked, Row};
 use crate::build::{self, output};
 use crate::coverage::{self, Coverage};
 use anyhow::{Context, ensure};
@@ -23,7 +23,7 @@ pub(super) const EXAMPLE: (&str, &str) = ("petrel-trust", "verify");
 /// Documents that are damaged.
 const TAMPERED: u64 = 1_000_000;
 
-pub(super) fn run(folder: &Path) -> anyhow::Result<Vec<Row>> {
+pub(super) fn run(Asked { folder, .. }: Asked) -> anyhow::Result<Vec<Row>> {
     let mut rows = tampered()?;
     rows.extend(catalogue()?);
     rows.extend(oracles()?);

@@ -20,6 +20,7 @@ use std::path::Path;
 /// The figures by name.
 pub(crate) const FIGURES: &[(&str, Figure)] = &[
     ("idle", idle::memory),
+    ("idle_full", idle::memory_in_full),
     ("start", idle::start),
     ("api", api::measure),
     ("server", server::measure),
