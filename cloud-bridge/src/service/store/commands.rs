@@ -400,7 +400,7 @@ mod tests {
                 };
                 kept.iter().map(row).collect::<Vec<_>>()
             };
-            let edge_7 = [(54, Some(false)), (55, Some(false)), (60, Some(false)), (61, None)];
+            let edge_7 = [(54, Some(false)), (55, Some(false)), (60, Some(true)), (61, None)];
             assert_eq!(whole("edge-7").await, edge_7);
             assert_eq!(whole("edge-8").await, [(54, Some(false)), (55, Some(false)), (60, None)]);
         })
