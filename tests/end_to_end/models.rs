@@ -90,7 +90,9 @@ fn a_release_whose_process_is_killed_on_trial_goes_back_and_every_request_is_ans
     let fleet = running();
     release(&fleet, "1.1.0");
     let answers = while_asking(&fleet, || {
-        let line = "petrel rollout start digits@1.1.0 --trial-answers 1000000 --trial-window 600";
+        // Requests that meet the dead process may be heard of before its end: they are allowed, and its end is not.
+        let line =
+            "petrel rollout start digits@1.1.0 --trial-answers 1000000 --trial-errors 1000000 --trial-window 600";
         let id = fleet.desk.json(line)["id"].clone();
         let on_trial = |s: &Value| s["serving"] == 1_001_000 && s["phase"] == "on trial" && s["process"].is_u64();
         let trial = stream(&fleet, "the trial", on_trial);
