@@ -45,6 +45,8 @@ pub struct Bridge {
     rollouts: BTreeMap<u64, Rollout>,
     sample_requests: BTreeMap<u64, SampleRequest>,
     fan_outs: BTreeMap<u64, FanOut>,
+    /// When fan-outs of the last minute were, and how many devices they asked.
+    asked_lately: Vec<(UnixMillis, u64)>,
     /// When whoever gave no inputs is asked again.
     samples_due: Option<UnixMillis>,
     looks: BTreeMap<u64, Looks>,
@@ -85,6 +87,7 @@ impl Bridge {
             rollouts: BTreeMap::new(),
             sample_requests: BTreeMap::new(),
             fan_outs: BTreeMap::new(),
+            asked_lately: Vec::new(),
             samples_due: None,
             looks: BTreeMap::new(),
             put_back: None,

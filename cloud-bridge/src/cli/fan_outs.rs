@@ -55,15 +55,18 @@ fn tell(client: &Client, out: &Out, seen: &FanOutView) -> anyhow::Result<()> {
     );
     if let Some(AnswersView { waiting, done, refused, failed, silent }) = &seen.answers {
         let counts =
-            [("waiting", waiting), ("done", done), ("refused", refused), ("failed", failed), ("silent", silent)];
+            [("done", done), ("failed", failed), ("refused", refused), ("silent", silent), ("waiting", waiting)];
         let gone = given.saturating_sub(waiting + done + refused + failed + silent);
         let rows = counts.into_iter().chain([("not kept any more", &gone)]).filter(|(_, count)| **count > 0);
         write!(people, "\n{}", table(["STATE", "DEVICES"], rows.map(|(state, n)| [state.to_owned(), n.to_string()])))?;
         let mut others = Vec::new();
         for (state, _) in counts.iter().filter(|(state, count)| *state != "done" && **count > 0) {
             let left = NAMED.saturating_sub(others.len());
-            let path = format!("/fan-outs/{id}/commands?state={state}&limit={}", left.max(1));
-            others.extend(client.get::<List<CommandView>>(&path)?.items.into_iter().take(left));
+            if left == 0 {
+                break;
+            }
+            let path = format!("/fan-outs/{id}/commands?state={state}&limit={left}");
+            others.extend(client.get::<List<CommandView>>(&path)?.items);
         }
         if !others.is_empty() {
             write!(people, "\n\n{}", commands_table(&others))?;

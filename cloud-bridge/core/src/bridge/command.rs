@@ -14,7 +14,7 @@ use trust::Request;
 /// A command counts so long at most, in milliseconds.
 pub const LONGEST_COMMAND: UnixMillis = 3_600_000;
 /// The most devices that are asked at once, or within a minute: what land has to say waits in a queue that is longer.
-pub const MOST_AT_ONCE: usize = 20_000;
+pub const MOST_AT_ONCE: u64 = 20_000;
 /// The time in which so many are at most.
 const LATELY: UnixMillis = 60_000;
 /// Fan-outs that are remembered.
@@ -96,29 +96,31 @@ impl Bridge {
         }
         let id = self.fan_outs.keys().next_back().map_or(1, |last| last + 1);
         let terms = Terms { fan_out: Some(id), ..self.terms(now, good_for)? };
-        let is_meant = |device: &&crate::Device| device.is_approved() && to.holds(device);
-        let meant: Vec<DeviceId> = self.devices.values().filter(is_meant).map(|device| device.id.clone()).collect();
-        if meant.is_empty() {
-            return conflict(format!("no device of the fleet is meant by `{to}`"));
+        let meant = self.devices.values().filter(|device| device.is_approved() && to.holds(device));
+        let (there, away): (Vec<_>, Vec<_>) = meant.partition(|device| device.online && device.greeted.is_some());
+        let (there, left_out): (Vec<DeviceId>, _) =
+            (there.iter().map(|device| device.id.clone()).collect(), away.len());
+        let given = there.len() as u64;
+        match (given, left_out) {
+            (0, 0) => return conflict(format!("no device of the fleet is meant by `{to}`")),
+            (0, _) => return conflict(format!("none of the {left_out} devices that `{to}` means is there now")),
+            _ => {}
         }
-        if meant.len() > MOST_AT_ONCE {
-            let count = meant.len();
-            return conflict(format!("`{to}` means {count} devices, and {MOST_AT_ONCE} are asked at once: name fewer"));
-        }
-        let lately = self.fan_outs.values().rev().take_while(|fan_out| fan_out.at.saturating_add(LATELY) > now.unix);
-        let lately: u64 = lately.map(|fan_out| fan_out.given).sum();
-        if lately + meant.len() as u64 > MOST_AT_ONCE as u64 {
+        // Also those of a time that the clock has gone back to are over.
+        self.asked_lately.retain(|(at, _)| (*at..at.saturating_add(LATELY)).contains(&now.unix));
+        let lately: u64 = self.asked_lately.iter().map(|(_, given)| given).sum();
+        if lately + given > MOST_AT_ONCE {
+            let more = if lately > 0 { format!(", beside the {lately} of the last minute") } else { String::new() };
             return conflict(format!(
-                "{lately} devices were asked in the last minute, and {MOST_AT_ONCE} are: wait a minute"
+                "{given} devices would be asked{more}, and {MOST_AT_ONCE} are in a minute: name fewer, or wait"
             ));
         }
-        let given = meant.iter().filter(|id| self.give(id, request.clone(), terms).is_ok()).count();
-        let left_out = meant.len() - given;
-        if given == 0 {
-            return conflict(format!("none of the {left_out} devices that `{to}` means is there now"));
+        self.asked_lately.push((now.unix, given));
+        for id in &there {
+            self.give(id, request.clone(), terms)?;
         }
         let Terms { issued: at, deadline, .. } = terms;
-        let (given, left_out) = (given as u64, left_out as u64);
+        let left_out = left_out as u64;
         let fan_out = FanOut { id, to, request, by, at, deadline, given, left_out };
         // Behind the line of who asked, which does not know that.
         let subject = format!("{id}: {given} devices asked, {left_out} not there");

@@ -131,7 +131,8 @@ pub(super) async fn show(
 
 #[derive(Debug, Deserialize, IntoParams)]
 pub(super) struct Which {
-    /// Only those in this state.
+    /// Only those in this state; `waiting` and `silent` both mean those without an answer.
+    #[param(inline)]
     state: Option<State>,
     /// Only devices behind this one: `next` of the answer before.
     after: Option<String>,
@@ -169,16 +170,14 @@ pub(super) async fn commands(
     let Which { state, after, limit } = which;
     let (limit, now) = (limit.clamp(1, MOST_COMMANDS), unix_millis());
     let after: Option<DeviceId> = after.map(|id| id.parse()).transpose().map_err(Problem::invalid)?;
-    let is_open = now <= known(&doors, id).await?.deadline;
-    let outcome = match state {
-        None => None,
-        Some(State::Done) => Some(Some(CommandOutcome::Done)),
-        Some(State::Refused) => Some(Some(CommandOutcome::Refused)),
-        Some(State::Failed) => Some(Some(CommandOutcome::Failed)),
-        Some(State::Waiting) if is_open => Some(None),
-        Some(State::Silent) if !is_open => Some(None),
-        Some(State::Waiting | State::Silent) => return Ok(Json(List::of(Vec::new()))),
-    };
+    known(&doors, id).await?;
+    let outcome = state.map(|state| match state {
+        State::Done => Some(CommandOutcome::Done),
+        State::Refused => Some(CommandOutcome::Refused),
+        State::Failed => Some(CommandOutcome::Failed),
+        // One becomes the other while somebody asks for the next page.
+        State::Waiting | State::Silent => None,
+    });
     let mut given = doors.store.commands_of(id, outcome, after.as_ref(), limit + 1).await?;
     let there_is_more = given.len() > limit as usize;
     given.truncate(limit as usize);

@@ -123,9 +123,10 @@ impl Vacant {
         let mut turn = writer.turn().await?;
         let mut all = turn.begin(dialect).await?;
         fill(&tables, (Dialect::Sqlite, &mut moment), (dialect, &mut all)).await?;
-        all.commit().await?;
         // Until somebody has counted its rows, PostgreSQL takes a full table for an empty one, and reads it from end to end.
-        sqlx::query("ANALYZE").execute(&mut *turn).await?;
+        let names: Vec<String> = tables.iter().map(|table| format!("\"{}\"", table.name)).collect();
+        sqlx::query(AssertSqlSafe(format!("ANALYZE {}", names.join(", ")))).execute(&mut *all).await?;
+        all.commit().await?;
         drop(turn);
         readers.close().await;
         writer.close().await;
