@@ -219,7 +219,7 @@ impl Store {
             Some(Some(outcome)) => format!("AND {}", has(outcome)),
         };
         let some = format!(
-            "SELECT draft, answered, result FROM command WHERE fan_out = $1 AND device > $2 {such} ORDER BY device LIMIT $3"
+            "SELECT draft, answered, result FROM command WHERE fan_out = $1 AND device > $2 {such} ORDER BY device, seq LIMIT $3"
         );
         let some = sqlx::query(AssertSqlSafe(some)).bind(fan_out.cast_signed());
         let some = some.bind(after.map_or("", DeviceId::as_str)).bind(i64::from(limit));
