@@ -98,9 +98,8 @@ impl Bridge {
         let terms = Terms { fan_out: Some(id), ..self.terms(now, good_for)? };
         let meant = self.devices.values().filter(|device| device.is_approved() && to.holds(device));
         let (there, away): (Vec<_>, Vec<_>) = meant.partition(|device| device.online && device.greeted.is_some());
-        let (there, left_out): (Vec<DeviceId>, _) =
-            (there.iter().map(|device| device.id.clone()).collect(), away.len());
-        let given = there.len() as u64;
+        let (given, left_out) = (there.len() as u64, away.len() as u64);
+        let there: Vec<DeviceId> = there.into_iter().map(|device| device.id.clone()).collect();
         match (given, left_out) {
             (0, 0) => return conflict(format!("no device of the fleet is meant by `{to}`")),
             (0, _) => return conflict(format!("none of the {left_out} devices that `{to}` means is there now")),
@@ -120,7 +119,6 @@ impl Bridge {
             self.give(id, request.clone(), terms)?;
         }
         let Terms { issued: at, deadline, .. } = terms;
-        let left_out = left_out as u64;
         let fan_out = FanOut { id, to, request, by, at, deadline, given, left_out };
         // Behind the line of who asked, which does not know that.
         let subject = format!("{id}: {given} devices asked, {left_out} not there");

@@ -7,7 +7,7 @@ use super::problem::Problem;
 use super::view::List;
 use crate::service::store::commands::Answers;
 use crate::service::store::unix_millis;
-use axum::extract::{self, Path, Query};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use bridge_core::{Answer, Event, FanOut, FanOutWish, Target};
@@ -95,7 +95,7 @@ impl FanOutView {
 #[utoipa::path(post, path = "/api/v1/fan-outs", request_body = NewFanOut,
     responses((status = 201, body = FanOutView), (status = 409), (status = 422)))]
 pub(super) async fn give(
-    extract::State(doors): extract::State<Doors>,
+    State(doors): State<Doors>,
     Extension(asked): Extension<Asked>,
     Json(new): Json<NewFanOut>,
 ) -> Result<(StatusCode, Json<FanOutView>), Problem> {
@@ -113,7 +113,7 @@ pub(super) async fn give(
 
 /// The latest fan-outs, the oldest first
 #[utoipa::path(get, path = "/api/v1/fan-outs", responses((status = 200, body = List<FanOutView>)))]
-pub(super) async fn list(extract::State(doors): extract::State<Doors>) -> Result<Json<List<FanOutView>>, Problem> {
+pub(super) async fn list(State(doors): State<Doors>) -> Result<Json<List<FanOutView>>, Problem> {
     let all: Vec<FanOut> = doors.driver.look(|bridge| bridge.fan_outs().values().cloned().collect()).await?;
     let items = all.into_iter().map(|fan_out| FanOutView::new(fan_out, None)).collect::<Result<_, _>>();
     Ok(Json(List::of(items.map_err(anyhow::Error::from)?)))
@@ -122,10 +122,7 @@ pub(super) async fn list(extract::State(doors): extract::State<Doors>) -> Result
 /// One fan-out, and how many devices answered
 #[utoipa::path(get, path = "/api/v1/fan-outs/{id}", params(("id" = u64, Path)),
     responses((status = 200, body = FanOutView), (status = 404)))]
-pub(super) async fn show(
-    extract::State(doors): extract::State<Doors>,
-    Path(id): Path<u64>,
-) -> Result<Json<FanOutView>, Problem> {
+pub(super) async fn show(State(doors): State<Doors>, Path(id): Path<u64>) -> Result<Json<FanOutView>, Problem> {
     look(&doors, id).await.map(Json)
 }
 
@@ -133,7 +130,7 @@ pub(super) async fn show(
 pub(super) struct Which {
     /// Only those in this state; `waiting` and `silent` both mean those without an answer.
     #[param(inline)]
-    state: Option<State>,
+    state: Option<CommandState>,
     /// Only devices behind this one: `next` of the answer before.
     after: Option<String>,
     /// How many, 1 to 1,000.
@@ -151,7 +148,7 @@ const MOST_COMMANDS: u32 = 1_000;
 /// What became of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum CommandState {
     Waiting,
     Done,
     Refused,
@@ -163,7 +160,7 @@ enum State {
 #[utoipa::path(get, path = "/api/v1/fan-outs/{id}/commands", params(("id" = u64, Path), Which),
     responses((status = 200, body = List<CommandView>), (status = 400), (status = 404), (status = 422)))]
 pub(super) async fn commands(
-    extract::State(doors): extract::State<Doors>,
+    State(doors): State<Doors>,
     Path(id): Path<u64>,
     Query(which): Query<Which>,
 ) -> Result<Json<List<CommandView>>, Problem> {
@@ -172,11 +169,11 @@ pub(super) async fn commands(
     let after: Option<DeviceId> = after.map(|id| id.parse()).transpose().map_err(Problem::invalid)?;
     known(&doors, id).await?;
     let outcome = state.map(|state| match state {
-        State::Done => Some(CommandOutcome::Done),
-        State::Refused => Some(CommandOutcome::Refused),
-        State::Failed => Some(CommandOutcome::Failed),
+        CommandState::Done => Some(CommandOutcome::Done),
+        CommandState::Refused => Some(CommandOutcome::Refused),
+        CommandState::Failed => Some(CommandOutcome::Failed),
         // One becomes the other while somebody asks for the next page.
-        State::Waiting | State::Silent => None,
+        CommandState::Waiting | CommandState::Silent => None,
     });
     let mut given = doors.store.commands_of(id, outcome, after.as_ref(), limit + 1).await?;
     let there_is_more = given.len() > limit as usize;
