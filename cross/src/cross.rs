@@ -21,6 +21,8 @@ pub(crate) struct Wanted {
     pub(crate) profile: Option<Profile>,
     /// In minutes, unoptimised, rather than as it is shipped.
     pub(crate) quick: bool,
+    /// What else cargo's profile says, where something is tried.
+    pub(crate) settings: &'static [(&'static str, &'static str)],
 }
 
 /// A program that was built.
@@ -42,6 +44,9 @@ pub(crate) struct Tools {
     libraries: PathBuf,
     prefix: &'static str,
 }
+
+/// What cargo builds.
+const PROGRAM: [&str; 4] = ["--package", "agent", "--bin", "petrel-agent"];
 
 /// `cargo xtask cross [--target T] [--profile BOARD] [--quick] [--twice]`
 pub(crate) fn run(args: &[String]) -> anyhow::Result<()> {
@@ -92,12 +97,12 @@ impl Wanted {
         let path = workspace().join("firmware-profiles").join(format!("{board}.toml"));
         let read = |path: &Path| std::fs::read_to_string(path).map_err(|why| why.to_string());
         let (profile, _) = board::gather(&path, read)?;
-        Ok(Self { name: profile.board.clone(), target: profile.target, profile: Some(profile), quick })
+        Ok(Self { name: profile.board.clone(), target: profile.target, profile: Some(profile), quick, settings: &[] })
     }
 
     /// The program with everything.
     pub(crate) fn all(target: Target, quick: bool) -> Self {
-        Self { name: target.triple().to_owned(), target, profile: None, quick }
+        Self { name: target.triple().to_owned(), target, profile: None, quick, settings: &[] }
     }
 
     /// What it is built with.
@@ -118,10 +123,22 @@ impl Wanted {
         Ok((self.compile(&tools, &workspace(), &folder(), &what)?.join("examples").join(name), tools))
     }
 
+    /// Builds both at once, from the same libraries.
+    pub(crate) fn build_with(&self, example: &str) -> anyhow::Result<(Built, PathBuf)> {
+        let tools = Tools::of(self.target)?;
+        let what = [&PROGRAM[..], &["--package", "petrel-engine", "--example", example]].concat();
+        let made = self.compile(&tools, &workspace(), &folder(), &what)?;
+        Ok((self.stripped(tools, &made, &folder())?, made.join("examples").join(example)))
+    }
+
     fn build_in(&self, source: &Path, target: &Path) -> anyhow::Result<Built> {
         let tools = Tools::of(self.target)?;
-        let what = ["--package", "agent", "--bin", "petrel-agent"];
-        let made = self.compile(&tools, source, target, &what)?.join("petrel-agent");
+        let made = self.compile(&tools, source, target, &PROGRAM)?;
+        self.stripped(tools, &made, target)
+    }
+
+    fn stripped(&self, tools: Tools, made: &Path, target: &Path) -> anyhow::Result<Built> {
+        let made = made.join("petrel-agent");
         let place = target.join("cross").join(&self.name).join(self.cargo_profile());
         std::fs::create_dir_all(&place)?;
         let (program, named) = (place.join("petrel-agent"), place.join("petrel-agent.named"));
@@ -165,6 +182,9 @@ impl Wanted {
         tools.lend(&mut build, self.target);
         // The names stay in for `cargo xtask size`; what is shipped goes without them.
         build.env(format!("CARGO_PROFILE_{}_STRIP", profile.to_ascii_uppercase()), "false");
+        for (name, value) in self.settings {
+            build.env(format!("CARGO_PROFILE_{}_{name}", profile.to_ascii_uppercase()), value);
+        }
         build.env("CARGO_ENCODED_RUSTFLAGS", remapped(source, target)?);
         finish(&mut build)?;
         Ok(target.join(self.target.triple()).join(profile))

@@ -29,6 +29,9 @@ const ROUNDS: [u64; 3] = [3, 2, 12];
 /// Of the greatest value of an output.
 const DIFFERENCE: f64 = 1e-3;
 
+/// The program that measures the engine.
+pub(super) const PROGRAM: &str = "measure";
+
 /// As `zoo.py` says it.
 #[derive(Deserialize)]
 struct Example {
@@ -45,26 +48,52 @@ struct Counter {
 
 /// A row for each example model.
 pub(super) fn rows() -> anyhow::Result<Vec<Row>> {
-    let place = folder().join("cross/instructions");
-    fs::create_dir_all(&place)?;
-    let place = std::path::absolute(place)?;
-    let counter = Counter::make(&place)?;
-    let (ours, tools) = Wanted::all(Target::Aarch64, false).example("measure")?;
-    let maker = python("bench/engine", "tests/models/zoo-requirements.txt")?;
-    let scripts = workspace().join("tests/models");
-    let listed = output(Command::new(&maker).arg(scripts.join("zoo.py")).arg(&place).arg("examples"))?;
-    let theirs = Theirs::ready(&place, &maker)?;
+    let (ours, tools) = Wanted::all(Target::Aarch64, false).example(PROGRAM)?;
+    let desk = Desk::ready()?;
+    let theirs = Theirs::ready(&desk.place, &desk.maker)?;
     let mut rows = Vec::new();
-    for line in listed.lines() {
-        let example: Example = serde_json::from_str(line)?;
-        eprintln!("{}", example.name);
-        let model = place.join(&example.folder);
-        let own = counter.count(tools.libraries(), Command::new(&ours).arg(&model).arg("1"))?;
-        let other = counter.count(&theirs.root, theirs.python().arg(scripts.join("beside.py")).arg(&model).arg("1"))?;
+    for (name, model) in desk.examples()? {
+        eprintln!("{name}");
+        let own = desk.counter.count(tools.libraries(), Command::new(&ours).arg(&model).arg("1"))?;
+        let beside = workspace().join("tests/models/beside.py");
+        let other = desk.counter.count(&theirs.root, theirs.python().arg(beside).arg(&model).arg("1"))?;
         let beside = format!("{:.1} over {:.1} thousand", own / 1e3, other / 1e3);
-        rows.push(Row::new(&format!("{}, instructions an answer", example.name), own / other, "x").beside(&beside));
+        rows.push(Row::new(&format!("{name}, instructions an answer"), own / other, "x").beside(&beside));
     }
     Ok(rows)
+}
+
+/// Instructions an answer of each example model, by the program that measures the engine.
+pub(super) fn of(ours: &Path, libraries: &Path) -> anyhow::Result<Vec<f64>> {
+    let desk = Desk::ready()?;
+    let count = |(_, model): (String, PathBuf)| desk.counter.count(libraries, Command::new(ours).arg(model).arg("1"));
+    desk.examples()?.into_iter().map(count).collect()
+}
+
+/// What is counted with, and what it is counted on.
+struct Desk {
+    place: PathBuf,
+    /// The Python that makes the example models.
+    maker: PathBuf,
+    counter: Counter,
+}
+
+impl Desk {
+    fn ready() -> anyhow::Result<Self> {
+        let place = folder().join("cross/instructions");
+        fs::create_dir_all(&place)?;
+        let place = std::path::absolute(place)?;
+        let maker = python("bench/engine", "tests/models/zoo-requirements.txt")?;
+        Ok(Self { counter: Counter::make(&place)?, maker, place })
+    }
+
+    /// Name and folder of each example model.
+    fn examples(&self) -> anyhow::Result<Vec<(String, PathBuf)>> {
+        let script = workspace().join("tests/models/zoo.py");
+        let listed = output(Command::new(&self.maker).arg(script).arg(&self.place).arg("examples"))?;
+        let examples = listed.lines().map(serde_json::from_str::<Example>);
+        examples.map(|example| example.map(|it| (it.name, self.place.join(it.folder))).map_err(Into::into)).collect()
+    }
 }
 
 impl Counter {

@@ -4,6 +4,7 @@
 //! that nobody edits by hand.
 
 mod arm;
+mod choices;
 mod crash;
 mod delivery;
 mod device;
@@ -103,7 +104,7 @@ enum Needs {
     Example((&'static str, &'static str)),
 }
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 11] = [
     Bench { name: "loop", about: the_loop::ABOUT, needs: Needs::Programs, run: the_loop::run },
     Bench { name: "engine", about: engine::ABOUT, needs: Needs::Example(engine::EXAMPLE), run: engine::run },
     Bench { name: "trust", about: trust::ABOUT, needs: Needs::Example(trust::EXAMPLE), run: trust::run },
@@ -113,6 +114,7 @@ const BENCHES: [Bench; 10] = [
     Bench { name: "rollout", about: rollout::ABOUT, needs: Needs::Example(rollout::EXAMPLE), run: rollout::run },
     Bench { name: "land", about: land::ABOUT, needs: Needs::Programs, run: land::run },
     Bench { name: "arm", about: arm::ABOUT, needs: Needs::Programs, run: arm::run },
+    Bench { name: "choices", about: choices::ABOUT, needs: Needs::Nothing, run: choices::run },
     Bench { name: "crash", about: crash::ABOUT, needs: Needs::Nothing, run: crash::run },
 ];
 
