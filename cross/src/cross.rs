@@ -6,7 +6,7 @@ use crate::build::{cargo, output, run as finish, workspace};
 use crate::debian::Toolchain;
 use anyhow::{Context, bail, ensure};
 use board::{Profile, Target};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -111,6 +111,11 @@ impl Wanted {
         self.profile.as_ref().map_or(all, |profile| profile.build.features.clone())
     }
 
+    /// Whether its relocations are packed.
+    fn packed(&self) -> bool {
+        self.profile.as_ref().is_none_or(|profile| profile.build.packed)
+    }
+
     /// Builds it in the one target folder; gives where it is.
     pub(crate) fn build(&self) -> anyhow::Result<Built> {
         self.build_in(&workspace(), &folder())
@@ -185,7 +190,11 @@ impl Wanted {
         for (name, value) in self.settings {
             build.env(format!("CARGO_PROFILE_{}_{name}", profile.to_ascii_uppercase()), value);
         }
-        build.env("CARGO_ENCODED_RUSTFLAGS", remapped(source, target)?);
+        let mut flags = remapped(source, target)?;
+        if self.packed() {
+            flags.extend(tools.packing());
+        }
+        build.env("CARGO_ENCODED_RUSTFLAGS", flags.join(OsStr::new("\x1f")));
         finish(&mut build)?;
         Ok(target.join(self.target.triple()).join(profile))
     }
@@ -197,21 +206,18 @@ pub(crate) fn folder() -> PathBuf {
 }
 
 /// No path of the machine that builds is in the program: the same commit gives the same bytes elsewhere.
-fn remapped(source: &Path, target: &Path) -> anyhow::Result<OsString> {
+fn remapped(source: &Path, target: &Path) -> anyhow::Result<Vec<OsString>> {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
     let home = home.context("neither CARGO_HOME nor HOME says where cargo keeps its sources")?;
-    let mut flags = OsString::new();
-    for (from, to) in [(source, "/petrel"), (target, "/petrel/target"), (&home, "/cargo")] {
-        if !flags.is_empty() {
-            flags.push("\x1f");
-        }
-        flags.push("--remap-path-prefix=");
-        flags.push(from);
-        flags.push("=");
-        flags.push(to);
-    }
-    Ok(flags)
+    let remap = |(from, to): (&Path, &str)| {
+        let mut flag = OsString::from("--remap-path-prefix=");
+        flag.push(from);
+        flag.push("=");
+        flag.push(to);
+        flag
+    };
+    Ok([(source, "/petrel"), (target, "/petrel/target"), (&home, "/cargo")].map(remap).to_vec())
 }
 
 impl Tools {
@@ -242,6 +248,18 @@ impl Tools {
     fn path(&self, name: &str) -> PathBuf {
         let name = format!("{}-{name}", self.prefix);
         self.folder.as_ref().map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name))
+    }
+
+    /// What packs relocations. Linkers that cannot say so and go on; Debian's for ARM is one, so it brings another.
+    fn packing(&self) -> Vec<OsString> {
+        let mut flags = Vec::new();
+        if let Some(folder) = &self.folder {
+            let mut place = OsString::from("-Clink-arg=-B");
+            place.push(folder);
+            flags.extend(["-Clink-arg=-fuse-ld=lld".into(), place]);
+        }
+        flags.push("-Clink-arg=-Wl,-z,pack-relative-relocs".into());
+        flags
     }
 
     /// Tells cargo, and those who compile C for it, which they are.

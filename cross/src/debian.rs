@@ -14,11 +14,13 @@ use std::process::Command;
 
 /// What is called by its own name; the others are called by their machine's.
 const RUSTC: &str = "rustc";
+/// The linker, as gcc looks for it, its package, and its program there.
+const LINKER: (&str, &str, &str) = ("ld.lld", "lld-19", "ld.lld-19");
 const TOOLS: [&str; 7] = ["gcc", "ar", "ld", "strip", "nm", "size", "objdump"];
 /// Of the machine that builds: its own C library is the one that runs there.
 const LEFT_OUT: &str = "libc6_";
 /// What the next start need not do again.
-const READY: &str = "ready";
+const READY: &str = "ready-2";
 
 /// Python for 64-bit ARM with all that it needs, the C library too; gives the root of that system.
 pub(crate) fn python(dir: &Path) -> anyhow::Result<PathBuf> {
@@ -101,7 +103,7 @@ impl Toolchain {
             Target::Armv7 => ["rust-web-src", "gcc-arm-linux-gnueabihf", "libc6-dev-armhf-cross"],
             _ => ["libstd-rust-web-dev:arm64", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"],
         };
-        let packages = ["rustc-web", "libstd-rust-web-dev"].into_iter().chain(of_target);
+        let packages = ["rustc-web", "libstd-rust-web-dev", LINKER.1].into_iter().chain(of_target);
         unpack(&chain.dir, packages, |name| {
             name.ends_with("_amd64.deb") && !name.starts_with(LEFT_OUT)
                 || name.ends_with("_all.deb")
@@ -139,9 +141,10 @@ impl Toolchain {
         fs::write(&script, text.replace(&format!("/usr/{machine}/lib/"), ""))?;
         fs::create_dir_all(self.programs())?;
         let tools = TOOLS.map(|tool| format!("{machine}-{tool}"));
-        for name in tools.iter().map(String::as_str).chain([RUSTC]) {
-            let real = root.join("usr/bin").join(name);
-            ensure!(real.exists(), "Debian's packages bring no {name}");
+        let same = tools.iter().map(String::as_str).chain([RUSTC]).map(|name| (name, name));
+        for (name, real) in same.chain([(LINKER.0, LINKER.2)]) {
+            let real = root.join("usr/bin").join(real);
+            ensure!(real.exists(), "Debian's packages bring no {}", real.display());
             let (libraries, older) = (root.join("usr/lib/x86_64-linux-gnu"), root.join("lib/x86_64-linux-gnu"));
             let text = format!(
                 "#!/bin/sh\nLD_LIBRARY_PATH={}:{} exec {} \"$@\"\n",

@@ -95,6 +95,9 @@ pub struct Build {
     pub features: Vec<String>,
     /// What its program may have at most, MB.
     pub budget_mb: u64,
+    /// Whether its program's relocations are packed: smaller on disk and in memory, for a system with glibc 2.36 or later.
+    #[serde(default)]
+    pub packed: bool,
 }
 
 /// What was found on a board; what the system does not tell is no lack.

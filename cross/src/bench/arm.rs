@@ -14,7 +14,7 @@ what is inlined counts for the crate it is inlined into. `cargo xtask size --tar
 Instructions: of one answer of an example model, one row, one thread, counted by a plugin of qemu-user that is a Cortex-A53; those of ONNX Runtime's own wheel for ARM beside them, of the \
 same version that gave the reference. It is called from Python, as it is used, and that is in its count; `pictures` has next to no model and shows how much that is. \
 Below 1 is better. Time under qemu says nothing, and is not measured.\n\n\
-Idle: proportional set size of the same agent, built for the machine that measures, connected by TLS and with no model; the middle of a minute, or with `--full` as AWS measures its Greengrass nucleus lite \
+Idle: proportional set size of the same agent, built for the machine that measures, connected by TLS and with no model, its file not in the cache before it starts, as after a boot; the middle of a minute, or with `--full` as AWS measures its Greengrass nucleus lite \
 (`benchmark/REPORT.md` of aws-greengrass-lite, version 2.5.0): each 10 seconds of ten minutes, after five; three times. Of that one, nine daemons, it says 14.6 MB idle on x86-64, 14.6 on a Raspberry Pi 4 and \
 12.3 on a Pi 3, 32 bits; with six components 14.8, 15.8 and 12.4.";
 
@@ -37,7 +37,7 @@ pub(super) fn run(asked: Asked) -> anyhow::Result<Vec<Row>> {
         crates.extend(size.crates.iter().take(CRATES).map(of));
     }
     rows.extend(crates);
-    rows.push(idle::row(asked)?);
+    rows.push(idle::row(asked, &idle::programs(asked.folder)?)?);
     rows.extend(instructions::rows()?);
     Ok(rows)
 }

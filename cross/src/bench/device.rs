@@ -10,7 +10,7 @@ use serde_json::Value;
 use std::process::Command;
 
 /// What the page says of it.
-pub(super) const ABOUT: &str = "The agent with Debian's Mosquitto on loopback; the digits model (50 KB), one row a request, one connection \
+pub(super) const ABOUT: &str = "The agent as boards get it (cargo's profile `board`), built for the machine that measures, with Debian's Mosquitto on loopback; the digits model (50 KB), one row a request, one connection \
 that stays open. Idle: as the bench `arm` has it. Start: from the start of the program to the first answer, the bundle on its disk, every byte \
 checked again; the best of five. The API: the middle of 2,000 requests, the best of five rounds in turns with `/v2/health/live`, which is a handler that does nothing; \
 the engine's own time is that of `petrel-agent infer --profile`. The other servers are of PyPI: FastAPI and uvicorn over ONNX Runtime, one process, and MLServer as it comes, with the few lines for ONNX Runtime that it asks for; two clients, the \
@@ -21,11 +21,11 @@ const MB: f64 = 1e6;
 const FIGURES: [&str; 4] = ["start", "api", "server", "swap"];
 
 pub(super) fn run(asked: Asked) -> anyhow::Result<Vec<Row>> {
-    let folder = asked.folder;
+    let programs = idle::programs(asked.folder)?;
     let python = python_of("oracles/python", "tests/oracles/requirements.txt")?;
     let mlserver = python_of("oracles/mlserver", "tests/oracles/mlserver/requirements.txt")?;
-    let mut measure = Command::new(folder.join("measure"));
-    measure.arg(folder).arg("device").args(FIGURES).env("MEASURE_PYTHON", python).env("MEASURE_MLSERVER", mlserver);
+    let mut measure = Command::new(asked.folder.join("measure"));
+    measure.arg(&programs).arg("device").args(FIGURES).env("MEASURE_PYTHON", python).env("MEASURE_MLSERVER", mlserver);
     let said = output(&mut measure)?;
     let seen: Value = serde_json::from_str(&said).context("the program that measures did not say what it saw")?;
     let number = |name: &str| seen.pointer(name).and_then(Value::as_f64).with_context(|| format!("no {name} was seen"));
@@ -42,7 +42,7 @@ pub(super) fn run(asked: Asked) -> anyhow::Result<Vec<Row>> {
     let hostile = numbers(&hostile, "hostile models:")?;
     let [ended, grown] = hostile[..] else { anyhow::bail!("the hostile models told {hostile:?}") };
     let mut rows = vec![
-        idle::row(asked)?,
+        idle::row(asked, &programs)?,
         Row::new("cold start to the first answer", number("/start/seconds")?, "s").at_most(0.5),
         Row::new("the API adds to the engine, bytes, over an empty handler", added("bytes")? / empty, "x")
             .at_most(3.0)

@@ -12,6 +12,8 @@ use std::process::Command;
 const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 /// Before this, what the program asks of the C library is there in any case.
 const LEAST_LIBC: (u32, u32) = (2, 28);
+/// The first that reads packed relocations.
+const PACKED_LIBC: (u32, u32) = (2, 36);
 
 /// Makes the package in `place`; gives where it is.
 pub(super) fn make(tree: &Path, wanted: &Wanted, built: &Built, moment: &str, place: &Path) -> anyhow::Result<PathBuf> {
@@ -68,7 +70,7 @@ fn control(root: &Path, wanted: &Wanted, built: &Built) -> anyhow::Result<String
 
 /// The newest part of the C library that the program asks for.
 fn libc(built: &Built) -> anyhow::Result<(u32, u32)> {
-    let asked = output(built.tools.command("objdump").arg("-T").arg(&built.program))?;
+    let asked = output(built.tools.command("objdump").arg("-p").arg(&built.program))?;
     let versions = asked.split("GLIBC_").skip(1).filter_map(|rest| {
         let version: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == '.').collect();
         let mut parts = version.split('.');
@@ -76,7 +78,8 @@ fn libc(built: &Built) -> anyhow::Result<(u32, u32)> {
     });
     let newest = versions.max().context("the program asks for no C library")?;
     ensure!(newest < (3, 0), "the program asks for glibc {newest:?}");
-    Ok(newest.max(LEAST_LIBC))
+    let least = if asked.contains("GLIBC_ABI_DT_RELR") { PACKED_LIBC } else { LEAST_LIBC };
+    Ok(newest.max(least))
 }
 
 fn changelog(root: &Path, moment: &str) -> anyhow::Result<()> {

@@ -31,6 +31,7 @@ slows_at = 80.0
 [build]
 features = ["image", "text"]
 budget_mb = 16
+packed = true
 [agent]
 window = 8
 "#;
