@@ -121,14 +121,7 @@ impl Wanted {
         self.build_in(&workspace(), &folder())
     }
 
-    /// Builds an example of the engine for the same machine; gives where it is.
-    pub(crate) fn example(&self, name: &str) -> anyhow::Result<(PathBuf, Tools)> {
-        let tools = Tools::of(self.target)?;
-        let what = ["--package", "petrel-engine", "--example", name];
-        Ok((self.compile(&tools, &workspace(), &folder(), &what)?.join("examples").join(name), tools))
-    }
-
-    /// Builds both at once, from the same libraries.
+    /// Builds it and an example of the engine at once, from the same libraries; gives where both are.
     pub(crate) fn build_with(&self, example: &str) -> anyhow::Result<(Built, PathBuf)> {
         let tools = Tools::of(self.target)?;
         let what = [&PROGRAM[..], &["--package", "petrel-engine", "--example", example]].concat();

@@ -48,13 +48,13 @@ struct Counter {
 
 /// A row for each example model.
 pub(super) fn rows() -> anyhow::Result<Vec<Row>> {
-    let (ours, tools) = Wanted::all(Target::Aarch64, false).example(PROGRAM)?;
+    let (agent, ours) = Wanted::all(Target::Aarch64, false).build_with(PROGRAM)?;
     let desk = Desk::ready()?;
     let theirs = Theirs::ready(&desk.place, &desk.maker)?;
     let mut rows = Vec::new();
     for (name, model) in desk.examples()? {
         eprintln!("{name}");
-        let own = desk.counter.count(tools.libraries(), Command::new(&ours).arg(&model).arg("1"))?;
+        let own = desk.counter.count(agent.tools.libraries(), Command::new(&ours).arg(&model).arg("1"))?;
         let beside = workspace().join("tests/models/beside.py");
         let other = desk.counter.count(&theirs.root, theirs.python().arg(beside).arg(&model).arg("1"))?;
         let beside = format!("{:.1} over {:.1} thousand", own / 1e3, other / 1e3);
