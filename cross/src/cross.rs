@@ -45,6 +45,8 @@ pub(crate) struct Tools {
     prefix: &'static str,
 }
 
+/// What a program with packed relocations asks of the C library, which has it from 2.36 on.
+pub(crate) const PACKED: &str = "GLIBC_ABI_DT_RELR";
 /// What cargo builds.
 const PROGRAM: [&str; 4] = ["--package", "agent", "--bin", "petrel-agent"];
 
@@ -142,6 +144,11 @@ impl Wanted {
         let (program, named) = (place.join("petrel-agent"), place.join("petrel-agent.named"));
         std::fs::copy(&made, &named).with_context(|| format!("cannot copy {}", made.display()))?;
         finish(tools.command("strip").arg("-o").arg(&program).arg(&named))?;
+        if self.packed() && !output(tools.command("objdump").arg("-p").arg(&program))?.contains(PACKED) {
+            eprintln!(
+                "the linker cannot pack relocations: the program is larger than it could be, and starts with an older glibc"
+            );
+        }
         Ok(Built { program, named, tools })
     }
 
@@ -243,7 +250,8 @@ impl Tools {
         self.folder.as_ref().map_or_else(|| PathBuf::from(&name), |folder| folder.join(&name))
     }
 
-    /// What packs relocations. Linkers that cannot say so and go on; Debian's for ARM is one, so it brings another.
+    /// What packs relocations. A linker that cannot goes on without a word that rustc would pass on; Debian's for ARM is
+    /// one, so that tool chain has another.
     fn packing(&self) -> Vec<OsString> {
         let mut flags = Vec::new();
         if let Some(folder) = &self.folder {

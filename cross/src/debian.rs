@@ -20,7 +20,9 @@ const TOOLS: [&str; 7] = ["gcc", "ar", "ld", "strip", "nm", "size", "objdump"];
 /// Of the machine that builds: its own C library is the one that runs there.
 const LEFT_OUT: &str = "libc6_";
 /// What the next start need not do again.
-const READY: &str = "ready-2";
+const READY: &str = "ready";
+/// The same of a tool chain with these programs.
+const TOOLS_READY: &str = "ready-2";
 
 /// Python for 64-bit ARM with all that it needs, the C library too; gives the root of that system.
 pub(crate) fn python(dir: &Path) -> anyhow::Result<PathBuf> {
@@ -94,8 +96,12 @@ impl Toolchain {
             target.multiarch()
         );
         let chain = Self { dir: std::path::absolute(dir)?, target };
-        if chain.dir.join(READY).exists() {
+        if chain.dir.join(TOOLS_READY).exists() {
             return Ok(chain);
+        }
+        // One of an earlier version, or half of one.
+        if chain.dir.exists() {
+            fs::remove_dir_all(&chain.dir)?;
         }
         println!("making Debian's tool chain for {target} in {}", chain.dir.display());
         let remedy = "`rustup target add` and `apt-get install` of a C compiler would do as well";
@@ -114,7 +120,7 @@ impl Toolchain {
         if target == Target::Armv7 {
             chain.standard_library().with_context(|| format!("no standard library for {target}; {remedy}"))?;
         }
-        fs::write(chain.dir.join(READY), "")?;
+        fs::write(chain.dir.join(TOOLS_READY), "")?;
         Ok(chain)
     }
 

@@ -46,6 +46,7 @@ fn what_is_inherited_counts_where_nothing_else_is_said() {
     assert_eq!((zero.build.features.len(), three.build.features.len()), (0, 2));
     assert_eq!(zero.agent["window"].as_integer(), Some(8));
     assert_eq!(profile("beaglebone-black").target, Target::Armv7);
+    assert!(profile("rpi4").build.packed && !profile("jetson-orin-nano").build.packed);
 }
 
 /// The files that whoever reads is given.

@@ -2,7 +2,7 @@
 
 use super::{NAME, below, put};
 use crate::build::{output, run as finish, workspace};
-use crate::cross::{Built, Wanted};
+use crate::cross::{Built, PACKED, Wanted};
 use anyhow::{Context, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ fn libc(built: &Built) -> anyhow::Result<(u32, u32)> {
     });
     let newest = versions.max().context("the program asks for no C library")?;
     ensure!(newest < (3, 0), "the program asks for glibc {newest:?}");
-    let least = if asked.contains("GLIBC_ABI_DT_RELR") { PACKED_LIBC } else { LEAST_LIBC };
+    let least = if asked.contains(PACKED) { PACKED_LIBC } else { LEAST_LIBC };
     Ok(newest.max(least))
 }
 
