@@ -11,7 +11,7 @@ use std::process::Command;
 
 /// What the page says of it.
 pub(super) const ABOUT: &str = "The agent as boards get it (cargo's profile `board`), built for the machine that measures, with Debian's Mosquitto on loopback; the digits model (50 KB), one row a request, one connection \
-that stays open. Idle: as the bench `arm` has it. Start: from the start of the program to the first answer, the bundle on its disk, every byte \
+that stays open. Its file is not in the cache when it starts, as after a boot. Idle: as the bench `arm` has it. Start: from the start of the program to the first answer, the bundle on its disk, every byte \
 checked again; the best of five. The API: the middle of 2,000 requests, the best of five rounds in turns with `/v2/health/live`, which is a handler that does nothing; \
 the engine's own time is that of `petrel-agent infer --profile`. The other servers are of PyPI: FastAPI and uvicorn over ONNX Runtime, one process, and MLServer as it comes, with the few lines for ONNX Runtime that it asks for; two clients, the \
 same JSON, in turns. Memory is that of all processes of each, where what they share counts twice. Hostile models: seven files and three processes that end, sleep or leak. The swap: four clients that ask without a pause while a release comes, is \

@@ -55,6 +55,15 @@ impl Desk {
         fs::write(self.path(name), content).with_context(|| format!("cannot write {name}"))
     }
 
+    /// Takes a program's file out of the system's cache: how much of it the system maps beside what is used hangs on how it
+    /// came there.
+    pub(crate) fn forget(&self, program: &str) -> anyhow::Result<()> {
+        let path = self.programs.join(program);
+        let file = fs::File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        file.sync_all()?;
+        Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
+    }
+
     /// A program by its name, or by its whole path when it is not ours; its words hold no spaces.
     fn command(&self, line: &str) -> Command {
         let mut words = line.split_whitespace();

@@ -40,7 +40,6 @@ fn measured(programs: &Path, method: &Method) -> anyhow::Result<Value> {
     fleet.enrol(DEVICE, &fleet.broker(true))?;
     let mut runs = Vec::with_capacity(method.runs);
     for _ in 0..method.runs {
-        forget(&programs.join("petrel-agent"))?;
         let mut agent = super::start(&fleet)?;
         fleet.reports(DEVICE)?;
         pass(method.settled);
@@ -67,14 +66,6 @@ fn measured(programs: &Path, method: &Method) -> anyhow::Result<Value> {
         "settled_s": method.settled.as_secs(),
         "seconds": method.lasts.as_secs(),
     }))
-}
-
-/// Takes a file out of the system's cache, as it is after a boot: how much of a program the system maps beside what is used
-/// hangs on how it came into the cache.
-fn forget(path: &Path) -> anyhow::Result<()> {
-    let file = fs::File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    file.sync_all()?;
-    Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
 }
 
 fn pass(time: Duration) {

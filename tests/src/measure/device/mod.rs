@@ -67,8 +67,9 @@ fn serving(fleet: &Fleet, bundle: &Bundle) -> anyhow::Result<Process> {
     Ok(agent)
 }
 
-/// Starts the agent; what was said of the address of an earlier one is gone.
+/// Starts the agent as after a boot; what was said of the address of an earlier one is gone.
 fn start(fleet: &Fleet) -> anyhow::Result<Process> {
+    fleet.desk.forget("petrel-agent")?;
     let _ = fs::remove_file(fleet.desk.path(&format!("{DEVICE}/state/http.addr")));
     fleet.start_agent(DEVICE)
 }
