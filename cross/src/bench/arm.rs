@@ -3,7 +3,7 @@
 //!
 //! Decides what is worth a row, and the goals.
 
-use super::{Asked, Row, idle, instructions};
+use super::{Asked, Row, boards, instructions};
 use crate::cross::Wanted;
 use crate::size::Size;
 
@@ -37,7 +37,7 @@ pub(super) fn run(asked: Asked) -> anyhow::Result<Vec<Row>> {
         crates.extend(size.crates.iter().take(CRATES).map(of));
     }
     rows.extend(crates);
-    rows.push(idle::row(asked, &idle::programs(asked.folder)?)?);
+    rows.push(boards::idle(asked, &boards::programs(asked.folder)?)?);
     rows.extend(instructions::rows()?);
     Ok(rows)
 }

@@ -3,7 +3,7 @@
 //! Decides what each figure should be. How it is made is decided by the program that measures, `tests/src/measure`.
 
 use super::said::{numbers, test};
-use super::{Asked, Row, idle};
+use super::{Asked, Row, boards};
 use crate::build::{output, python as python_of};
 use anyhow::Context;
 use serde_json::Value;
@@ -21,7 +21,7 @@ const MB: f64 = 1e6;
 const FIGURES: [&str; 4] = ["start", "api", "server", "swap"];
 
 pub(super) fn run(asked: Asked) -> anyhow::Result<Vec<Row>> {
-    let programs = idle::programs(asked.folder)?;
+    let programs = boards::programs(asked.folder)?;
     let python = python_of("oracles/python", "tests/oracles/requirements.txt")?;
     let mlserver = python_of("oracles/mlserver", "tests/oracles/mlserver/requirements.txt")?;
     let mut measure = Command::new(asked.folder.join("measure"));
@@ -42,7 +42,7 @@ pub(super) fn run(asked: Asked) -> anyhow::Result<Vec<Row>> {
     let hostile = numbers(&hostile, "hostile models:")?;
     let [ended, grown] = hostile[..] else { anyhow::bail!("the hostile models told {hostile:?}") };
     let mut rows = vec![
-        idle::row(asked, &programs)?,
+        boards::idle(asked, &programs)?,
         Row::new("cold start to the first answer", number("/start/seconds")?, "s").at_most(0.5),
         Row::new("the API adds to the engine, bytes, over an empty handler", added("bytes")? / empty, "x")
             .at_most(3.0)

@@ -4,13 +4,13 @@
 //! that nobody edits by hand.
 
 mod arm;
+mod boards;
 mod choices;
 mod crash;
 mod delivery;
 mod device;
 mod drift;
 mod engine;
-mod idle;
 mod instructions;
 mod land;
 mod rollout;

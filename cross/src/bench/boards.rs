@@ -20,7 +20,7 @@ const GOAL: f64 = 12.0;
 pub(super) fn programs(land: &Path) -> anyhow::Result<PathBuf> {
     let host = Target::ALL.into_iter().find(|target| target.arch() == std::env::consts::ARCH);
     let agent = Wanted::all(host.context("there is no agent for this machine")?, false).build()?.program;
-    let place = folder().join("cross/idle");
+    let place = folder().join("cross/measured-host");
     fs::create_dir_all(&place)?;
     for (from, name) in [(agent, "petrel-agent"), (land.join("petrel"), "petrel")] {
         fs::copy(&from, place.join(name)).with_context(|| format!("cannot copy {}", from.display()))?;
@@ -29,7 +29,7 @@ pub(super) fn programs(land: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Proportional set size: of a program under an emulator the figure means nothing.
-pub(super) fn row(Asked { folder: land, full }: Asked, programs: &Path) -> anyhow::Result<Row> {
+pub(super) fn idle(Asked { folder: land, full }: Asked, programs: &Path) -> anyhow::Result<Row> {
     let figure = if full { "idle_full" } else { "idle" };
     let said = output(Command::new(land.join("measure")).arg(programs).args(["device", figure]))?;
     let seen: Value = serde_json::from_str(&said).context("the program that measures did not say what it saw")?;
